@@ -1,0 +1,51 @@
+"""Makes every golden file:  python scripts/peers/make_golden.py OUT [--shared DIR] [--only PART…]
+
+The committed ones stand in test/fixtures/golden; `npm run test:peers` makes them anew and compares.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+import transformers
+
+import golden_llama
+import golden_lora
+import golden_nf4
+import golden_ops
+import golden_optimizer
+import golden_stories
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PARTS = {
+    "llama": lambda out, shared: golden_llama.make(out),
+    "stories": golden_stories.make,
+    "nf4": lambda out, shared: golden_nf4.make(out),
+    "lora": lambda out, shared: golden_lora.make(out),
+    "optimizer": lambda out, shared: golden_optimizer.make(out),
+    "ops": lambda out, shared: golden_ops.make(out),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    default = os.environ.get("TUNEBOOK_SHARED", REPOSITORY.parent / "shared")
+    parser.add_argument("--shared", type=Path, default=Path(default))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    options = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    torch.set_num_threads(1)  # sums in one order
+    for name in options.only:
+        PARTS[name](options.out, options.shared)
+        print(f"made {name}", flush=True)
+    for path in options.out.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+main()
