@@ -1,0 +1,117 @@
+import { ShapeError, StateError } from "../errors.js";
+import { addScaled, fill } from "../tensor/ops/elementwise.js";
+import { clone } from "../tensor/ops/layout.js";
+import { noGrad, type Recorder, setRecorder, type TapeEntry } from "../tensor/record.js";
+import { outsideScope } from "../tensor/scope.js";
+import { sameShape, shapeText } from "../tensor/shape.js";
+import { empty, type Tensor } from "../tensor/tensor.js";
+
+/** Operations in the order they ran. Reverse order is a valid order for gradients, so no graph is sorted. */
+class Tape implements Recorder {
+  entries: TapeEntry[] = [];
+
+  record(entry: TapeEntry): void {
+    this.entries.push(entry);
+  }
+}
+
+const tape = new Tape();
+setRecorder(tape);
+
+/** Number of recorded operations that no `backward()` has used yet. */
+export function tapeLength(): number {
+  return tape.entries.length;
+}
+
+/** Forgets what was recorded: after an interrupt, or when a loss is not needed after all. */
+export function resetTape(): void {
+  tape.entries.length = 0;
+}
+
+/**
+ * Gradients of `loss` (one element) for every leaf that needs one, added to `leaf.grad`. The tape is used up and what only it held is
+ * freed on the way: results of recorded operations cannot be read afterwards, but `loss` itself and clones can.
+ * @param gradient what stands for dloss/dloss, 1 by default.
+ */
+export function backward(loss: Tensor, gradient?: Tensor): void {
+  if (loss.size !== 1 && !gradient)
+    throw new ShapeError(`backward(): expected a loss of one element, received shape ${shapeText(loss.shape)}.`);
+  if (!loss.requiresGrad) {
+    throw new StateError(
+      "backward(): the loss depends on no tensor that needs a gradient: set requiresGrad, or add adapters before training.",
+    );
+  }
+  const entries = tape.entries;
+  tape.entries = [];
+  noGrad(() => {
+    loss.adjoint = gradient ?? fill(empty(loss.shape), 1);
+    runBackward(entries, loss);
+  });
+}
+
+/** Walks entries in reverse, spreading every output's gradient to the inputs. `keep` is not freed. */
+function runBackward(entries: TapeEntry[], keep: Tensor): void {
+  const holders = new Map<Tensor, number>();
+  hold(holders, keep.adjoint!);
+  for (let i = entries.length - 1; i >= 0; i--) {
+    const entry = entries[i]!;
+    entries.length = i;
+    if (entry.outputs.some((o) => o.adjoint)) {
+      const grads = entry.outputs.map((o) => o.adjoint ?? hold(holders, fill(empty(o.shape), 0)));
+      const results = entry.backward(...grads);
+      entry.inputs.forEach((input, j) => {
+        const grad = results[j];
+        if (grad && input?.requiresGrad) give(holders, input, grad);
+      });
+      for (const g of results) if (g && !holders.has(g)) g.dispose();
+      for (const g of grads) release(holders, g);
+    }
+    for (const o of entry.outputs) {
+      o.adjoint = undefined;
+      if (o !== keep) o.dispose();
+    }
+    for (const s of entry.saved) s.dispose();
+  }
+}
+
+// An operation may pass one gradient on to several inputs (a residual, y = a + a): it is freed when the last holder is done with it.
+function hold(holders: Map<Tensor, number>, gradient: Tensor): Tensor {
+  holders.set(gradient, (holders.get(gradient) ?? 0) + 1);
+  return gradient;
+}
+
+function release(holders: Map<Tensor, number>, gradient: Tensor): void {
+  const left = (holders.get(gradient) ?? 0) - 1;
+  if (left > 0) holders.set(gradient, left);
+  else {
+    holders.delete(gradient);
+    gradient.dispose();
+  }
+}
+
+function give(holders: Map<Tensor, number>, input: Tensor, gradient: Tensor): void {
+  if (!sameShape(input.shape, gradient.shape)) {
+    throw new ShapeError(
+      `A gradient of shape ${shapeText(gradient.shape)} came for a tensor of shape ${shapeText(input.shape)}.`,
+    );
+  }
+  if (input.leaf) {
+    if (input.grad) addScaled(input.grad, gradient);
+    else input.grad = outsideScope(() => clone(gradient));
+    return;
+  }
+  const before = input.adjoint;
+  if (!before) {
+    input.adjoint = hold(holders, gradient);
+    return;
+  }
+  // Add in place only where nobody else reads that memory.
+  if (holders.get(before) === 1 && !before.aliased) {
+    addScaled(before, gradient);
+    return;
+  }
+  const sum = clone(before);
+  addScaled(sum, gradient);
+  input.adjoint = hold(holders, sum);
+  release(holders, before);
+}

@@ -1,0 +1,33 @@
+import * as calls from "../tensor/calls.js";
+import { fill } from "../tensor/ops/elementwise.js";
+import { dropoutMask } from "../tensor/ops/random.js";
+import type { Initializer } from "./module.js";
+
+/** Every element set to a value. */
+export function constant(value: number): Initializer {
+  return (p) => void fill(p, value);
+}
+
+export const zeros: Initializer = constant(0);
+export const ones: Initializer = constant(1);
+
+/** Uniform in ±bound. */
+export function uniformInit(bound: number): Initializer {
+  return (p) => {
+    const { seed, offset } = dropoutMask(p.size);
+    calls.randomUniform(p.handle, p.size, seed, offset, -bound, bound);
+  };
+}
+
+/** Normal with a standard deviation. */
+export function normalInit(std: number): Initializer {
+  return (p) => {
+    const { seed, offset } = dropoutMask(p.size);
+    calls.randomNormal(p.handle, p.size, seed, offset, 0, std);
+  };
+}
+
+/** Uniform in ±1/sqrt(fan in): what `kaiming_uniform_(a=sqrt(5))` amounts to (He et al. 2015), as torch's Linear. */
+export function kaimingUniform(fanIn: number): Initializer {
+  return uniformInit(1 / Math.sqrt(fanIn));
+}

@@ -1,0 +1,110 @@
+import { embedding } from "../tensor/ops/loss.js";
+import { linear } from "../tensor/ops/matmul.js";
+import { addRmsNorm, layerNorm, rmsNorm } from "../tensor/ops/norm.js";
+import { dropout } from "../tensor/ops/random.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { kaimingUniform, normalInit, ones, zeros } from "./init.js";
+import { Module, Parameter } from "./module.js";
+
+/** Anything that stands where a linear layer stood: plain, quantised, or with an adapter. */
+export abstract class LinearLike extends Module {
+  abstract readonly inFeatures: number;
+  abstract readonly outFeatures: number;
+  abstract forward(x: Tensor): Tensor;
+}
+
+/** y = x Wᵀ + b; weight (out, in), bias (out). */
+export class Linear extends LinearLike {
+  weight: Parameter;
+  bias: Parameter | undefined;
+
+  constructor(inFeatures: number, out: number, options: { bias?: boolean; std?: number } = {}) {
+    super();
+    const init = options.std === undefined ? kaimingUniform(inFeatures) : normalInit(options.std);
+    this.weight = new Parameter([out, inFeatures], init);
+    this.bias =
+      (options.bias ?? true)
+        ? new Parameter([out], options.std === undefined ? kaimingUniform(inFeatures) : zeros)
+        : undefined;
+  }
+
+  get inFeatures(): number {
+    return this.weight.shape[1]!;
+  }
+
+  get outFeatures(): number {
+    return this.weight.shape[0]!;
+  }
+
+  forward(x: Tensor): Tensor {
+    return linear(x, this.weight, this.bias);
+  }
+}
+
+/** Rows of a table: weight (vocab, dim). */
+export class Embedding extends Module {
+  weight: Parameter;
+
+  constructor(vocab: number, dim: number, options: { std?: number } = {}) {
+    super();
+    this.weight = new Parameter([vocab, dim], normalInit(options.std ?? 1));
+  }
+
+  /** ids int32 (…) → (…, dim). */
+  forward(ids: Tensor): Tensor {
+    return embedding(this.weight, ids);
+  }
+}
+
+/** Root-mean-square norm over the last axis. */
+export class RMSNorm extends Module {
+  weight: Parameter;
+  readonly eps: number;
+
+  constructor(dim: number, options: { eps?: number } = {}) {
+    super();
+    this.weight = new Parameter([dim], ones);
+    this.eps = options.eps ?? 1e-6;
+  }
+
+  forward(x: Tensor): Tensor {
+    return rmsNorm(x, this.weight, this.eps);
+  }
+
+  /** [x + residual, its norm] in one pass. */
+  forwardAdd(x: Tensor, residual: Tensor): [Tensor, Tensor] {
+    return addRmsNorm(x, residual, this.weight, this.eps);
+  }
+}
+
+/** Layer norm over the last axis. */
+export class LayerNorm extends Module {
+  weight: Parameter;
+  bias: Parameter | undefined;
+  readonly eps: number;
+
+  constructor(dim: number, options: { eps?: number; bias?: boolean } = {}) {
+    super();
+    this.weight = new Parameter([dim], ones);
+    this.bias = (options.bias ?? true) ? new Parameter([dim], zeros) : undefined;
+    this.eps = options.eps ?? 1e-5;
+  }
+
+  forward(x: Tensor): Tensor {
+    return layerNorm(x, this.weight, this.bias, this.eps);
+  }
+}
+
+/** Zeroes elements with probability p while training. */
+export class Dropout extends Module {
+  readonly p: number;
+
+  constructor(p: number) {
+    super();
+    this.p = p;
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.training ? dropout(x, this.p) : x;
+  }
+}

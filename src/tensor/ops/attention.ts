@@ -1,0 +1,153 @@
+import { ShapeError } from "../../errors.js";
+import * as calls from "../calls.js";
+import { record } from "../record.js";
+import { shapeMismatch } from "../shape.js";
+import { empty, type Tensor } from "../tensor.js";
+
+/** Which rows attend to which: int32 tensors of one element a sequence (see `attention` in native/ops.def). */
+export interface Segments {
+  readonly count: number;
+  readonly queryBegin: Tensor;
+  readonly queryLength: Tensor;
+  readonly keyBegin: Tensor;
+  readonly keyLength: Tensor;
+}
+
+export interface AttentionOptions {
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  causal?: boolean;
+  /** Keys a query sees, itself included; 0: all. */
+  window?: number;
+  /** Factor of the scores; 1/sqrt(headDim) by default. */
+  scale?: number;
+}
+
+/**
+ * Scaled dot-product attention over packed rows: q (rows, heads·headDim), k and v (rows, kvHeads·headDim), each kv head serving
+ * heads/kvHeads consecutive heads. Computed in blocks with an online softmax (Dao et al. 2022): no T × T matrix exists.
+ */
+export function attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments, options: AttentionOptions): Tensor {
+  const { heads, kvHeads, headDim, causal = true, window = 0, scale = 1 / Math.sqrt(headDim) } = options;
+  if (
+    q.dim(-1) !== heads * headDim ||
+    k.dim(-1) !== kvHeads * headDim ||
+    v.dim(-1) !== kvHeads * headDim ||
+    k.dim(0) !== v.dim(0)
+  ) {
+    shapeMismatch(
+      "attention",
+      `q (rows, ${heads * headDim}), k and v (rows, ${kvHeads * headDim})`,
+      q.shape,
+      k.shape,
+      v.shape,
+    );
+  }
+  if (heads % kvHeads !== 0)
+    throw new ShapeError(`attention: ${heads} heads cannot share ${kvHeads} key heads evenly.`);
+  const qRows = q.dim(0);
+  const kRows = k.dim(0);
+  const o = empty(q.shape);
+  const lse = empty([qRows, heads]);
+  const { queryBegin, queryLength, keyBegin, keyLength, count } = segments;
+  const qs = heads * headDim;
+  const ks = kvHeads * headDim;
+  const flag = causal ? 1 : 0;
+  calls.attention(
+    q.handle, k.handle, v.handle, queryBegin.handle, queryLength.handle, keyBegin.handle, keyLength.handle, o.handle, lse.handle,
+    count, qRows, kRows, heads, kvHeads, headDim, qs, ks, ks, qs, flag, window, scale,
+  ); // biome-ignore format: one line a group
+  record(
+    "attention",
+    [q, k, v],
+    [o],
+    (dO) => {
+      const dq = empty(q.shape);
+      const dk = empty(k.shape);
+      const dv = empty(v.shape);
+      calls.attentionBackward(
+        q.handle, k.handle, v.handle, o.handle, lse.handle, dO.handle, queryBegin.handle, queryLength.handle, keyBegin.handle, keyLength.handle,
+        dq.handle, dk.handle, dv.handle, count, qRows, kRows, heads, kvHeads, headDim, qs, ks, ks, qs, flag, window, scale,
+      ); // biome-ignore format: one line a group
+      return [dq, dk, dv];
+    },
+    [lse],
+  );
+  return o;
+}
+
+/** Cosine and sine tables of rotary position embedding: (positions, rotaryDim/2). */
+export interface RopeTables {
+  readonly cos: Tensor;
+  readonly sin: Tensor;
+}
+
+/** Rotary position embedding (Su et al. 2021) of x (rows, heads·headDim) at int32 `positions`, one a row. */
+export function rope(
+  x: Tensor,
+  positions: Tensor,
+  tables: RopeTables,
+  options: { heads: number; headDim: number; rotaryDim?: number; interleaved?: boolean },
+): Tensor {
+  const { heads, headDim, rotaryDim = headDim, interleaved = false } = options;
+  const rows = x.dim(0);
+  if (x.dim(-1) !== heads * headDim || positions.size !== rows)
+    shapeMismatch("rope", `x (rows, ${heads * headDim}) and one position a row`, x.shape, positions.shape);
+  if (tables.cos.dim(1) * 2 !== rotaryDim)
+    shapeMismatch("rope", `tables (positions, ${rotaryDim / 2})`, tables.cos.shape);
+  const turn = (from: Tensor, inverse: 0 | 1): Tensor => {
+    const to = empty(from.shape);
+    const stride = heads * headDim;
+    const { cos, sin } = tables;
+    calls.rope(
+      from.handle,
+      positions.handle,
+      cos.handle,
+      sin.handle,
+      to.handle,
+      rows,
+      heads,
+      headDim,
+      rotaryDim,
+      interleaved ? 1 : 0,
+      inverse,
+      stride,
+      stride,
+      cos.dim(0),
+    );
+    return to;
+  };
+  const y = turn(x, 0);
+  record("rope", [x], [y], (dy) => [turn(dy, 1)]);
+  return y;
+}
+
+/** silu(gate) · up (Shazeer 2020). */
+export function swiglu(gate: Tensor, up: Tensor): Tensor {
+  const cols = gate.dim(-1);
+  if (up.size !== gate.size || up.dim(-1) !== cols) shapeMismatch("swiglu", "equal shapes", gate.shape, up.shape);
+  const rows = gate.size / cols;
+  const y = empty(gate.shape);
+  calls.swiglu(gate.handle, up.handle, y.handle, rows, cols, cols, cols, cols);
+  record("swiglu", [gate, up], [y], (dy) => {
+    const dgate = empty(gate.shape);
+    const dup = empty(up.shape);
+    calls.swigluBackward(
+      gate.handle,
+      up.handle,
+      dy.handle,
+      dgate.handle,
+      dup.handle,
+      rows,
+      cols,
+      cols,
+      cols,
+      cols,
+      cols,
+      cols,
+    );
+    return [dgate, dup];
+  });
+  return y;
+}

@@ -1,0 +1,142 @@
+import * as calls from "../calls.js";
+import { record } from "../record.js";
+import { broadcastShape, broadcastStrides, dims4, sameShape, shapeMismatch } from "../shape.js";
+import { empty, type Tensor } from "../tensor.js";
+
+/** Codes of `unary` in native/ops.def. */
+const UNARY = {
+  affine: 0,
+  abs: 1,
+  exp: 2,
+  log: 3,
+  sqrt: 4,
+  rsqrt: 5,
+  reciprocal: 6,
+  tanh: 7,
+  sigmoid: 8,
+  silu: 9,
+  gelu: 10,
+  gelu_tanh: 11,
+  relu: 12,
+  pow: 13,
+  clamp: 14,
+  sin: 15,
+  cos: 16,
+  log_sigmoid: 17,
+  quick_gelu: 18,
+} as const;
+export type UnaryKind = keyof typeof UNARY;
+
+/** Codes of `binary` in native/ops.def. */
+const BINARY = { add: 0, sub: 1, mul: 2, div: 3, max: 4, min: 5, pow: 6, equal: 7, less: 8 } as const;
+export type BinaryKind = keyof typeof BINARY;
+
+/** y = f(x) element by element; alpha and beta are the parameters of affine, pow and clamp. */
+export function unary(kind: UnaryKind, x: Tensor, alpha = 0, beta = 0): Tensor {
+  const y = empty(x.shape);
+  const code = UNARY[kind];
+  calls.unary(x.handle, y.handle, code, x.size, alpha, beta);
+  record(kind, [x], [y], (dy) => {
+    const dx = empty(x.shape);
+    calls.unaryBackward(x.handle, dy.handle, dx.handle, code, x.size, alpha, beta);
+    return [dx];
+  });
+  return y;
+}
+
+/** y = scale * x + shift. */
+export function affine(x: Tensor, scale: number, shift: number): Tensor {
+  const y = empty(x.shape);
+  calls.unary(x.handle, y.handle, UNARY.affine, x.size, scale, shift);
+  record("affine", [x], [y], (dy) => [affine(dy, scale, 0)]);
+  return y;
+}
+
+/** y = a ∘ b with NumPy's broadcasting, at most 4 axes. */
+export function binary(kind: BinaryKind, a: Tensor, b: Tensor): Tensor {
+  const shape = broadcastShape(kind, a.shape, b.shape);
+  const y = empty(shape);
+  const d = dims4(kind, shape);
+  const as = broadcastStrides(kind, a.shape, d);
+  const bs = broadcastStrides(kind, b.shape, d);
+  calls.binary(a.handle, b.handle, y.handle, BINARY[kind], ...d, ...as, ...bs);
+  record(
+    kind,
+    [a, b],
+    [y],
+    kind === "pow" || kind === "equal" || kind === "less"
+      ? "none"
+      : (dy) => [
+          a.requiresGrad ? sumTo(gradientOfFirst(kind, a, b, dy), a.shape) : undefined,
+          b.requiresGrad ? sumTo(gradientOfSecond(kind, a, b, y, dy), b.shape) : undefined,
+        ],
+  );
+  return y;
+}
+
+function gradientOfFirst(kind: BinaryKind, a: Tensor, b: Tensor, dy: Tensor): Tensor {
+  switch (kind) {
+    case "mul":
+      return binary("mul", dy, b);
+    case "div":
+      return binary("div", dy, b);
+    case "max":
+      return where(binary("less", a, b), affine(dy, 0, 0), dy);
+    case "min":
+      return where(binary("less", b, a), affine(dy, 0, 0), dy);
+    default:
+      return dy;
+  }
+}
+
+function gradientOfSecond(kind: BinaryKind, a: Tensor, b: Tensor, y: Tensor, dy: Tensor): Tensor {
+  switch (kind) {
+    case "sub":
+      return affine(dy, -1, 0);
+    case "mul":
+      return binary("mul", dy, a);
+    case "div":
+      return affine(binary("div", binary("mul", dy, y), b), -1, 0);
+    case "max":
+      return where(binary("less", a, b), dy, affine(dy, 0, 0));
+    case "min":
+      return where(binary("less", b, a), dy, affine(dy, 0, 0));
+    default:
+      return dy;
+  }
+}
+
+/** condition != 0 ? a : b, all of one shape. */
+export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
+  if (!sameShape(a.shape, b.shape) || !sameShape(a.shape, condition.shape)) {
+    shapeMismatch("where", "three equal shapes", condition.shape, a.shape, b.shape);
+  }
+  const y = empty(a.shape);
+  calls.where(condition.handle, a.handle, b.handle, y.handle, y.size);
+  record("where", [a, b], [y], (dy) => {
+    const zero = affine(dy, 0, 0);
+    return [where(condition, dy, zero), where(condition, zero, dy)];
+  });
+  return y;
+}
+
+/** The gradient of a broadcast: x summed into `shape`. */
+export function sumTo(x: Tensor, shape: readonly number[]): Tensor {
+  if (sameShape(x.shape, shape)) return x;
+  const y = empty(shape);
+  const d = dims4("sumTo", x.shape);
+  calls.sumTo(x.handle, y.handle, ...d, ...broadcastStrides("sumTo", shape, d), y.size);
+  return y;
+}
+
+/** target += alpha * x, in place (no gradient). */
+export function addScaled(target: Tensor, x: Tensor, alpha = 1): void {
+  if (target.size !== x.size) shapeMismatch("addScaled", "equal sizes", target.shape, x.shape);
+  calls.axpy(x.handle, target.handle, x.size, alpha);
+}
+
+/** Sets every element, in place (no gradient). */
+export function fill(target: Tensor, value: number): Tensor {
+  calls.fill(target.handle, target.size, value);
+  return target;
+}

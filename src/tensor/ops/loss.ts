@@ -1,0 +1,113 @@
+import * as calls from "../calls.js";
+import { leafGradient } from "../gradient.js";
+import { isRecording, record } from "../record.js";
+import { shapeMismatch } from "../shape.js";
+import { empty, type Tensor } from "../tensor.js";
+import { affine, fill } from "./elementwise.js";
+import { reduce } from "./reduce.js";
+
+/** Rows of `weight` (vocab, dim) at int32 `ids` (…): (…, dim). */
+export function embedding(weight: Tensor, ids: Tensor): Tensor {
+  const [vocab, dim] = weight.shape as [number, number];
+  const y = empty([...ids.shape, dim]);
+  calls.embedding(weight.handle, ids.handle, y.handle, ids.size, dim, vocab);
+  record("embedding", [weight], [y], (dy) => {
+    const leaf = leafGradient(weight);
+    const dw = leaf?.grad ?? empty(weight.shape);
+    if (!leaf || leaf.beta === 0) fill(dw, 0);
+    calls.embeddingBackward(dy.handle, ids.handle, dw.handle, ids.size, dim, vocab);
+    return [leaf ? undefined : dw];
+  });
+  return y;
+}
+
+/** Cross entropy of each row of logits (…, vocab) with int32 labels (…), in nats; label -100: 0. */
+export function crossEntropy(logits: Tensor, labels: Tensor, smoothing = 0): Tensor {
+  const vocab = logits.dim(-1);
+  const rows = logits.size / vocab;
+  if (labels.size !== rows) shapeMismatch("crossEntropy", `${rows} labels`, labels.shape);
+  const loss = empty(labels.shape);
+  const lse = empty([rows]);
+  calls.crossEntropy(logits.handle, labels.handle, loss.handle, lse.handle, rows, vocab, smoothing);
+  record(
+    "crossEntropy",
+    [logits],
+    [loss],
+    (dloss) => {
+      const dx = empty(logits.shape);
+      calls.crossEntropyBackward(
+        logits.handle,
+        labels.handle,
+        lse.handle,
+        dloss.handle,
+        dx.handle,
+        rows,
+        vocab,
+        smoothing,
+      );
+      return [dx];
+    },
+    [lse],
+  );
+  return loss;
+}
+
+/**
+ * Sum of cross entropies of x Wᵀ with int32 labels, times `scale`, one element: x (rows, dim), weight (vocab, dim). Rows are taken in chunks
+ * and their gradients made in the same pass, so the full logits never exist. Call it last: its gradients are those of the returned value itself.
+ * @returns total: scale · sum; rows: the unscaled loss of each row (no gradient).
+ */
+export function linearCrossEntropy(
+  x: Tensor,
+  weight: Tensor,
+  labels: Tensor,
+  options: { scale?: number; smoothing?: number; chunk?: number; gradients?: boolean } = {},
+): { total: Tensor; rows: Tensor } {
+  const { scale = 1, smoothing = 0, chunk = 0, gradients = isRecording() } = options;
+  const [vocab, dim] = weight.shape as [number, number];
+  const rows = x.size / dim;
+  if (x.dim(-1) !== dim || labels.size !== rows)
+    shapeMismatch(
+      "linearCrossEntropy",
+      "x (rows, dim), weight (vocab, dim), labels (rows)",
+      x.shape,
+      weight.shape,
+      labels.shape,
+    );
+  const loss = empty([rows]);
+  const dx = gradients && x.requiresGrad ? empty(x.shape) : undefined;
+  const dw = gradients && weight.requiresGrad ? fill(empty(weight.shape), 0) : undefined;
+  calls.linearCrossEntropy(
+    x.handle,
+    weight.handle,
+    labels.handle,
+    loss.handle,
+    dx?.handle ?? 0,
+    dw?.handle ?? 0,
+    rows,
+    dim,
+    vocab,
+    chunk,
+    scale,
+    smoothing,
+  );
+  const sum = reduce("sum", loss);
+  const total = affine(sum, scale, 0);
+  sum.dispose();
+  if (!gradients) return { total, rows: loss };
+  record(
+    "linearCrossEntropy",
+    [x, weight],
+    [total],
+    (upstream) => [dx && upstreamTimes(upstream, dx), dw && upstreamTimes(upstream, dw)],
+    [dx, dw].filter((t) => t !== undefined),
+  );
+  return { total, rows: loss };
+}
+
+// The upstream gradient is a device scalar, nearly always 1 (the total is what backward() starts from): one cheap pass keeps it exact.
+function upstreamTimes(upstream: Tensor, gradient: Tensor): Tensor {
+  const out = empty(gradient.shape);
+  calls.binary(gradient.handle, upstream.handle, out.handle, 2, 1, 1, 1, gradient.size, 0, 0, 0, 1, 0, 0, 0, 0);
+  return out;
+}

@@ -1,0 +1,146 @@
+import { ShapeError } from "../../errors.js";
+import * as calls from "../calls.js";
+import { leafGradient } from "../gradient.js";
+import { record } from "../record.js";
+import { sameShape, shapeMismatch, sizeOf } from "../shape.js";
+import { empty, type Tensor, view } from "../tensor.js";
+import { reduce } from "./reduce.js";
+
+/** y (m, n) = alpha op(a) op(b) + beta y + bias, contiguous matrices: the plain call under every product here. */
+export function gemm(
+  a: Tensor,
+  b: Tensor,
+  y: Tensor,
+  m: number,
+  n: number,
+  k: number,
+  options: { transA?: boolean; transB?: boolean; alpha?: number; beta?: number; bias?: Tensor | undefined } = {},
+): void {
+  const { transA = false, transB = false, alpha = 1, beta = 0, bias } = options;
+  calls.gemm(
+    a.handle,
+    b.handle,
+    bias?.handle ?? 0,
+    y.handle,
+    m,
+    n,
+    k,
+    transA ? 1 : 0,
+    transB ? 1 : 0,
+    transA ? m : k,
+    transB ? k : n,
+    n,
+    alpha,
+    beta,
+  );
+}
+
+/** x Wᵀ + bias: x (…, in), weight (out, in), bias (out) → (…, out). */
+export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
+  const inputs = x.dim(-1);
+  const outputs = weight.shape[0] ?? 0;
+  if (weight.rank !== 2 || weight.shape[1] !== inputs)
+    shapeMismatch("linear", "x (…, in) and weight (out, in)", x.shape, weight.shape);
+  if (bias && bias.size !== outputs) shapeMismatch("linear", `a bias of ${outputs}`, bias.shape);
+  const rows = x.size / inputs;
+  const y = empty([...x.shape.slice(0, -1), outputs]);
+  gemm(x, weight, y, rows, outputs, inputs, { transB: true, bias });
+  record("linear", [x, weight, bias], [y], (dy) => {
+    let dx: Tensor | undefined;
+    if (x.requiresGrad) {
+      dx = empty(x.shape);
+      gemm(dy, weight, dx, rows, inputs, outputs);
+    }
+    return [
+      dx,
+      weight.requiresGrad ? weightGradient(weight, dy, x, rows, outputs, inputs) : undefined,
+      bias?.requiresGrad ? reduce("sum", view(dy, [rows, outputs]), 0) : undefined,
+    ];
+  });
+  return y;
+}
+
+/** dW (out, in) = scale · dyᵀ x, added to a leaf's gradient in place, returned otherwise. */
+export function weightGradient(
+  weight: Tensor,
+  dy: Tensor,
+  x: Tensor,
+  rows: number,
+  outputs: number,
+  inputs: number,
+  scale = 1,
+): Tensor | undefined {
+  const leaf = leafGradient(weight);
+  const dw = leaf?.grad ?? empty(weight.shape);
+  gemm(dy, x, dw, outputs, inputs, rows, { transA: true, alpha: scale, beta: leaf?.beta ?? 0 });
+  return leaf ? undefined : dw;
+}
+
+/** Matrix product of (…, m, k) by (k, n) or by (…, k, n) with equal leading axes. */
+export function matmul(a: Tensor, b: Tensor): Tensor {
+  if (a.rank < 2 || b.rank < 2)
+    throw new ShapeError(`matmul: expected two tensors of rank 2 or more, received ranks ${a.rank} and ${b.rank}.`);
+  const k = a.dim(-1);
+  const n = b.dim(-1);
+  if (b.dim(-2) !== k) shapeMismatch("matmul", "(…, m, k) and (…, k, n)", a.shape, b.shape);
+  const shape = [...a.shape.slice(0, -1), n];
+  const y = empty(shape);
+  if (b.rank === 2) {
+    const m = a.size / k;
+    gemm(a, b, y, m, n, k);
+    record("matmul", [a, b], [y], (dy) => {
+      const da = a.requiresGrad ? empty(a.shape) : undefined;
+      if (da) gemm(dy, b, da, m, k, n, { transB: true });
+      const db = b.requiresGrad ? empty(b.shape) : undefined;
+      if (db) gemm(a, dy, db, k, n, m, { transA: true });
+      return [da, db];
+    });
+    return y;
+  }
+  if (!sameShape(a.shape.slice(0, -2), b.shape.slice(0, -2)))
+    shapeMismatch("matmul", "equal leading axes", a.shape, b.shape);
+  const batch = sizeOf(a.shape.slice(0, -2));
+  const m = a.dim(-2);
+  batched(a, b, y, batch, m, n, k, false, false);
+  record("matmul", [a, b], [y], (dy) => {
+    const da = a.requiresGrad ? empty(a.shape) : undefined;
+    if (da) batched(dy, b, da, batch, m, k, n, false, true);
+    const db = b.requiresGrad ? empty(b.shape) : undefined;
+    if (db) batched(a, dy, db, batch, k, n, m, true, false);
+    return [da, db];
+  });
+  return y;
+}
+
+function batched(
+  a: Tensor,
+  b: Tensor,
+  y: Tensor,
+  batch: number,
+  m: number,
+  n: number,
+  k: number,
+  transA: boolean,
+  transB: boolean,
+): void {
+  calls.gemmBatched(
+    a.handle,
+    b.handle,
+    y.handle,
+    batch,
+    m,
+    n,
+    k,
+    transA ? 1 : 0,
+    transB ? 1 : 0,
+    transA ? m : k,
+    transB ? k : n,
+    n,
+    m * k,
+    k * n,
+    m * n,
+    1,
+    1,
+    0,
+  );
+}

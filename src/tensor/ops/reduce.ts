@@ -1,0 +1,105 @@
+import * as calls from "../calls.js";
+import { record } from "../record.js";
+import { broadcastShape, broadcastStrides, dims4, normalizeAxis, sameShape, shapeMismatch, sizeOf } from "../shape.js";
+import { empty, type Tensor } from "../tensor.js";
+import { binary, fill } from "./elementwise.js";
+
+/** Codes of `reduce` in native/ops.def. */
+const KINDS = { sum: 0, mean: 1, max: 2, min: 3 } as const;
+export type ReduceKind = keyof typeof KINDS;
+
+/** Reduction over one axis, or over all elements when no axis is given. Sum and mean have gradients. */
+export function reduce(kind: ReduceKind, x: Tensor, axis?: number, keepDim = false): Tensor {
+  const all = axis === undefined;
+  const a = all ? 0 : normalizeAxis(kind, axis, x.rank);
+  const outer = all ? 1 : sizeOf(x.shape.slice(0, a));
+  const n = all ? x.size : x.shape[a]!;
+  const inner = all ? 1 : sizeOf(x.shape.slice(a + 1));
+  const kept = all ? x.shape.map(() => 1) : x.shape.map((d, i) => (i === a ? 1 : d));
+  const shape = keepDim ? kept : all ? [] : x.shape.toSpliced(a, 1);
+  const y = empty(shape);
+  calls.reduce(x.handle, y.handle, KINDS[kind], outer, n, inner);
+  record(
+    kind,
+    [x],
+    [y],
+    kind === "sum" || kind === "mean" ? (dy) => [spread(dy, kept, x.shape, kind === "mean" ? 1 / n : 1)] : "none",
+  );
+  return y;
+}
+
+/** A gradient repeated over the axes that were summed. */
+function spread(dy: Tensor, kept: readonly number[], shape: readonly number[], scale: number): Tensor {
+  const d = dims4("spread", shape);
+  const dx = empty(shape);
+  const factor = fill(empty([1]), scale);
+  const from = broadcastStrides("spread", kept, d);
+  calls.binary(dy.handle, factor.handle, dx.handle, 2, ...d, ...from, 0, 0, 0, 0);
+  return dx;
+}
+
+/** Index (int32) of the first largest element of each row of the last axis; whole numbers, so nothing to differentiate. */
+export function argmax(x: Tensor): Tensor {
+  const cols = x.dim(-1);
+  const y = empty(x.shape.slice(0, -1), "int32");
+  calls.argmax(x.handle, y.handle, x.size / cols, cols);
+  return y;
+}
+
+/** Softmax over the last axis. */
+export function softmax(x: Tensor): Tensor {
+  const cols = x.dim(-1);
+  const y = empty(x.shape);
+  calls.softmax(x.handle, y.handle, x.size / cols, cols);
+  record("softmax", [x], [y], (dy) => {
+    const dx = empty(x.shape);
+    calls.softmaxBackward(y.handle, dy.handle, dx.handle, x.size / cols, cols);
+    return [dx];
+  });
+  return y;
+}
+
+/** log softmax over the last axis. */
+export function logSoftmax(x: Tensor): Tensor {
+  const cols = x.dim(-1);
+  const y = empty(x.shape);
+  calls.logSoftmax(x.handle, y.handle, x.size / cols, cols);
+  record("logSoftmax", [x], [y], (dy) => {
+    const dx = empty(x.shape);
+    calls.logSoftmaxBackward(y.handle, dy.handle, dx.handle, x.size / cols, cols);
+    return [dx];
+  });
+  return y;
+}
+
+/** y[r] = x[r, index[r]] over the last axis; index int32, -100 gives 0. */
+export function pick(x: Tensor, index: Tensor): Tensor {
+  const cols = x.dim(-1);
+  const rows = x.size / cols;
+  if (index.size !== rows) shapeMismatch("pick", `${rows} indices`, index.shape);
+  const y = empty(x.shape.slice(0, -1));
+  calls.pick(x.handle, index.handle, y.handle, rows, cols);
+  record("pick", [x, index], [y], (dy) => {
+    const dx = empty(x.shape);
+    calls.pickBackward(dy.handle, index.handle, dx.handle, rows, cols);
+    return [dx, undefined];
+  });
+  return y;
+}
+
+/** Sum of squares over many tensors, one element (no gradient). */
+export function sumSquares(tensors: readonly Tensor[]): Tensor {
+  const y = empty([1]);
+  calls.sumSquares(
+    tensors.map((t) => t.handle),
+    y.handle,
+  );
+  return y;
+}
+
+/** x repeated to a larger shape. */
+export function broadcastTo(x: Tensor, shape: readonly number[]): Tensor {
+  if (!sameShape(broadcastShape("broadcastTo", x.shape, shape), shape))
+    shapeMismatch("broadcastTo", "a shape it broadcasts to", x.shape, shape);
+  return binary("add", x, fill(empty(shape), 0));
+}
