@@ -65,10 +65,17 @@ function sources(root) {
     const path = `native/cpu/${file}`;
     const first = readFileSync(join(root, path), "utf8").split("\n", 1)[0];
     const marker = /^\/\/ isa: ([a-z0-9 ]+)$/.exec(first.trim());
-    if (!marker) throw new Error(`${path}: the first line must be "// isa: portable avx2 avx512" or "// isa: none" (see native/cpu/parallel.h)`);
+    if (!marker)
+      throw new Error(
+        `${path}: the first line must be "// isa: portable avx2 avx512" or "// isa: none" (see native/cpu/parallel.h)`,
+      );
     const names = marker[1].trim() === "none" ? [] : marker[1].trim().split(/\s+/);
     for (const n of names) if (!(n in ISA)) throw new Error(`${path}: no instruction set is named "${n}"`);
-    list.push({ path, isas: names.filter((n) => isas().includes(n)), family: names.length > 0 ? basename(file, ".cc") : undefined });
+    list.push({
+      path,
+      isas: names.filter((n) => isas().includes(n)),
+      family: names.length > 0 ? basename(file, ".cc") : undefined,
+    });
   }
   return list;
 }
@@ -135,7 +142,8 @@ function run(program, args, cwd) {
  */
 export async function buildNative(root, { only, log = console.log, jobs = Math.min(2, availableParallelism()) } = {}) {
   const started = performance.now();
-  if (process.platform === "win32") throw new Error(`tunebook's native kernels are not built on Windows itself. ${REMEDY.win32}`);
+  if (process.platform === "win32")
+    throw new Error(`tunebook's native kernels are not built on Windows itself. ${REMEDY.win32}`);
   const compiler = findCompiler();
   const files = sources(root);
   writeFamilies(root, files);
@@ -152,7 +160,9 @@ export async function buildNative(root, { only, log = console.log, jobs = Math.m
     for (const isa of file.isas.length > 0 ? file.isas : file.family ? [] : ["base"]) {
       const object = join(root, "build/obj", `${file.path.replace(/^native\//, "").replace(/[/]/g, ".")}.${isa}.o`);
       const flags = [...BASE, ...(ISA[isa] ?? []), ...include];
-      const key = createHash("sha256").update([compiler.version, ...flags].join("\0")).digest("hex");
+      const key = createHash("sha256")
+        .update([compiler.version, ...flags].join("\0"))
+        .digest("hex");
       work.push({ file: file.path, isa, object, flags, key, cwd: root });
     }
   }
@@ -163,7 +173,17 @@ export async function buildNative(root, { only, log = console.log, jobs = Math.m
   await Promise.all(
     Array.from({ length: jobs }, async () => {
       for (let job = queue.shift(); job; job = queue.shift()) {
-        const args = [...compiler.rest, ...job.flags, "-MMD", "-MF", `${job.object}.d`, "-c", job.file, "-o", job.object];
+        const args = [
+          ...compiler.rest,
+          ...job.flags,
+          "-MMD",
+          "-MF",
+          `${job.object}.d`,
+          "-c",
+          job.file,
+          "-o",
+          job.object,
+        ];
         const begun = performance.now();
         const result = await run(compiler.program, args, root);
         if (result.text.trim() !== "") log(result.text.trimEnd());
@@ -189,7 +209,9 @@ async function link(root, compiler, work, changed, log) {
   // An inline function of the standard library may stand in several objects, and the linker keeps the first: so the objects that run
   // on every processor come first, and a newer instruction never reaches an older machine through a shared template.
   const order = ["base", "portable", "avx2", "avx512"];
-  const objects = order.flatMap((isa) => work.filter((job) => job.isa === isa).map((job) => job.object)).sort((a, b) => rank(a) - rank(b));
+  const objects = order
+    .flatMap((isa) => work.filter((job) => job.isa === isa).map((job) => job.object))
+    .sort((a, b) => rank(a) - rank(b));
   function rank(object) {
     return order.indexOf(work.find((job) => job.object === object).isa);
   }

@@ -20,7 +20,19 @@ const FALLIBLE = new Set([
 ]);
 
 /** Words that neither C++ nor TypeScript take as a name get a trailing underscore. */
-const RESERVED = new Set(["do", "default", "switch", "case", "new", "delete", "in", "this", "var", "function", "class"]);
+const RESERVED = new Set([
+  "do",
+  "default",
+  "switch",
+  "case",
+  "new",
+  "delete",
+  "in",
+  "this",
+  "var",
+  "function",
+  "class",
+]);
 const safe = (name) => (RESERVED.has(name) ? `${name}_` : name);
 const camel = (name) => safe(name.replace(/_+$/, "").replace(/_([a-z0-9])/g, (_, c) => c.toUpperCase()));
 
@@ -43,7 +55,8 @@ export function parseOps(text) {
     }
     const where = `native/ops.def:${index + 1}`;
     const parts = line.split("|").map((p) => p.trim());
-    if (parts.length !== 3) throw new Error(`${where}: expected "name inputs -> outputs | integers | floats", got "${line}"`);
+    if (parts.length !== 3)
+      throw new Error(`${where}: expected "name inputs -> outputs | integers | floats", got "${line}"`);
     const words = (s) => s.split(/\s+/).filter((w) => w !== "");
     const [left, right] = parts[0].split("->");
     if (right === undefined) throw new Error(`${where}: "->" is missing in "${line}"`);
@@ -54,7 +67,10 @@ export function parseOps(text) {
       list: w.startsWith("*"),
       output,
     });
-    const tensors = [...inputs.map((w) => tensor(w.replace(/\?$/, "") + (w.endsWith("?") ? "?" : ""), false)), ...words(right).map((w) => tensor(w, true))];
+    const tensors = [
+      ...inputs.map((w) => tensor(w.replace(/\?$/, "") + (w.endsWith("?") ? "?" : ""), false)),
+      ...words(right).map((w) => tensor(w, true)),
+    ];
     for (const t of tensors) t.name = t.name.replace(/\?$/, "");
     const op = { name, tensors, ints: words(parts[1]), floats: words(parts[2]), doc };
     const all = [...tensors.map((t) => t.name), ...op.ints, ...op.floats];
@@ -70,7 +86,9 @@ export function parseOps(text) {
 function structs(ops) {
   const body = ops.map((op) => {
     const lines = [
-      ...op.tensors.map((t) => `  ${t.list ? "RefList" : "Ref"} ${safe(t.name)};${t.optional ? "  // may be absent" : ""}`),
+      ...op.tensors.map(
+        (t) => `  ${t.list ? "RefList" : "Ref"} ${safe(t.name)};${t.optional ? "  // may be absent" : ""}`,
+      ),
       ...op.ints.map((n) => `  int64_t ${safe(n)};`),
       ...op.floats.map((n) => `  float ${safe(n)};`),
     ];
@@ -105,6 +123,16 @@ function decode(ops) {
       ? `inline void describe_${op.name}(const ${op.name}_args&, char* to, size_t size) {\n  snprintf(to, size, "%s", "");\n}\n`
       : `inline void describe_${op.name}(const ${op.name}_args& a, char* to, size_t size) {\n  snprintf(to, size, "${format}", ${values.join(", ")});\n}\n`;
   });
+  const lists = ops.filter((op) => op.tensors.some((t) => t.list));
+  const leading = lists.map((op) => {
+    const count = op.tensors.filter((t) => t.list).length;
+    if (op.tensors.slice(0, count).some((t) => !t.list))
+      throw new Error(`${op.name}: lists must come before single tensors`);
+    return `    case op_${op.name}: return ${count};`;
+  });
+  describers.push(
+    `// How many lists an op's command begins with.\ninline int leading_lists(int opcode) {\n  switch (opcode) {\n${leading.join("\n")}\n    default: return 0;\n  }\n}\n`,
+  );
   return `// Generated from native/ops.def.\n#pragma once\n#include <cstdio>\n#include "ops.gen.h"\n\nnamespace tunebook {\n\n${decoders.join("\n")}\n${describers.join("\n")}\n}  // namespace tunebook\n`;
 }
 
@@ -120,7 +148,8 @@ function calls(ops) {
     const lines = [`  I[0] = ${opcode};`];
     const checks = [];
     let at = 1;
-    const put = (array, value) => lines.push(hasList ? `  ${array}[i++] = ${value};` : `  ${array}[${at++}] = ${value};`);
+    const put = (array, value) =>
+      lines.push(hasList ? `  ${array}[i++] = ${value};` : `  ${array}[${at++}] = ${value};`);
     if (hasList) {
       lines.push("  let i = 1;");
       for (const t of op.tensors) {
@@ -136,9 +165,7 @@ function calls(ops) {
     }
     for (const n of op.floats) put("F", camel(n));
     if (checks.length > 0) {
-      lines.push(
-        `  if (${checks.join(" || ")}) badInteger("${op.name}", { ${op.ints.map(camel).join(", ")} });`,
-      );
+      lines.push(`  if (${checks.join(" || ")}) badInteger("${op.name}", { ${op.ints.map(camel).join(", ")} });`);
     }
     lines.push(FALLIBLE.has(op.name) ? "  runTraced();" : "  run();");
     const doc = op.doc.map((d) => ` * ${d.replace(/\*\//g, "* /")}`);
