@@ -1,6 +1,7 @@
 import * as calls from "../tensor/calls.js";
 import { fill } from "../tensor/ops/elementwise.js";
-import { dropoutMask } from "../tensor/ops/random.js";
+import { reserveRandom } from "../tensor/ops/random.js";
+import type { Tensor } from "../tensor/tensor.js";
 import type { Initializer } from "./module.js";
 
 /** Every element set to a value. */
@@ -14,17 +15,20 @@ export const ones: Initializer = constant(1);
 /** Uniform in ±bound. */
 export function uniformInit(bound: number): Initializer {
   return (p) => {
-    const { seed, offset } = dropoutMask(p.size);
+    const { seed, offset } = reserveRandom(p.size);
     calls.randomUniform(p.handle, p.size, seed, offset, -bound, bound);
   };
 }
 
+/** Fills a float32 tensor with normal numbers of mean 0, in place. */
+export function normalInto(target: Tensor, std: number): void {
+  const { seed, offset } = reserveRandom(target.size);
+  calls.randomNormal(target.handle, target.size, seed, offset, 0, std);
+}
+
 /** Normal with a standard deviation. */
 export function normalInit(std: number): Initializer {
-  return (p) => {
-    const { seed, offset } = dropoutMask(p.size);
-    calls.randomNormal(p.handle, p.size, seed, offset, 0, std);
-  };
+  return (p) => normalInto(p, std);
 }
 
 /** Uniform in ±1/sqrt(fan in): what `kaiming_uniform_(a=sqrt(5))` amounts to (He et al. 2015), as torch's Linear. */

@@ -4,7 +4,7 @@ import { shapeMismatch } from "../shape.js";
 import { empty, type Tensor } from "../tensor.js";
 import { gemm, weightGradient } from "./matmul.js";
 import { type Nf4Weight, weightProduct } from "./nf4.js";
-import { dropoutMask } from "./random.js";
+import { reserveRandom } from "./random.js";
 
 /** One low-rank update of a linear layer: s · (x Aᵀ) Bᵀ. */
 export interface LoraTerm {
@@ -30,7 +30,7 @@ export function linearLora(x: Tensor, w: Tensor | Nf4Weight, bias: Tensor | unde
     shapeMismatch("linearLora", "x (…, in), A (r, in), B (out, r)", x.shape, a.shape, b.shape);
   }
   const rows = x.size / inputs;
-  const mask = lora.dropout > 0 ? dropoutMask(x.size) : undefined;
+  const mask = lora.dropout > 0 ? reserveRandom(x.size) : undefined;
   const dropped = (source: Tensor): Tensor => {
     if (!mask) return source;
     const out = empty(source.shape);

@@ -26,7 +26,7 @@ export function restoreRandomState(state: { key: number; drawn: number }): void 
 }
 
 /** Reserves random numbers for `n` elements: the same seed and offset give the same numbers again. */
-export function dropoutMask(n: number): { seed: number; offset: number } {
+export function reserveRandom(n: number): { seed: number; offset: number } {
   const offset = drawn | 0;
   drawn = (drawn + Math.ceil(n / 4)) % 0x7fffffff;
   return { seed: key, offset };
@@ -35,7 +35,7 @@ export function dropoutMask(n: number): { seed: number; offset: number } {
 /** Uniform numbers in [low, high). */
 export function uniform(shape: readonly number[], low = 0, high = 1): Tensor {
   const y = empty(shape);
-  const { seed, offset } = dropoutMask(y.size);
+  const { seed, offset } = reserveRandom(y.size);
   calls.randomUniform(y.handle, y.size, seed, offset, low, high);
   return y;
 }
@@ -43,7 +43,7 @@ export function uniform(shape: readonly number[], low = 0, high = 1): Tensor {
 /** Normally distributed numbers. */
 export function normal(shape: readonly number[], mean = 0, std = 1): Tensor {
   const y = empty(shape);
-  const { seed, offset } = dropoutMask(y.size);
+  const { seed, offset } = reserveRandom(y.size);
   calls.randomNormal(y.handle, y.size, seed, offset, mean, std);
   return y;
 }
@@ -52,7 +52,7 @@ export function normal(shape: readonly number[], mean = 0, std = 1): Tensor {
 export function dropout(x: Tensor, p: number): Tensor {
   if (!(p >= 0 && p < 1)) throw new ConfigError(`dropout: expected a probability in [0, 1), received ${p}.`);
   if (p === 0) return x;
-  const mask = dropoutMask(x.size);
+  const mask = reserveRandom(x.size);
   const y = empty(x.shape);
   calls.dropout(x.handle, y.handle, x.size, mask.seed, mask.offset, p);
   record("dropout", [x], [y], (dy) => {

@@ -1,0 +1,142 @@
+import { throwIfInterrupted } from "../display/host.js";
+import { ConfigError } from "../errors.js";
+import type { CausalLM } from "../models/causal.js";
+import { KvCache } from "../nn/cache.js";
+import * as calls from "../tensor/calls.js";
+import { slice } from "../tensor/ops/layout.js";
+import { reserveRandom } from "../tensor/ops/random.js";
+import { noGrad } from "../tensor/record.js";
+import { scope } from "../tensor/scope.js";
+import { empty, type Tensor, tensor } from "../tensor/tensor.js";
+
+/** How the next token is chosen. Temperature 0 (the default) takes the likeliest. */
+export interface SamplingOptions {
+  maxNewTokens?: number;
+  temperature?: number;
+  /** Only the k likeliest tokens; 0: all. */
+  topK?: number;
+  /** Only the likeliest tokens that together reach this probability; 1: all. */
+  topP?: number;
+  /** Only tokens at least this share as likely as the likeliest; 0: all. */
+  minP?: number;
+  /** Logits of tokens that occurred are divided (multiplied below 0) by this; 1: off (Keskar et al. 2019). */
+  repetitionPenalty?: number;
+  /** Strings, or token ids, at which generation ends; they are not part of the result. */
+  stop?: string | number | readonly (string | number)[];
+  seed?: number;
+  signal?: AbortSignal;
+}
+
+/** Checked options with their defaults. */
+export interface SamplingSettings {
+  maxNewTokens: number;
+  temperature: number;
+  topK: number;
+  topP: number;
+  minP: number;
+  repetitionPenalty: number;
+  seed: number | undefined;
+  signal: AbortSignal | undefined;
+}
+
+/** Checks sampling options. @throws ConfigError naming the option. */
+export function samplingSettings(options: SamplingOptions): SamplingSettings {
+  const s: SamplingSettings = {
+    maxNewTokens: options.maxNewTokens ?? 256,
+    temperature: options.temperature ?? 0,
+    topK: options.topK ?? 0,
+    topP: options.topP ?? 1,
+    minP: options.minP ?? 0,
+    repetitionPenalty: options.repetitionPenalty ?? 1,
+    seed: options.seed,
+    signal: options.signal,
+  };
+  const bad = (name: keyof SamplingSettings, expected: string): never => {
+    throw new ConfigError(`generate: ${name} must be ${expected}, received ${String(s[name])}.`);
+  };
+  if (!Number.isInteger(s.maxNewTokens) || s.maxNewTokens < 1) bad("maxNewTokens", "a whole number from 1");
+  if (!(s.temperature >= 0 && s.temperature < 1000)) bad("temperature", "a number from 0");
+  if (!Number.isInteger(s.topK) || s.topK < 0) bad("topK", "a whole number from 0");
+  if (!(s.topP > 0 && s.topP <= 1)) bad("topP", "in (0, 1]");
+  if (!(s.minP >= 0 && s.minP < 1)) bad("minP", "in [0, 1)");
+  if (!(s.repetitionPenalty > 0)) bad("repetitionPenalty", "a number above 0");
+  return s;
+}
+
+/**
+ * Token ids after `prompt`, one at a time, with a key-value cache; ends (without giving it) at an id of `stops` or after maxNewTokens.
+ * @throws ConfigError for an empty prompt, or one that leaves no room in the model's context.
+ */
+export async function* generateIds(
+  model: CausalLM,
+  prompt: readonly number[],
+  settings: SamplingSettings,
+  stops: ReadonlySet<number>,
+): AsyncGenerator<number, void> {
+  const { config } = model;
+  if (prompt.length === 0)
+    throw new ConfigError(
+      "generate: the prompt has no tokens; give some text, or a tokenizer that begins with a token of its own.",
+    );
+  const room = config.maxPositions - prompt.length;
+  if (room < 1) {
+    throw new ConfigError(
+      `generate: the prompt has ${prompt.length} tokens, the model's context is ${config.maxPositions}; shorten the prompt.`,
+    );
+  }
+  const count = Math.min(settings.maxNewTokens, room);
+  const cache = new KvCache(config.layers, config.kvHeads * config.headDim, 1, prompt.length + count);
+  const seed = settings.seed ?? reserveRandom(1).offset + reserveRandom(1).seed;
+  const seen = [...prompt];
+  const wasTraining = model.training;
+  if (wasTraining) model.train(false);
+  try {
+    let next = Int32Array.from(prompt);
+    for (let i = 0; i < count; i++) {
+      throwIfInterrupted("Generation", settings.signal);
+      const id = await step(model, cache, next, seen, settings, seed, i);
+      if (stops.has(id)) return;
+      yield id;
+      seen.push(id);
+      next = Int32Array.of(id);
+    }
+  } finally {
+    cache.dispose();
+    if (wasTraining) model.train(true);
+  }
+}
+
+async function step(
+  model: CausalLM,
+  cache: KvCache,
+  ids: Int32Array,
+  seen: readonly number[],
+  s: SamplingSettings,
+  seed: number,
+  offset: number,
+): Promise<number> {
+  const chosen = scope(() =>
+    noGrad(() => {
+      const h = model.hidden(cache.rows(ids, Int32Array.of(0), Int32Array.of(ids.length)), cache);
+      const logits = model.logits(slice(h, 0, ids.length - 1, ids.length)); // (1, vocab)
+      return sampleRow(logits, seen, s, seed, offset);
+    }),
+  );
+  try {
+    return (await chosen.raw())[0]!;
+  } finally {
+    chosen.dispose();
+  }
+}
+
+/** The id (int32, one element) chosen from one row of logits, which are changed by a repetition penalty. */
+function sampleRow(logits: Tensor, seen: readonly number[], s: SamplingSettings, seed: number, offset: number): Tensor {
+  const vocab = logits.dim(-1);
+  if (s.repetitionPenalty !== 1) {
+    const ids = tensor(Int32Array.from(seen));
+    calls.repetitionPenalty(ids.handle, logits.handle, 1, vocab, seen.length, s.repetitionPenalty);
+  }
+  const id = empty([1], "int32");
+  calls.sample(logits.handle, id.handle, 1, vocab, s.topK, seed | 0, offset, s.temperature, s.topP, s.minP);
+  return id;
+}

@@ -1,0 +1,205 @@
+import { ConfigError } from "../errors.js";
+import type { ConfigFields } from "../hub/config.js";
+import type { KvCache, Rows } from "../nn/cache.js";
+import { Embedding, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
+import { Module } from "../nn/module.js";
+import { attention, type RopeTables, rope, swiglu } from "../tensor/ops/attention.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { type CausalConfig, CausalLM } from "./causal.js";
+import { RopeCache, type RopeConfig, type RopeScaling } from "./rope.js";
+
+/** Llama 1 to 3.x (Touvron et al. 2023): RMSNorm before, rotate-half RoPE, grouped queries, SwiGLU. */
+export interface LlamaConfig extends CausalConfig {
+  readonly rmsNormEps: number;
+  readonly rope: RopeConfig;
+  readonly attentionBias: boolean;
+  readonly mlpBias: boolean;
+  /** Standard deviation of random weights. */
+  readonly initializerRange: number;
+}
+
+/** Reads config.json of `model_type: "llama"`, with transformers' defaults for absent keys. */
+export function llamaConfig(c: ConfigFields): LlamaConfig {
+  const hiddenSize = c.integer("hidden_size", { default: 4096, min: 1 });
+  const heads = c.integer("num_attention_heads", { default: 32, min: 1 });
+  c.string("hidden_act", { default: "silu", oneOf: ["silu"] });
+  if (hiddenSize % heads !== 0 && !present(c, "head_dim")) {
+    throw new ConfigError(
+      `${c.where}: hidden_size ${hiddenSize} is not a multiple of num_attention_heads ${heads}, and head_dim is not given.`,
+    );
+  }
+  const headDim = present(c, "head_dim") ? c.integer("head_dim", { min: 1 }) : hiddenSize / heads;
+  const kvHeads = present(c, "num_key_value_heads") ? c.integer("num_key_value_heads", { min: 1 }) : heads;
+  if (heads % kvHeads !== 0)
+    throw new ConfigError(
+      `${c.where}: num_attention_heads ${heads} is not a multiple of num_key_value_heads ${kvHeads}.`,
+    );
+  return {
+    modelType: "llama",
+    vocabSize: c.integer("vocab_size", { default: 32000, min: 1 }),
+    hiddenSize,
+    layers: c.integer("num_hidden_layers", { default: 32, min: 1 }),
+    heads,
+    kvHeads,
+    headDim,
+    intermediateSize: c.integer("intermediate_size", { default: 11008, min: 1 }),
+    maxPositions: c.integer("max_position_embeddings", { default: 2048, min: 1 }),
+    tied: c.boolean("tie_word_embeddings", { default: false }),
+    rmsNormEps: c.number("rms_norm_eps", { default: 1e-6 }),
+    rope: ropeConfig(c, headDim),
+    attentionBias: c.boolean("attention_bias", { default: false }),
+    mlpBias: c.boolean("mlp_bias", { default: false }),
+    initializerRange: c.number("initializer_range", { default: 0.02 }),
+    raw: c.values,
+  };
+}
+
+// Old config files write null where a key is not used.
+function present(c: ConfigFields, name: string): boolean {
+  return c.get(name) !== undefined && c.get(name) !== null;
+}
+
+/** `rope_theta` and `rope_scaling`, or transformers 5's `rope_parameters` that holds both. */
+export function ropeConfig(c: ConfigFields, dim: number): RopeConfig {
+  const p = c.object("rope_parameters") ?? c.object("rope_scaling");
+  const theta = p?.has("rope_theta") ? p.number("rope_theta") : c.number("rope_theta", { default: 10000 });
+  if (!p) return { theta, dim };
+  const type = p.string(p.has("rope_type") ? "rope_type" : "type", { default: "default" });
+  let scaling: RopeScaling | undefined;
+  if (type === "linear") scaling = { type, factor: p.number("factor") };
+  else if (type === "llama3") {
+    scaling = {
+      type,
+      factor: p.number("factor"),
+      lowFreqFactor: p.number("low_freq_factor"),
+      highFreqFactor: p.number("high_freq_factor"),
+      originalMaxPositions: p.integer("original_max_position_embeddings"),
+    };
+  } else if (type !== "default")
+    throw new ConfigError(`${c.where}: rope type must be "default", "linear" or "llama3", received "${type}".`);
+  return { theta, dim, scaling };
+}
+
+class Attention extends Module {
+  q_proj: LinearLike;
+  k_proj: LinearLike;
+  v_proj: LinearLike;
+  o_proj: LinearLike;
+  readonly config: LlamaConfig;
+
+  constructor(config: LlamaConfig) {
+    super();
+    const { hiddenSize, heads, kvHeads, headDim } = config;
+    const options = { bias: config.attentionBias, std: config.initializerRange };
+    this.q_proj = new Linear(hiddenSize, heads * headDim, options);
+    this.k_proj = new Linear(hiddenSize, kvHeads * headDim, options);
+    this.v_proj = new Linear(hiddenSize, kvHeads * headDim, options);
+    this.o_proj = new Linear(heads * headDim, hiddenSize, options);
+    this.config = config;
+  }
+
+  forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
+    const { heads, kvHeads, headDim } = this.config;
+    const q = rope(this.q_proj.forward(x), rows.positions, tables, { heads, headDim }); // (rows, heads·headDim)
+    const k = rope(this.k_proj.forward(x), rows.positions, tables, { heads: kvHeads, headDim }); // (rows, kvHeads·headDim)
+    const v = this.v_proj.forward(x);
+    const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
+    return this.o_proj.forward(attention(q, keys, values, rows.segments, { heads, kvHeads, headDim }));
+  }
+}
+
+class Mlp extends Module {
+  gate_proj: LinearLike;
+  up_proj: LinearLike;
+  down_proj: LinearLike;
+
+  constructor(config: LlamaConfig) {
+    super();
+    const { hiddenSize, intermediateSize } = config;
+    const options = { bias: config.mlpBias, std: config.initializerRange };
+    this.gate_proj = new Linear(hiddenSize, intermediateSize, options);
+    this.up_proj = new Linear(hiddenSize, intermediateSize, options);
+    this.down_proj = new Linear(intermediateSize, hiddenSize, options);
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.down_proj.forward(swiglu(this.gate_proj.forward(x), this.up_proj.forward(x)));
+  }
+}
+
+class Block extends Module {
+  self_attn: Attention;
+  mlp: Mlp;
+  input_layernorm: RMSNorm;
+  post_attention_layernorm: RMSNorm;
+
+  constructor(config: LlamaConfig) {
+    super();
+    this.self_attn = new Attention(config);
+    this.mlp = new Mlp(config);
+    this.input_layernorm = new RMSNorm(config.hiddenSize, { eps: config.rmsNormEps });
+    this.post_attention_layernorm = new RMSNorm(config.hiddenSize, { eps: config.rmsNormEps });
+  }
+}
+
+class LlamaModel extends Module {
+  embed_tokens: Embedding;
+  layers: Block[];
+  norm: RMSNorm;
+
+  constructor(config: LlamaConfig) {
+    super();
+    this.embed_tokens = new Embedding(config.vocabSize, config.hiddenSize, { std: config.initializerRange });
+    this.layers = Array.from({ length: config.layers }, () => new Block(config));
+    this.norm = new RMSNorm(config.hiddenSize, { eps: config.rmsNormEps });
+  }
+}
+
+/** The whole model; parameter names are the checkpoint's. */
+export class LlamaForCausalLM extends CausalLM {
+  model: LlamaModel;
+  lm_head: LinearLike | undefined;
+  readonly config: LlamaConfig;
+  readonly defaultTargets: readonly string[] = ["q_proj", "v_proj"];
+  private readonly ropeCache: RopeCache;
+
+  constructor(config: LlamaConfig) {
+    super();
+    this.config = config;
+    this.model = new LlamaModel(config);
+    this.lm_head = config.tied
+      ? undefined
+      : new Linear(config.hiddenSize, config.vocabSize, { bias: false, std: config.initializerRange });
+    this.ropeCache = new RopeCache(config.rope);
+  }
+
+  get headName(): string {
+    return this.lm_head ? "lm_head" : "";
+  }
+
+  headWeight(): Tensor {
+    return this.lm_head instanceof Linear ? this.lm_head.weight : this.model.embed_tokens.weight;
+  }
+
+  hidden(rows: Rows, cache?: KvCache): Tensor {
+    const tables = this.ropeCache.upTo(rows.maxPosition);
+    const { embed_tokens, layers, norm } = this.model;
+    let h = embed_tokens.forward(rows.ids); // the residual stream (rows, hidden)
+    let x: Tensor | undefined; // what the last block part adds to it
+    layers.forEach((block, i) => {
+      let normed: Tensor;
+      if (x) [h, normed] = block.input_layernorm.forwardAdd(x, h);
+      else normed = block.input_layernorm.forward(h);
+      x = block.self_attn.forward(normed, rows, tables, i, cache);
+      [h, normed] = block.post_attention_layernorm.forwardAdd(x, h);
+      x = block.mlp.forward(normed);
+    });
+    cache?.advance();
+    return x ? norm.forwardAdd(x, h)[1] : norm.forward(h);
+  }
+
+  protected override release(): void {
+    super.release();
+    this.ropeCache.dispose();
+  }
+}

@@ -1,0 +1,102 @@
+import { CheckpointError } from "../errors.js";
+import type { SafetensorsFolder } from "../hub/safetensors-folder.js";
+import { normalInto } from "../nn/init.js";
+import type { Module, Parameter } from "../nn/module.js";
+import { QuantizedLinear } from "../quantization/nf4.js";
+import { settle } from "../tensor/native.js";
+import { outsideScope } from "../tensor/scope.js";
+import { shapeText } from "../tensor/shape.js";
+import { empty, tensor } from "../tensor/tensor.js";
+
+/** Where one tensor of a checkpoint goes. */
+type Target = { shape: readonly number[]; parameter: Parameter } | { shape: readonly number[]; layer: QuantizedLinear };
+
+// Tables that old checkpoints carry though they follow from the config.
+const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
+
+/** Reports progress in bytes of the checkpoint. */
+export type LoadProgress = (doneBytes: number, totalBytes: number, name: string) => void;
+
+/**
+ * Fills a model from a checkpoint tensor by tensor; layers prepared for quantisation are quantised as their weight arrives, so that the model
+ * never exists whole in its own precision. Names and shapes are all compared before anything is read.
+ * @throws CheckpointError naming missing, unexpected and misshapen tensors.
+ */
+export async function loadWeights(
+  model: Module,
+  source: SafetensorsFolder,
+  tied: readonly string[],
+  onProgress?: LoadProgress,
+  signal?: AbortSignal,
+): Promise<void> {
+  const targets = checkpointTargets(model);
+  compare(targets, source, tied);
+  const total = [...targets.keys()].reduce((n, name) => n + source.entry(name).bytes, 0);
+  let done = 0;
+  for (const [name, target] of targets) {
+    signal?.throwIfAborted();
+    const data = await source.readFloat32(name);
+    const weight = outsideScope(() => tensor(data, target.shape));
+    if ("layer" in target) {
+      target.layer.load(weight);
+      weight.dispose();
+    } else target.parameter.adopt(weight);
+    // One tensor at a time: what was queued is done before the next is read, so memory stays at one tensor above the model's own.
+    await settle();
+    done += source.entry(name).bytes;
+    onProgress?.(done, total, name);
+  }
+}
+
+/** Gives random values to everything that has none (`weights: "random"`), quantising layer by layer. */
+export async function randomWeights(model: Module): Promise<void> {
+  for (const target of checkpointTargets(model).values()) {
+    if ("layer" in target) {
+      // The same scale as the architecture's own initialiser for a dense layer.
+      const weight = outsideScope(() => empty(target.shape));
+      normalInto(weight, 0.02);
+      target.layer.load(weight);
+      weight.dispose();
+      await settle();
+    } else target.parameter.materialize();
+  }
+  await settle();
+}
+
+/** Every tensor a checkpoint of this model holds, by name. */
+export function checkpointTargets(model: Module): Map<string, Target> {
+  const targets = new Map<string, Target>();
+  for (const [name, parameter] of model.namedParameters()) targets.set(name, { shape: parameter.shape, parameter });
+  for (const [name, module] of model.namedModules()) {
+    if (module instanceof QuantizedLinear)
+      targets.set(`${name}.weight`, { shape: [module.outFeatures, module.inFeatures], layer: module });
+  }
+  return targets;
+}
+
+function compare(targets: Map<string, Target>, source: SafetensorsFolder, tied: readonly string[]): void {
+  const missing = [...targets.keys()].filter((name) => !source.has(name));
+  const extra = source.names().filter((name) => !targets.has(name) && !tied.includes(name) && !DERIVED.test(name));
+  if (missing.length > 0) {
+    throw new CheckpointError(
+      `${source.folder}: ${missing.length} tensors that the config asks for are missing (${list(missing)})${extra.length > 0 ? `; instead there are ${list(extra)}` : ""}. Check that config.json belongs to these weights.`,
+    );
+  }
+  if (extra.length > 0) {
+    throw new CheckpointError(
+      `${source.folder}: ${extra.length} tensors have no place in the model of this config (${list(extra)}). Check that config.json belongs to these weights.`,
+    );
+  }
+  for (const [name, target] of targets) {
+    const entry = source.entry(name);
+    if (shapeText(entry.shape) !== shapeText(target.shape)) {
+      throw new CheckpointError(
+        `${source.folder}: ${name} should have shape ${shapeText(target.shape)} by config.json, the file holds ${shapeText(entry.shape)}.`,
+      );
+    }
+  }
+}
+
+function list(names: readonly string[]): string {
+  return names.slice(0, 3).join(", ") + (names.length > 3 ? `, … ${names.length - 3} more` : "");
+}

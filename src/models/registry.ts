@@ -1,0 +1,21 @@
+import { ConfigError } from "../errors.js";
+import type { ConfigFields } from "../hub/config.js";
+import type { CausalLM } from "./causal.js";
+import { LlamaForCausalLM, llamaConfig } from "./llama.js";
+
+/** Makes a model, without memory for its weights, from the fields of its config.json. One line an architecture, by `model_type`. */
+const ARCHITECTURES: Readonly<Record<string, (config: ConfigFields) => CausalLM>> = {
+  llama: (c) => new LlamaForCausalLM(llamaConfig(c)),
+};
+
+/** The model that a config describes. @throws ConfigError for an unknown `model_type`, naming the known ones. */
+export function createModel(config: ConfigFields): CausalLM {
+  const type = config.string("model_type", { default: "llama" });
+  const make = Object.hasOwn(ARCHITECTURES, type) ? ARCHITECTURES[type] : undefined;
+  if (!make) {
+    throw new ConfigError(
+      `${config.where}: model_type "${type}" is not supported; supported are ${Object.keys(ARCHITECTURES).join(", ")}.`,
+    );
+  }
+  return make(config);
+}

@@ -1,0 +1,76 @@
+import { ConfigError } from "../errors.js";
+import type { RopeTables } from "../tensor/ops/attention.js";
+import { outsideScope } from "../tensor/scope.js";
+import { tensor } from "../tensor/tensor.js";
+
+/** Rotary embedding as a config describes it. */
+export interface RopeConfig {
+  theta: number;
+  /** Rotated dimensions of a head. */
+  dim: number;
+  scaling?: RopeScaling | undefined;
+}
+
+export type RopeScaling =
+  | { type: "linear"; factor: number }
+  | { type: "llama3"; factor: number; lowFreqFactor: number; highFreqFactor: number; originalMaxPositions: number };
+
+/** Frequency of each rotated pair, rounded to float32 where the reference implementation (transformers) rounds. */
+export function inverseFrequencies(config: RopeConfig): Float32Array {
+  const { dim, theta, scaling } = config;
+  if (dim % 2 !== 0) throw new ConfigError(`Rotary embedding needs an even number of dimensions, received ${dim}.`);
+  const out = new Float32Array(dim / 2);
+  for (let i = 0; i < out.length; i++) {
+    const f = Math.fround(1 / Math.fround(theta ** ((2 * i) / dim)));
+    out[i] = scaling ? scaled(f, scaling) : f;
+  }
+  return out;
+}
+
+// Llama 3.1: long wavelengths are stretched by the factor, short ones kept, those between interpolated.
+function scaled(frequency: number, scaling: RopeScaling): number {
+  if (scaling.type === "linear") return frequency / scaling.factor;
+  const { factor, lowFreqFactor, highFreqFactor, originalMaxPositions } = scaling;
+  const wavelength = (2 * Math.PI) / frequency;
+  if (wavelength > originalMaxPositions / lowFreqFactor) return frequency / factor;
+  if (wavelength < originalMaxPositions / highFreqFactor) return frequency;
+  const smooth = (originalMaxPositions / wavelength - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
+  return ((1 - smooth) * frequency) / factor + smooth * frequency;
+}
+
+/** Tables that grow with the longest position asked for. */
+export class RopeCache {
+  private readonly frequencies: Float32Array;
+  private tables: RopeTables | undefined;
+  private length = 0;
+
+  constructor(config: RopeConfig) {
+    this.frequencies = inverseFrequencies(config);
+  }
+
+  /** Tables for positions 0 … length-1 at least. */
+  upTo(length: number): RopeTables {
+    if (this.tables && length <= this.length) return this.tables;
+    this.dispose();
+    this.length = Math.max(64, 2 ** Math.ceil(Math.log2(length)));
+    const half = this.frequencies.length;
+    const cos = new Float32Array(this.length * half);
+    const sin = new Float32Array(this.length * half);
+    for (let p = 0; p < this.length; p++) {
+      for (let i = 0; i < half; i++) {
+        const angle = Math.fround(p * this.frequencies[i]!);
+        cos[p * half + i] = Math.cos(angle);
+        sin[p * half + i] = Math.sin(angle);
+      }
+    }
+    const shape = [this.length, half];
+    this.tables = outsideScope(() => ({ cos: tensor(cos, shape), sin: tensor(sin, shape) }));
+    return this.tables;
+  }
+
+  dispose(): void {
+    this.tables?.cos.dispose();
+    this.tables?.sin.dispose();
+    this.tables = undefined;
+  }
+}

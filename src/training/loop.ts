@@ -1,0 +1,253 @@
+import { type Batch, collate } from "../data/collate.js";
+import type { Example } from "../data/mask.js";
+import { BatchSampler } from "../data/sampler.js";
+import { isInterrupted, throwIfInterrupted } from "../display/host.js";
+import { DataError } from "../errors.js";
+import type { CausalLM } from "../models/causal.js";
+import type { Parameter } from "../nn/module.js";
+import { stats } from "../tensor/native.js";
+import { addScaled, fill } from "../tensor/ops/elementwise.js";
+import { clone } from "../tensor/ops/layout.js";
+import { noGrad } from "../tensor/record.js";
+import { outsideScope } from "../tensor/scope.js";
+import { empty, type Tensor, view } from "../tensor/tensor.js";
+import { explainDivergence } from "./health.js";
+import { accumulateGradients, accumulateLoss } from "./loss.js";
+import { Optimizer } from "./optimizer.js";
+import type { TrainSettings, TrainStep } from "./options.js";
+import { scheduleFactor, warmupSteps } from "./schedule.js";
+
+/** What a run works on. */
+export interface LoopInput {
+  model: CausalLM;
+  train: readonly Example[];
+  validation: readonly Example[] | undefined;
+  settings: TrainSettings;
+  padId: number;
+  /** Asks the run to end after the step it is in. */
+  stopped: () => boolean;
+}
+
+/** Lengths of a run, known before it starts. */
+export interface RunPlan {
+  batchesPerEpoch: number;
+  stepsPerEpoch: number;
+  steps: number;
+  warmup: number;
+  evalEvery: number;
+}
+
+/** Optimizer steps an epoch: full groups of micro-batches, and one for the rest (as transformers' Trainer counts). */
+export function planRun(examples: number, s: TrainSettings): RunPlan {
+  const batchesPerEpoch = Math.ceil(examples / s.batch);
+  const stepsPerEpoch = Math.floor(batchesPerEpoch / s.accumulate) + (batchesPerEpoch % s.accumulate > 0 ? 1 : 0);
+  const steps = s.steps ?? Math.max(1, Math.ceil(stepsPerEpoch * s.epochs));
+  const every = s.evalEvery ?? stepsPerEpoch;
+  return {
+    batchesPerEpoch,
+    stepsPerEpoch,
+    steps,
+    warmup: warmupSteps(s.warmup, steps),
+    evalEvery: every < 1 ? Math.max(1, Math.round(steps * every)) : every,
+  };
+}
+
+/** What a run leaves behind. */
+export interface LoopResult {
+  history: TrainStep[];
+  /** Lowest validation loss and its step. */
+  best: { step: number; validationLoss: number } | undefined;
+  /** Tokens that went through the model. */
+  processed: number;
+  /** Rows that went through the model. */
+  samples: number;
+  optimizerBytes: number;
+  /** Why it ended. */
+  ended: "finished" | "stopped" | "early stopping";
+}
+
+/** Runs the optimizer steps one by one; each is yielded after it was applied. */
+export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, LoopResult> {
+  const { model, train, validation, settings: s } = input;
+  const plan = planRun(train.length, s);
+  const parameters = model.trainableParameters();
+  const [beta1, beta2] = s.adamBetas;
+  const optimizer = new Optimizer(parameters, {
+    name: s.optimizer,
+    weightDecay: s.weightDecay,
+    epsilon: s.adamEpsilon,
+    beta1,
+    beta2,
+    momentum: s.momentum,
+  });
+  const sampler = new BatchSampler({
+    length: train.length,
+    batch: s.batch,
+    seed: s.seed,
+    shuffle: s.shuffle,
+    ...(s.groupByLength ? { lengths: train.map((e) => e.ids.length) } : {}),
+  });
+  const sum = outsideScope(() => empty([2])); // [loss, squared norm]: read in one go
+  const best = new BestKeeper(parameters);
+  const result: LoopResult = {
+    history: [],
+    best: undefined,
+    processed: 0,
+    samples: 0,
+    optimizerBytes: 0,
+    ended: "finished",
+  };
+  let worse = 0;
+  model.train(true);
+  try {
+    for (let step = 1; step <= plan.steps; step++) {
+      throwIfInterrupted("Training", s.signal);
+      if (input.stopped()) {
+        result.ended = "stopped";
+        break;
+      }
+      const started = performance.now();
+      const inEpoch = (step - 1) % plan.stepsPerEpoch;
+      const micro = Math.min(s.accumulate, plan.batchesPerEpoch - inEpoch * s.accumulate);
+      const batches = Array.from({ length: micro }, () => collateRows(train, sampler.next(), input));
+      const lr = s.lr * scheduleFactor(s.schedule, step - 1, plan.warmup, plan.steps);
+      const { loss, norm, tokens } = await optimizerStep(model, optimizer, batches, lr, s, sum);
+      if (!Number.isFinite(loss) || !Number.isFinite(norm)) throw await explainDivergence(model, batches, step);
+      const seconds = (performance.now() - started) / 1000;
+      const processed = batches.reduce((n, b) => n + b.sequences.length.reduce((a, l) => a + l, 0), 0);
+      result.processed += processed;
+      result.samples += batches.reduce((n, b) => n + b.batch, 0);
+      const info: TrainStep = {
+        step,
+        epoch: round((step - 1) / plan.stepsPerEpoch + 1 / plan.stepsPerEpoch),
+        loss,
+        lr,
+        gradNorm: norm,
+        tokens,
+        tokensPerSecond: processed / seconds,
+        memory: stats().liveBytes,
+      };
+      if (validation && (step % plan.evalEvery === 0 || step === plan.steps)) {
+        model.train(false);
+        info.validationLoss = await meanLoss(model, validation, s, input.padId);
+        model.train(true);
+        if (!result.best || info.validationLoss < result.best.validationLoss) {
+          result.best = { step, validationLoss: info.validationLoss };
+          worse = 0;
+          if (s.keepBest) best.keep();
+        } else worse++;
+      }
+      result.history.push(info);
+      for (const callback of s.callbacks) await callback(info);
+      yield info;
+      if (s.earlyStopping !== undefined && worse >= s.earlyStopping) {
+        result.ended = "early stopping";
+        break;
+      }
+    }
+    if (s.keepBest) best.restore();
+    return result;
+  } finally {
+    result.optimizerBytes = optimizer.bytes;
+    model.train(false);
+    model.zeroGrad();
+    best.dispose();
+    optimizer.dispose();
+    sum.dispose();
+  }
+}
+
+async function optimizerStep(
+  model: CausalLM,
+  optimizer: Optimizer,
+  batches: readonly Batch[],
+  lr: number,
+  s: TrainSettings,
+  sum: Tensor,
+): Promise<{ loss: number; norm: number; tokens: number }> {
+  const tokens = batches.reduce((n, b) => n + b.tokens, 0);
+  if (tokens === 0)
+    throw new DataError(
+      "train: a step has no trained token: every label is masked; check format, maxLength and the prompt's length.",
+    );
+  fill(sum, 0);
+  const loss = outsideScope(() => view(sum, [1], 0));
+  const squares = outsideScope(() => view(sum, [1], 1));
+  try {
+    for (const batch of batches) {
+      if (batch.tokens > 0) accumulateGradients(model, batch, tokens, s.labelSmoothing, loss);
+    }
+    const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
+    addScaled(squares, norm);
+    norm.dispose();
+  } finally {
+    loss.dispose();
+    squares.dispose();
+  }
+  const [l, n] = await sum.data();
+  return { loss: l!, norm: Math.sqrt(n!), tokens };
+}
+
+function collateRows(examples: readonly Example[], indices: readonly number[], input: LoopInput): Batch {
+  return collate(
+    indices.map((i) => examples[i]!),
+    { padId: input.padId, side: input.settings.paddingSide },
+  );
+}
+
+/** Mean loss a trained token over all examples, in nats; without gradients. */
+export async function meanLoss(
+  model: CausalLM,
+  examples: readonly Example[],
+  s: { batch: number; paddingSide?: "right" | "left"; signal?: AbortSignal | undefined },
+  padId: number,
+  onBatch?: (done: number) => void,
+): Promise<number> {
+  const sum = outsideScope(() => fill(empty([1]), 0));
+  let tokens = 0;
+  try {
+    for (let i = 0; i < examples.length; i += s.batch) {
+      if (isInterrupted(s.signal)) throwIfInterrupted("Evaluation", s.signal);
+      const batch = collate(examples.slice(i, i + s.batch), { padId, side: s.paddingSide ?? "right" });
+      tokens += batch.tokens;
+      if (batch.tokens > 0) accumulateLoss(model, batch, sum);
+      if (onBatch || i % (8 * s.batch) === 0) await sum.data();
+      onBatch?.(Math.min(examples.length, i + s.batch));
+    }
+    if (tokens === 0)
+      throw new DataError("evaluate: no row has a trained token: every label is masked; check format and maxLength.");
+    return (await sum.item()) / tokens;
+  } finally {
+    sum.dispose();
+  }
+}
+
+/** Copies of the trained parameters at the lowest validation loss. */
+class BestKeeper {
+  private readonly parameters: readonly Parameter[];
+  private copies: Tensor[] = [];
+
+  constructor(parameters: readonly Parameter[]) {
+    this.parameters = parameters;
+  }
+
+  keep(): void {
+    this.dispose();
+    this.copies = outsideScope(() => noGrad(() => this.parameters.map((p) => clone(p))));
+  }
+
+  restore(): void {
+    this.copies.forEach((copy, i) => {
+      this.parameters[i]!.adopt(copy);
+    });
+    this.copies = [];
+  }
+
+  dispose(): void {
+    for (const copy of this.copies.splice(0)) copy.dispose();
+  }
+}
+
+function round(x: number): number {
+  return Math.round(x * 1e4) / 1e4;
+}

@@ -1,0 +1,183 @@
+import { ConfigError } from "../errors.js";
+import type { ScheduleName } from "./schedule.js";
+
+/** One logged step of a run. Losses in nats a token, times in seconds, memory in bytes. */
+export interface TrainStep {
+  step: number;
+  epoch: number;
+  loss: number;
+  validationLoss?: number;
+  lr: number;
+  gradNorm: number;
+  /** Trained tokens of this step. */
+  tokens: number;
+  /** Tokens that went through the model a second, prompts included. */
+  tokensPerSecond: number;
+  memory: number;
+}
+
+/** Options of `model.train` (api.md). Steps, epochs and sizes are counts; `lr` is the peak learning rate. */
+export interface TrainOptions<Row = Record<string, unknown>> {
+  /** Rows whose loss is measured while training. */
+  validation?: Iterable<Row>;
+  method?: "sft";
+  epochs?: number;
+  /** Optimizer steps in all; overrides epochs. */
+  steps?: number;
+  /** Rows a micro-batch. */
+  batch?: number;
+  /** Micro-batches an optimizer step. */
+  accumulate?: number;
+  lr?: number;
+  schedule?: ScheduleName;
+  /** Steps, or below 1 a share of the run. */
+  warmup?: number;
+  weightDecay?: number;
+  /** Gradient norm above which the gradient is scaled down; 0: never. */
+  maxGradNorm?: number;
+  optimizer?: "adamw" | "sgd";
+  adamEpsilon?: number;
+  adamBetas?: readonly [number, number];
+  momentum?: number;
+  /** Longest row in tokens; the model's own limit by default. */
+  maxLength?: number;
+  /** What happens to longer rows: cut on the right, left out, or an error. */
+  overlong?: "truncate" | "drop" | "error";
+  paddingSide?: "right" | "left";
+  /** Batches of rows of like length: less padding, other batches. */
+  groupByLength?: boolean;
+  /** Optimizer steps between measurements of the validation loss; below 1 a share of the run. Every epoch's end by default. */
+  evalEvery?: number;
+  logEvery?: number;
+  /** Goes back to the parameters of the lowest validation loss at the end. */
+  keepBest?: boolean;
+  /** Measurements without a lower validation loss after which the run ends. */
+  earlyStopping?: number;
+  /** Folder for the adapter (or weights) at the end. */
+  output?: string;
+  seed?: number;
+  shuffle?: boolean;
+  /** Field that holds the text when rows are plain text. */
+  textField?: string;
+  format?: (row: Row) => unknown;
+  labelSmoothing?: number;
+  signal?: AbortSignal;
+  /** Called after each step; a promise is awaited. */
+  callbacks?: readonly ((step: TrainStep) => unknown)[];
+  /** Shows a live display; true by default. */
+  progress?: boolean;
+}
+
+/** Options with their defaults, checked. */
+export type TrainSettings = Required<
+  Omit<
+    TrainOptions,
+    "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "format" | "signal"
+  >
+> &
+  Pick<
+    TrainOptions,
+    "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "format" | "signal"
+  >;
+
+const LATER = [
+  "packing",
+  "checkpointing",
+  "saveEvery",
+  "resume",
+  "neftune",
+  "beta",
+  "maxPromptLength",
+  "deterministic",
+] as const;
+
+/** Defaults of transformers' TrainingArguments, but for the learning rate (2e-4, LoRA's usual one) and sizes that fit a notebook. */
+export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
+  const given = options as TrainOptions & Record<string, unknown>;
+  for (const key of LATER) {
+    if (given[key] !== undefined && given[key] !== false)
+      throw new ConfigError(`train: the option "${key}" is not available yet; leave it out.`);
+  }
+  const s: TrainSettings = {
+    method: "sft",
+    epochs: 1,
+    batch: 4,
+    accumulate: 1,
+    lr: 2e-4,
+    schedule: "linear",
+    warmup: 0,
+    weightDecay: 0,
+    maxGradNorm: 1,
+    optimizer: "adamw",
+    adamEpsilon: 1e-8,
+    adamBetas: [0.9, 0.999],
+    momentum: 0,
+    overlong: "truncate",
+    paddingSide: "right",
+    groupByLength: false,
+    logEvery: 1,
+    keepBest: false,
+    seed: 42,
+    shuffle: true,
+    textField: "text",
+    labelSmoothing: 0,
+    callbacks: [],
+    progress: true,
+    ...Object.fromEntries(Object.entries(given).filter(([, v]) => v !== undefined)),
+  };
+  const known = new Set([
+    ...Object.keys(s),
+    "validation",
+    "steps",
+    "maxLength",
+    "evalEvery",
+    "earlyStopping",
+    "output",
+    "format",
+    "signal",
+    ...LATER,
+  ]);
+  const unknown = Object.keys(given).filter((k) => !known.has(k));
+  if (unknown.length > 0)
+    throw new ConfigError(
+      `train: unknown option${unknown.length > 1 ? "s" : ""} ${unknown.map((k) => `"${k}"`).join(", ")}; there are ${[...known].sort().join(", ")}.`,
+    );
+  check("epochs", s.epochs, (v) => v > 0, "a positive number");
+  if (s.steps !== undefined) check("steps", s.steps, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");
+  check("batch", s.batch, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");
+  check("accumulate", s.accumulate, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");
+  check("logEvery", s.logEvery, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");
+  check("lr", s.lr, (v) => Number.isFinite(v) && v >= 0, "a number from 0");
+  check("warmup", s.warmup, (v) => v >= 0 && (v < 1 || Number.isInteger(v)), "a number of steps, or a share below 1");
+  check("weightDecay", s.weightDecay, (v) => v >= 0, "a number from 0");
+  check("maxGradNorm", s.maxGradNorm, (v) => v >= 0, "a number from 0");
+  check("labelSmoothing", s.labelSmoothing, (v) => v >= 0 && v < 1, "a number in [0, 1)");
+  check("seed", s.seed, Number.isInteger, "a whole number");
+  if (s.maxLength !== undefined)
+    check("maxLength", s.maxLength, (v) => Number.isInteger(v) && v > 1, "a whole number from 2");
+  if (s.evalEvery !== undefined)
+    check(
+      "evalEvery",
+      s.evalEvery,
+      (v) => v > 0 && (v < 1 || Number.isInteger(v)),
+      "a number of steps, or a share below 1",
+    );
+  oneOf("method", s.method, ["sft"]);
+  oneOf("optimizer", s.optimizer, ["adamw", "sgd"]);
+  oneOf("schedule", s.schedule, ["linear", "cosine", "constant"]);
+  oneOf("paddingSide", s.paddingSide, ["right", "left"]);
+  if ((s.keepBest || s.earlyStopping !== undefined || s.evalEvery !== undefined) && !s.validation) {
+    throw new ConfigError("train: keepBest, earlyStopping and evalEvery need rows to measure on: give { validation }.");
+  }
+  return s;
+}
+
+function check(name: string, value: unknown, ok: (v: number) => boolean, expected: string): void {
+  if (typeof value !== "number" || Number.isNaN(value) || !ok(value))
+    throw new ConfigError(`train: ${name} must be ${expected}, received ${String(value)}.`);
+}
+
+function oneOf(name: string, value: string, allowed: readonly string[]): void {
+  if (!allowed.includes(value))
+    throw new ConfigError(`train: ${name} must be one of ${allowed.join(", ")}, received "${value}".`);
+}
