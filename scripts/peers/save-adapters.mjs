@@ -1,0 +1,30 @@
+// The node half of a live check: trains small adapters with tunebook, saves them, and writes down the logits.
+//   node scripts/peers/save-adapters.mjs BASE OUT
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { loadModel } from "../../dist/src/index.js";
+
+const [base, out] = process.argv.slice(2);
+const cases = [
+  { name: "all-linear", lora: { rank: 4, alpha: 8, target: "all-linear", seed: 1 } },
+  { name: "rslora", lora: { rank: 4, alpha: 8, target: ["q_proj", "v_proj"], rslora: true, seed: 2 } },
+  { name: "over-nf4", lora: { rank: 4, alpha: 8, target: "all-linear", seed: 3 }, quantize: { type: "nf4" } },
+  { name: "over-double-nf4", lora: { rank: 4, seed: 4 }, quantize: { type: "nf4", doubleQuant: true } },
+];
+const sequences = [[7], [5, 9, 33, 2, 81], Array.from({ length: 30 }, (_, i) => (i * 31 + 11) % 97)];
+const rows = sequences.slice(1).map((ids) => ({ input_ids: ids, labels: ids }));
+
+const written = [];
+for (const { name, lora, quantize } of cases) {
+  const plan = loadModel(base, { dtype: "float32", device: "cpu" });
+  const model = await (quantize ? plan.quantize(quantize) : plan).addLora(lora);
+  // A few steps, so that no B is zero any more.
+  await model.train(rows, { steps: 4, batch: 2, lr: 0.05, schedule: "constant", progress: false });
+  mkdirSync(out, { recursive: true });
+  await model.save(join(out, name));
+  const logits = [];
+  for (const ids of sequences) logits.push(Array.from(await model.logits([ids])));
+  written.push({ name, quantize: quantize ?? null, sequences, logits });
+  model.dispose();
+}
+writeFileSync(join(out, "cases.json"), JSON.stringify(written));
