@@ -1,4 +1,4 @@
-// npm run test:jupyter: the kernel under Jupyter's own programs. Needs Python 3.10 or newer and a Chromium; the
+// npm run test:jupyter: the kernel under Jupyter's own programs. Needs Python 3.11 or newer and a Chromium; the
 // Python packages go into .venv. Ends with "N passed, N failed".
 //   node scripts/test-jupyter.mjs                     everything
 //   node scripts/test-jupyter.mjs --only protocol     jupyter_kernel_test, nbclient, papermill, nbconvert

@@ -1,5 +1,5 @@
 // npm run test:peers: makes the golden files anew with the Python packages and compares them with the committed
-// ones; then lets Python read what tunebook wrote. Needs Python 3.10 or newer. Ends with "N passed, N failed".
+// ones; then lets Python read what tunebook wrote. Needs Python 3.11 or newer. Ends with "N passed, N failed".
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -31,7 +31,17 @@ export async function ensureVenv(...purposes) {
     for (const purpose of todo) {
       if (upToDate(purpose)) continue; // another process was first
       console.log(`venv: installing the packages for "${purpose}" (${requirements(purpose)})`);
-      run(bin("python"), ["-m", "pip", "install", "-qq", "--disable-pip-version-check", "-r", requirements(purpose)]);
+      run(bin("python"), [
+        "-m",
+        "pip",
+        "install",
+        "-qq",
+        "--disable-pip-version-check",
+        "-r",
+        requirements(purpose),
+        "-c",
+        constraints,
+      ]);
       writeFileSync(marker(purpose), digest(purpose));
     }
   } finally {
@@ -44,12 +54,12 @@ function make() {
   const python = process.env.PYTHON ?? (windows ? "python" : "python3");
   const version = spawnSync(python, ["-c", "import sys; print('%d.%d' % sys.version_info[:2])"], { encoding: "utf8" });
   if (version.status !== 0) {
-    throw new Error(`Python 3.10 or newer is needed and "${python}" did not run. Install it, or name it by PYTHON=…`);
+    throw new Error(`Python 3.11 or newer is needed and "${python}" did not run. Install it, or name it by PYTHON=…`);
   }
   const [major, minor] = version.stdout.trim().split(".").map(Number);
-  if (major < 3 || minor < 10) {
+  if (major < 3 || minor < 11) {
     throw new Error(
-      `Python 3.10 or newer is needed, "${python}" is ${version.stdout.trim()}. Name another by PYTHON=…`,
+      `Python 3.11 or newer is needed, "${python}" is ${version.stdout.trim()}. Name another by PYTHON=…`,
     );
   }
   console.log(`venv: making ${venv} with Python ${version.stdout.trim()}`);
@@ -58,10 +68,12 @@ function make() {
 }
 
 const requirements = (purpose) => join(root, "scripts", "peers", `requirements-${purpose}.txt`);
+const constraints = join(root, "scripts", "peers", "constraints.txt");
 const marker = (purpose) => join(venv, `installed-${purpose}`);
 const digest = (purpose) =>
   createHash("sha256")
     .update(readFileSync(requirements(purpose)))
+    .update(readFileSync(constraints))
     .digest("hex");
 
 function upToDate(purpose) {
