@@ -13,14 +13,22 @@ struct OpError {
 
 struct Backend {
   const char* name;                       // "cpu", "cuda:0"
+  const char* isa;                        // "avx512", "avx2", "portable"; on other devices their architecture
+  int threads;                            // that work on one op
   void* (*alloc)(int64_t bytes);          // nullptr: out of memory
   void (*free)(void* data, int64_t bytes);
   void (*upload)(void* to, const void* from, int64_t bytes);    // in stream order
   void (*download)(void* to, const void* from, int64_t bytes);  // in stream order
   void (*sync)();
+  void (*close)();                        // ends its threads; nothing runs on it afterwards
 #define OP(name) void (*name)(const name##_args&);
 #include "ops.list.gen.h"  // generated: OP(fill) OP(copy) …
 #undef OP
 };
+
+// Opens the CPU backend with the best instruction set of this machine, or with the one named by TUNEBOOK_ISA. Throws OpError.
+const Backend& open_cpu();
+// Memory that this process may use: the machine's, or its control group's if that is less; TUNEBOOK_MEMORY_LIMIT (bytes) overrides.
+int64_t memory_limit();
 
 }  // namespace tunebook

@@ -41,7 +41,13 @@ function findCompiler() {
   for (const command of candidates) {
     const [program, ...rest] = command.split(" ");
     const out = spawnSync(program, [...rest, "--version"], { encoding: "utf8" });
-    if (out.status === 0) return { program, rest, version: out.stdout.split("\n")[0] };
+    if (out.status === 0)
+      return {
+        program,
+        rest,
+        version: out.stdout.split("\n")[0],
+        isGcc: out.stdout.includes("Free Software Foundation"),
+      };
   }
   const tried = asked ? `CXX names "${asked}", which does not run` : `none of ${candidates.join(", ")} was found`;
   throw new Error(
@@ -149,7 +155,6 @@ export async function buildNative(root, { only, log = console.log, jobs = Math.m
   writeFamilies(root, files);
   const includes = [
     "native",
-    "native/cpu",
     "build",
     require("node-api-headers").include_dir,
     dirname(require.resolve("node-addon-api/napi.h")),
@@ -159,7 +164,9 @@ export async function buildNative(root, { only, log = console.log, jobs = Math.m
   for (const file of files) {
     for (const isa of file.isas.length > 0 ? file.isas : file.family ? [] : ["base"]) {
       const object = join(root, "build/obj", `${file.path.replace(/^native\//, "").replace(/[/]/g, ".")}.${isa}.o`);
-      const flags = [...BASE, ...(ISA[isa] ?? []), ...include];
+      // GCC's own intrinsics headers trip this warning in every function that uses them.
+      const quiet = isa !== "base" && compiler.isGcc ? ["-Wno-maybe-uninitialized", "-Wno-uninitialized"] : [];
+      const flags = [...BASE, ...(ISA[isa] ?? []), ...quiet, ...include];
       const key = createHash("sha256")
         .update([compiler.version, ...flags].join("\0"))
         .digest("hex");
@@ -220,16 +227,20 @@ async function link(root, compiler, work, changed, log) {
   const same = existsSync(listFile) && readFileSync(listFile, "utf8") === listed;
   const newest = Math.max(...objects.map((o) => statSync(o).mtimeMs));
   if (!changed && same && existsSync(output) && statSync(output).mtimeMs >= newest) return;
-  const partial = `${output}.${process.pid}.tmp`;
-  const how =
-    process.platform === "darwin"
-      ? ["-bundle", "-undefined", "dynamic_lookup"]
-      : ["-shared", "-Wl,-z,defs", "-Wl,--unresolved-symbols=ignore-in-object-files", "-static-libgcc", "-ldl"];
+  const partial = join(root, `build/tunebook.${process.pid}.tmp.node`);
+  const how = process.platform === "darwin" ? ["-bundle", "-undefined", "dynamic_lookup"] : ["-shared", "-Wl,-z,now"];
   const result = await run(compiler.program, [...compiler.rest, "-pthread", "-o", partial, ...objects, ...how], root);
   if (result.text.trim() !== "") log(result.text.trimEnd());
   if (!result.ok) {
     rmSync(partial, { force: true });
     throw new Error("Linking build/tunebook.node failed: see the linker's messages above.");
+  }
+  const opened = spawnSync(process.execPath, ["-e", "require(process.argv[1])", partial], { encoding: "utf8" });
+  if (opened.status !== 0) {
+    rmSync(partial, { force: true });
+    throw new Error(
+      `The addon was linked but cannot be opened (an op family without its register_… function?):\n${opened.stderr}`,
+    );
   }
   renameSync(partial, output); // a process that has the old one open keeps it
   writeFileSync(listFile, listed);

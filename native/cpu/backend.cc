@@ -1,0 +1,67 @@
+// isa: none
+// The CPU backend: its table, filled by the op families compiled for the chosen instruction set.
+#include "backend.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "cpu.families.gen.h"
+#include "cpu_features.h"
+#include "system.h"
+
+namespace tunebook {
+namespace {
+
+void copy_bytes(void* to, const void* from, int64_t bytes) { memcpy(to, from, static_cast<size_t>(bytes)); }
+void nothing() {}
+
+#define OP(name) \
+  void missing_##name(const name##_args&) { fail("not implemented on the CPU"); }
+#include "ops.list.gen.h"
+#undef OP
+
+Backend table;
+
+}  // namespace
+
+const Backend& open_cpu() {
+  const CpuFeatures features = cpu_features();
+  const char* best = features.avx512 ? "avx512" : features.avx2 ? "avx2" : "portable";
+  const char* isa = best;
+  if (const char* asked = getenv("TUNEBOOK_ISA")) {
+    const bool known = strcmp(asked, "avx512") == 0 || strcmp(asked, "avx2") == 0 || strcmp(asked, "portable") == 0;
+    if (!known) fail("TUNEBOOK_ISA must be avx512, avx2 or portable, but is \"%s\"", asked);
+    const bool runs = asked[0] == 'p' || (strcmp(asked, "avx2") == 0 ? features.avx2 : features.avx512);
+    if (!runs) fail("TUNEBOOK_ISA is %s, which this processor cannot run; it can run %s", asked, best);
+    isa = asked;
+  }
+  memset(&table, 0, sizeof table);
+  table.name = "cpu";
+  table.alloc = alloc_pages;
+  table.free = free_pages;
+  table.upload = copy_bytes;
+  table.download = copy_bytes;
+  table.sync = nothing;
+  table.close = stop_pool;
+#define OP(name) table.name = missing_##name;
+#include "ops.list.gen.h"
+#undef OP
+#if TB_X86
+  if (strcmp(isa, "avx512") == 0) {
+    avx512::register_all(table);
+    table.isa = "avx512";
+  } else if (strcmp(isa, "avx2") == 0) {
+    avx2::register_all(table);
+    table.isa = "avx2";
+  } else
+#endif
+  {
+    portable::register_all(table);
+    table.isa = "portable";
+  }
+  table.threads = default_threads();
+  start_pool(table.threads);
+  return table;
+}
+
+}  // namespace tunebook

@@ -1,0 +1,12 @@
+// What this processor can do.
+#pragma once
+
+namespace tunebook {
+
+struct CpuFeatures {
+  bool avx2 = false;    // AVX2, FMA, F16C, BMI2, and the system saves the registers
+  bool avx512 = false;  // the same and AVX-512 F, BW, DQ, VL, VBMI
+};
+CpuFeatures cpu_features();
+
+}  // namespace tunebook
