@@ -1,0 +1,105 @@
+import { Console } from "node:console";
+import type { Command, MimeBundle, Outcome } from "../channel.js";
+import { bundle } from "./display.js";
+import type { TimerOwner } from "./timers.js";
+
+/** Thrown into whatever a cell awaits when it is interrupted. */
+export class InterruptedError extends Error {
+  override readonly name = "InterruptedError";
+}
+
+/** Where cells send what they show. */
+export interface Output {
+  stream(cell: Cell, name: "stdout" | "stderr", text: string): void;
+  display(cell: Cell, data: MimeBundle, options: DisplayOptions): void;
+  input(cell: Cell, prompt: string, password: boolean): Promise<string>;
+}
+
+export interface DisplayOptions {
+  /** Displays of one id can be updated. */
+  id?: string;
+  /** Replace the earlier display of that id instead of adding one. */
+  update?: boolean;
+  metadata?: MimeBundle;
+}
+
+/** One execution of a cell: its own console, display, interrupt signal and timers. */
+export class Cell implements TimerOwner {
+  readonly id: string;
+  readonly quiet: boolean;
+  readonly timers: Set<NodeJS.Timeout | NodeJS.Immediate> = new Set();
+  /** Displays whose bundles are still being made. */
+  readonly pending: Set<Promise<void>> = new Set();
+  readonly console: Console;
+  interrupted = false;
+  finished = false;
+  /** Somebody asked for the signal, so the cell may end by itself when it is aborted. */
+  listening = false;
+  #abort: AbortController | undefined;
+  readonly #output: Output;
+  readonly #allowStdin: boolean;
+
+  constructor(command: Extract<Command, { type: "run" }>, output: Output) {
+    this.id = command.cell;
+    this.quiet = command.quiet;
+    this.#allowStdin = command.allowStdin;
+    this.#output = output;
+    const stream = (name: "stdout" | "stderr") =>
+      ({ write: (text: string) => output.stream(this, name, String(text)) }) as unknown as NodeJS.WritableStream;
+    this.console = new Console({
+      stdout: stream("stdout"),
+      stderr: stream("stderr"),
+      ignoreErrors: false,
+      colorMode: false,
+    });
+  }
+
+  signal(): AbortSignal {
+    this.listening = true;
+    this.#abort ??= new AbortController();
+    return this.#abort.signal;
+  }
+
+  /** Shows a value now, or as soon as its bundle is there: the cell does not end before. */
+  readonly display = (value: unknown, options: DisplayOptions = {}): void => {
+    const made = bundle(value, true);
+    if (!(made instanceof Promise)) {
+      this.#output.display(this, made, options);
+      return;
+    }
+    const pending: Promise<void> = made
+      .then((data) => this.#output.display(this, data, options))
+      .catch((error: unknown) => this.console.error("The display has failed:", error))
+      .finally(() => this.pending.delete(pending));
+    this.pending.add(pending);
+  };
+
+  /** Asks the front end's user for a line. */
+  readonly input = (prompt = "", options: { password?: boolean } = {}): Promise<string> => {
+    if (!this.#allowStdin) {
+      return Promise.reject(new Error("input(): this front end does not ask its user for input (allow_stdin is false)."));
+    }
+    return this.#output.input(this, String(prompt), options.password === true);
+  };
+
+  /** Aborts the signal and takes the cell's timers away. */
+  stop(reason: InterruptedError): void {
+    this.interrupted = true;
+    for (const timer of this.timers) {
+      clearTimeout(timer as NodeJS.Timeout);
+      clearImmediate(timer as NodeJS.Immediate);
+    }
+    this.timers.clear();
+    this.#abort?.abort(reason);
+  }
+}
+
+/** The error of an interrupted cell, with where it was if that is known. */
+export function interruptedOutcome(): Outcome {
+  const evalue = "The cell was interrupted; variables keep their values.";
+  return {
+    status: "error",
+    interrupted: true,
+    error: { ename: "InterruptedError", evalue, traceback: [`InterruptedError: ${evalue}`] },
+  };
+}

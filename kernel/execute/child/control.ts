@@ -1,0 +1,99 @@
+// The executor's control thread. It owns the channel to the kernel process, so that messages pass while a cell keeps the
+// main thread busy, and it stops a main thread that does not listen.
+import { Session } from "node:inspector";
+import { Socket } from "node:net";
+import { parentPort, workerData } from "node:worker_threads";
+import { CHANNEL_FD, type Command, FrameReader, frame, type Report } from "../channel.js";
+import { FLUSHED, type SharedWords, type ToControl, WRITTEN } from "./shared.js";
+
+// How long library code may take to see the flag before its thread is stopped, and how often that is tried again.
+const LISTEN_MS = 150;
+const AGAIN_MS = 400;
+
+const { flag, flow } = workerData as SharedWords;
+const main = parentPort!;
+const socket = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
+const reader = new FrameReader<Command>();
+
+socket.on("data", (piece: Buffer) => {
+  for (const command of reader.push(piece)) {
+    if (command.type === "interrupt") interrupt();
+    else main.postMessage(command);
+  }
+});
+// Without the kernel process nobody can see or stop this one: it ends with all of its children.
+const end = (): void => {
+  try {
+    process.kill(-process.pid, "SIGKILL");
+  } catch {
+    process.kill(process.pid, "SIGKILL");
+  }
+};
+socket.on("close", end);
+socket.on("error", end);
+
+let waiting: Report[] = [];
+let bytes = 0;
+let scheduled = false;
+
+main.on("message", (message: ToControl) => {
+  if ("report" in message) {
+    add(message.report);
+    bytes += message.bytes;
+    if (!scheduled) {
+      scheduled = true;
+      setImmediate(write);
+    }
+  } else if ("acknowledge" in message) {
+    clearTimeout(ladder);
+    ladder = undefined;
+  } else {
+    write(() => {
+      Atomics.add(flow, FLUSHED, 1);
+      Atomics.notify(flow, FLUSHED);
+    });
+  }
+});
+
+// Thousands of lines that arrive in one turn become one report.
+function add(report: Report): void {
+  const last = waiting.at(-1);
+  if (report.type === "stream" && last?.type === "stream" && last.cell === report.cell && last.name === report.name) {
+    last.text += report.text;
+  } else waiting.push(report);
+}
+
+function write(done?: () => void): void {
+  scheduled = false;
+  const sent = bytes;
+  const reports = waiting;
+  waiting = [];
+  bytes = 0;
+  socket.write(reports.length > 0 ? frame(reports) : "", () => {
+    Atomics.add(flow, WRITTEN, sent);
+    Atomics.notify(flow, WRITTEN);
+    done?.();
+  });
+}
+
+let ladder: NodeJS.Timeout | undefined;
+let session: Session | undefined;
+
+// First rung: the flag for native code and polling loops, a message for code that awaits. Second: a main thread that
+// has not answered is stopped where it is, again and again until it answers. The kernel process has the last rung.
+function interrupt(): void {
+  Atomics.store(flag, 0, 1);
+  Atomics.notify(flag, 0);
+  main.postMessage({ type: "interrupt" } satisfies Command);
+  clearTimeout(ladder);
+  ladder = setTimeout(stop, LISTEN_MS);
+}
+
+function stop(): void {
+  if (session === undefined) {
+    session = new Session();
+    session.connectToMainThread();
+  }
+  session.post("Runtime.terminateExecution", () => {});
+  ladder = setTimeout(stop, AGAIN_MS);
+}

@@ -1,0 +1,61 @@
+import type { MimeBundle } from "../channel.js";
+import { Cell, type DisplayOptions } from "./cell.js";
+
+/** What the runner offers to the library's global symbols. */
+export interface Host {
+  readonly current: Cell | undefined;
+  signal(): AbortSignal;
+  display(cell: Cell, data: MimeBundle, options: DisplayOptions): void;
+  clear(cell: Cell, wait: boolean): void;
+}
+
+/** The publisher that libraries find at `Symbol.for("tunebook.publish/1")`. */
+export interface Publisher {
+  /** Shows a bundle, or updates the display of `id`; under `cell` (a token of `cell()`), else under the running cell. */
+  publish(bundle: MimeBundle, options?: DisplayOptions & { cell?: unknown }): void;
+  clear(wait?: boolean): void;
+  /** A token of the running cell. */
+  cell(): unknown;
+}
+
+/** The interrupt that libraries find at `Symbol.for("tunebook.interrupt/1")`. */
+export interface Interrupt {
+  /** On a SharedArrayBuffer; `flag[0]` is 1 from an interrupt to the start of the next cell. */
+  flag: Int32Array;
+  /** Aborted when the cell running now is interrupted. */
+  signal(): AbortSignal;
+  /**
+   * Calls back after an interrupt has ended a cell by force, when `finally` blocks may have been skipped.
+   *
+   * @returns a function that takes the callback away.
+   */
+  onReset(callback: () => void): () => void;
+}
+
+/** Puts both objects where libraries look for them; neither side imports the other. */
+export function installMeetingPoints(host: Host, flag: Int32Array, resets: Set<() => void>): void {
+  const publisher: Publisher = {
+    publish(bundle, options = {}) {
+      const { cell = host.current, ...rest } = options;
+      if (cell instanceof Cell) host.display(cell, bundle, rest);
+    },
+    clear(wait = false) {
+      if (host.current !== undefined) host.clear(host.current, wait);
+    },
+    cell: () => host.current,
+  };
+  const interrupt: Interrupt = {
+    flag,
+    signal: () => host.signal(),
+    onReset(callback) {
+      resets.add(callback);
+      return () => resets.delete(callback);
+    },
+  };
+  for (const [name, value] of [
+    ["tunebook.publish/1", publisher],
+    ["tunebook.interrupt/1", interrupt],
+  ] as const) {
+    Object.defineProperty(globalThis, Symbol.for(name), { value, configurable: true });
+  }
+}

@@ -1,0 +1,23 @@
+import type { Command, Report } from "../channel.js";
+
+/**
+ * The words of memory that the two threads of the executor share, as an Int32Array each.
+ * `flag[0]`: 1 = interrupted; it is what the library's native steps poll, so it stands alone.
+ * `flow[WRITTEN]`: bytes of output that the control thread has handed on; `flow[FLUSHED]`: flushes that it has done.
+ */
+export interface SharedWords {
+  flag: Int32Array;
+  flow: Int32Array;
+}
+
+export const WRITTEN = 0;
+export const FLUSHED = 1;
+
+/** Main thread → control thread. */
+export type ToControl = { report: Report; bytes: number } | { acknowledge: true } | { flush: true };
+
+/** Control thread → main thread; a command, or the news of an interrupt. */
+export type ToMain = Command;
+
+/** Output not yet handed on, in bytes, beyond which the printing cell has to wait. */
+export const OUTPUT_WINDOW: number = 32 * 2 ** 20;

@@ -1,0 +1,206 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { EventEmitter } from "node:events";
+import type { Socket } from "node:net";
+import { StringDecoder } from "node:string_decoder";
+import { fileURLToPath } from "node:url";
+import { CHANNEL_FD, type Command, FrameReader, frame, type Outcome, type Report } from "./channel.js";
+import { explain, oomKills } from "./crash.js";
+
+/** How a run ended: as the cell says, or with its process. */
+export type RunResult = Outcome | { status: "died"; reason: string };
+
+interface Events {
+  report: [Report];
+  /** Text that native code or a child process wrote to descriptor 1 or 2. */
+  raw: ["stdout" | "stderr", string];
+  /** The process has ended; `running` tells whether a cell ran. A new one is on its way. */
+  died: [reason: string, running: boolean];
+}
+
+// --no-force-async-hooks-checks: a cell stopped inside a timer must not abort the process (Node 20).
+const FLAGS = ["--no-force-async-hooks-checks", "--disable-warning=ExperimentalWarning"];
+const GRACE_MS = Number(process.env["TUNEBOOK_INTERRUPT_GRACE_MS"] ?? 10_000);
+const TAIL = 8_192;
+
+/**
+ * The executor's process, seen from the kernel process: started, spoken to, interrupted, and started again when it
+ * has ended for whatever reason.
+ */
+export class Executor extends EventEmitter<Events> {
+  readonly #cwd: string;
+  #child: ChildProcess | undefined;
+  #channel: Socket | undefined;
+  #ready: PromiseWithResolversLike<void> = resolvers();
+  #running: { cell: string; resolve: (result: RunResult) => void; sent: boolean } | undefined;
+  #stderr = "";
+  #rawBytes = 0;
+  #grace: NodeJS.Timeout | undefined;
+  #unstoppable = false;
+  #closed = false;
+  #oomKills = 0;
+  #quickDeaths = 0;
+
+  constructor(cwd: string) {
+    super();
+    this.#cwd = cwd;
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  /** Starts the process; `run` waits until it is ready. */
+  start(): void {
+    const startedAt = Date.now();
+    this.#ready = resolvers();
+    this.#ready.promise.catch(() => {});
+    this.#stderr = "";
+    this.#unstoppable = false;
+    this.#oomKills = oomKills();
+    // A process group of its own: a terminal's Ctrl-C does not reach it, and it ends with all that cells have started.
+    const main = fileURLToPath(new URL("./child/main.js", import.meta.url));
+    const child = spawn(process.execPath, [...FLAGS, main], {
+      cwd: this.#cwd,
+      detached: true,
+      stdio: ["ignore", "pipe", "pipe", "pipe"],
+    });
+    this.#child = child;
+    const channel = child.stdio[CHANNEL_FD] as Socket;
+    this.#channel = channel;
+    const reader = new FrameReader<Report>();
+    channel.on("data", (piece: Buffer) => {
+      for (const report of reader.push(piece)) this.#receive(report);
+    });
+    channel.on("error", () => {});
+    this.#capture(child, "stdout");
+    this.#capture(child, "stderr");
+    child.on("error", (error) => this.#end(child, null, null, `could not be started: ${error.message}`));
+    child.on("exit", (code, signal) => {
+      this.#quickDeaths = Date.now() - startedAt < 1_000 ? this.#quickDeaths + 1 : 0;
+      void this.#drained().then(() => this.#end(child, code, signal));
+    });
+  }
+
+  /** Runs a compiled cell; resolves when it has ended and all of its output has been emitted. */
+  async run(command: Extract<Command, { type: "run" }>): Promise<RunResult> {
+    const result = new Promise<RunResult>((resolve) => {
+      this.#running = { cell: command.cell, resolve, sent: false };
+    });
+    try {
+      await this.#ready.promise;
+      if (this.#running?.cell === command.cell) {
+        this.#running.sent = true;
+        this.send(command);
+      }
+    } catch (error) {
+      this.#running?.resolve({ status: "died", reason: (error as Error).message });
+    }
+    const settled = await result;
+    clearTimeout(this.#grace);
+    this.#running = undefined;
+    return settled;
+  }
+
+  send(command: Command): void {
+    this.#channel?.write(frame([command]));
+  }
+
+  /** Stops the running cell; a process that does not stop within the grace period is ended. */
+  interrupt(): void {
+    if (this.#closed || this.#child?.pid === undefined) return;
+    this.send({ type: "interrupt" });
+    this.#signalGroup("SIGINT");
+    if (this.#running === undefined) return;
+    clearTimeout(this.#grace);
+    this.#grace = setTimeout(() => {
+      this.#unstoppable = true;
+      this.#signalGroup("SIGKILL");
+    }, GRACE_MS);
+  }
+
+  /** Ends the process and all that it has started; no new one is made. */
+  async stop(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#grace);
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = new Promise((resolve) => child.once("exit", resolve));
+    this.#signalGroup("SIGKILL");
+    await gone;
+  }
+
+  #capture(child: ChildProcess, name: "stdout" | "stderr"): void {
+    const decoder = new StringDecoder("utf8");
+    child[name]?.on("data", (piece: Buffer) => {
+      this.#rawBytes += piece.length;
+      const text = decoder.write(piece);
+      if (name === "stderr") this.#stderr = (this.#stderr + text).slice(-TAIL);
+      if (text !== "") this.emit("raw", name, text);
+    });
+  }
+
+  #receive(report: Report): void {
+    if (report.type === "ready") this.#ready.resolve();
+    else if (report.type === "done") {
+      void this.#drained().then(() => {
+        if (this.#running?.cell === report.cell) this.#running.resolve(report.outcome);
+      });
+    } else this.emit("report", report);
+  }
+
+  // What was written to descriptors 1 and 2 before the report left the process lies in their pipes by now; when a
+  // whole turn of the event loop has brought nothing more, they are empty.
+  async #drained(): Promise<void> {
+    for (let quiet = 0; quiet < 2; ) {
+      const before = this.#rawBytes;
+      await new Promise((resolve) => setImmediate(resolve));
+      quiet = this.#rawBytes === before ? quiet + 1 : 0;
+    }
+  }
+
+  #end(child: ChildProcess, code: number | null, signal: NodeJS.Signals | null, failure?: string): void {
+    if (child !== this.#child || this.#closed) return;
+    // Children of the dead process must not go on with nobody to stop them.
+    this.#signalGroup("SIGKILL");
+    const ending = { code, signal, stderr: this.#stderr, unstoppable: this.#unstoppable };
+    const reason =
+      failure === undefined
+        ? explain({ ...ending, oomKills: oomKills() - this.#oomKills })
+        : `The executor ${failure}.`;
+    const running = this.#running;
+    this.#child = undefined;
+    this.#ready.reject(new Error(reason));
+    this.emit("died", reason, running !== undefined);
+    running?.resolve({ status: "died", reason });
+    // A process that cannot even start must not be started in a tight loop.
+    if (this.#quickDeaths > 3) setTimeout(() => this.#closed || this.start(), 2_000).unref();
+    else this.start();
+  }
+
+  #signalGroup(signal: NodeJS.Signals): void {
+    const pid = this.#child?.pid;
+    if (pid === undefined) return;
+    try {
+      process.kill(-pid, signal);
+    } catch {
+      // Nobody is left in the group.
+    }
+  }
+}
+
+interface PromiseWithResolversLike<T> {
+  promise: Promise<T>;
+  resolve(value: T): void;
+  reject(error: Error): void;
+}
+
+// Promise.withResolvers is not in Node 20.
+function resolvers<T>(): PromiseWithResolversLike<T> {
+  let resolve!: (value: T) => void;
+  let reject!: (error: Error) => void;
+  const promise = new Promise<T>((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  return { promise, resolve, reject };
+}
