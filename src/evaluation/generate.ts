@@ -86,7 +86,8 @@ export async function* generateIds(
   }
   const count = Math.min(settings.maxNewTokens, room);
   const cache = new KvCache(config.layers, config.kvHeads * config.headDim, 1, prompt.length + count);
-  const seed = settings.seed ?? reserveRandom(1).offset + reserveRandom(1).seed;
+  const stream = reserveRandom(4);
+  const seed = settings.seed ?? (stream.seed + Math.imul(stream.offset, 0x9e3779b1)) | 0;
   const seen = [...prompt];
   const wasTraining = model.training;
   if (wasTraining) model.train(false);

@@ -1,0 +1,304 @@
+import { resetTape } from "./autograd/tape.js";
+import { throwIfInterrupted } from "./display/host.js";
+import type { Table } from "./display/table.js";
+import { ConfigError, StateError, TokenizerError } from "./errors.js";
+import { evaluate, type EvaluateOptions, type Metrics } from "./evaluation/evaluate.js";
+import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
+import type { Message } from "./hub/chat.js";
+import type { GenerationConfig } from "./hub/config.js";
+import type { Tokenizer } from "./hub/tokenizer.js";
+import { type AdapterInfo, loadAdapterFiles, saveAdapter } from "./lora/adapter.js";
+import { type LoraOptions, loraSettings } from "./lora/options.js";
+import { activate, loraLayers, wrapLora } from "./lora/wrap.js";
+import type { CausalConfig, CausalLM } from "./models/causal.js";
+import { packedRows } from "./nn/cache.js";
+import { nf4Options, type QuantizeOptions, quantizeModule } from "./quantization/nf4.js";
+import { countTrainable, listParameters, type MemoryParts, type ParameterInfo, summaryTable, type TrainableCount, weightBytes } from "./report.js";
+import { recover, stats } from "./tensor/native.js";
+import { linearCrossEntropy } from "./tensor/ops/loss.js";
+import { seed } from "./tensor/ops/random.js";
+import { noGrad } from "./tensor/record.js";
+import { scope } from "./tensor/scope.js";
+import { tensor } from "./tensor/tensor.js";
+import type { TrainOptions } from "./training/options.js";
+import { TrainRun } from "./training/run.js";
+
+/** What a model is made of; `loadModel` puts it together. */
+export interface ModelParts {
+  network: CausalLM;
+  /** The error when there is none: thrown where a tokenizer is needed. */
+  tokenizer: Tokenizer | Error | undefined;
+  generation: GenerationConfig | undefined;
+  /** What the user loaded it by, for adapter_config.json. */
+  base: string;
+  name: string;
+}
+
+/** A language model: inspect it, adapt it, train it, measure it, talk to it. Made by `await loadModel(…)`. */
+export class Model implements Disposable {
+  readonly name: string;
+  private readonly network: CausalLM;
+  private readonly parts: ModelParts;
+  private readonly adapters = new Map<string, AdapterInfo>();
+  private active: string | undefined;
+  private run: TrainRun | undefined;
+  private lastRun: { gradients: number; optimizer: number; peak: number } = { gradients: 0, optimizer: 0, peak: 0 };
+
+  constructor(parts: ModelParts) {
+    this.parts = parts;
+    this.network = parts.network;
+    this.name = parts.name;
+  }
+
+  /** The architecture's config; the file's own fields are in `config.raw`. */
+  get config(): CausalConfig {
+    return this.network.config;
+  }
+
+  get device(): string {
+    return "cpu";
+  }
+
+  get dtype(): "float32" {
+    return "float32";
+  }
+
+  /** @throws TokenizerError saying which files were looked for, when the model came without one. */
+  get tokenizer(): Tokenizer {
+    const { tokenizer } = this.parts;
+    if (tokenizer === undefined) throw new TokenizerError("This model was made from a config alone and has no tokenizer; load it from a folder that has tokenizer.json.");
+    if (tokenizer instanceof Error) throw tokenizer;
+    return tokenizer;
+  }
+
+  /** The module tree, for walking and replacing parts. */
+  get module(): CausalLM {
+    return this.network;
+  }
+
+  /** Parameters grouped over the layers, with counts, memory and what is trained. */
+  summary(): Table {
+    return summaryTable(this.network, this.device);
+  }
+
+  parameters(): ParameterInfo[] {
+    return listParameters(this.network);
+  }
+
+  trainable(): TrainableCount {
+    return countTrainable(this.network);
+  }
+
+  /** Bytes by part; gradients, optimizer and activations are those of the last training step's peak. */
+  memory(): MemoryParts {
+    const { weights, adapters } = weightBytes(this.network);
+    const { gradients, optimizer, peak } = this.lastRun;
+    const top = Math.max(peak, weights + adapters);
+    return { weights, adapters, gradients, optimizer, activations: Math.max(0, top - weights - adapters - gradients - optimizer), peak: top };
+  }
+
+  /** Quantises the linear layers in place. @throws StateError after addLora: adapters belong to the quantised layers. */
+  quantize(options: QuantizeOptions): this {
+    this.idle("quantize");
+    if (loraLayers(this.network).length > 0) throw new StateError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
+    quantizeModule(this.network, nf4Options(options), [this.network.headName]);
+    return this;
+  }
+
+  /** Freezes the model and adds a low-rank adapter, which becomes the active one. */
+  addLora(options: LoraOptions): this {
+    this.idle("addLora");
+    const settings = loraSettings(options);
+    if (settings.seed !== undefined) seed(settings.seed);
+    const layers = wrapLora(this.network, settings, this.network.defaultTargets, this.network.headName);
+    const targets = settings.target === "all-linear" || settings.target === undefined ? lastParts(layers) : settings.target;
+    this.adapters.set(settings.name, { settings, targets, base: this.parts.base, raw: undefined });
+    this.setAdapter(settings.name);
+    return this;
+  }
+
+  /** Loads an adapter folder in PEFT's layout and makes it the active one. */
+  async loadAdapter(folder: string, options: { name?: string } = {}): Promise<this> {
+    this.idle("loadAdapter");
+    const name = options.name ?? "default";
+    const info = await loadAdapterFiles(this.network, folder, name);
+    this.adapters.set(name, { ...info, base: info.base || this.parts.base });
+    this.setAdapter(name);
+    return this;
+  }
+
+  /** Makes one of the adapters the active one. */
+  setAdapter(name: string): this {
+    if (!this.adapters.has(name)) throw new ConfigError(`There is no adapter "${name}"; there are ${[...this.adapters.keys()].join(", ") || "none"}.`);
+    activate(this.network, name);
+    this.active = name;
+    return this;
+  }
+
+  /** Runs `fn` with every adapter switched off. */
+  async withoutAdapter<T>(fn: () => T | Promise<T>): Promise<T> {
+    const name = this.active;
+    activate(this.network, undefined);
+    try {
+      return await fn();
+    } finally {
+      activate(this.network, name);
+    }
+  }
+
+  /** Logits of rows of token ids, one Float32Array a row with `shape` [length, vocab]. */
+  async logits(ids: readonly (readonly number[])[]): Promise<(Float32Array & { shape: [number, number] })[]> {
+    this.ready();
+    const out: (Float32Array & { shape: [number, number] })[] = [];
+    for (const row of ids) {
+      const y = scope(() => noGrad(() => this.network.logits(this.network.hidden(this.rows(row)))));
+      out.push(Object.assign(await y.data(), { shape: [row.length, this.config.vocabSize] as [number, number] }));
+      y.dispose();
+    }
+    return out;
+  }
+
+  /** Mean cross entropy in nats a token: labels[i] is the target at ids[i] itself (shifted by one inside, as in transformers), -100 is left out. */
+  async loss(ids: readonly (readonly number[])[], labels: readonly (readonly number[])[]): Promise<number> {
+    this.ready();
+    let sum = 0;
+    let count = 0;
+    for (const [i, row] of ids.entries()) {
+      const shifted = Int32Array.from(row, (_, t) => labels[i]?.[t + 1] ?? -100);
+      const { total } = scope(() => noGrad(() => linearCrossEntropy(this.network.hidden(this.rows(row)), this.network.headWeight(), tensor(shifted))));
+      sum += await total.item();
+      total.dispose();
+      count += shifted.reduce((n, l) => n + (l === -100 ? 0 : 1), 0);
+    }
+    if (count === 0) throw new ConfigError("loss: every label is -100; there is nothing to measure.");
+    return sum / count;
+  }
+
+  private rows(ids: readonly number[]): ReturnType<typeof packedRows> {
+    const { vocabSize } = this.config;
+    const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (ids.length === 0 || bad !== undefined) throw new ConfigError(`Token ids must be whole numbers from 0 to ${vocabSize - 1}, at least one; received ${bad ?? "none"}.`);
+    return packedRows(Int32Array.from(ids), Int32Array.from(ids.keys()), Int32Array.of(0), Int32Array.of(ids.length));
+  }
+
+  /** The text that follows a prompt. */
+  async generate(prompt: string, options: SamplingOptions = {}): Promise<string> {
+    let text = "";
+    for await (const part of this.stream(prompt, options)) text += part;
+    return text;
+  }
+
+  /** The text that follows a prompt, piece by piece, in whole characters. */
+  async *stream(prompt: string, options: SamplingOptions = {}): AsyncGenerator<string, void> {
+    yield* this.continue(this.tokenizer.encode(prompt), options);
+  }
+
+  /** The assistant's answer to a conversation, through the tokenizer's chat template. */
+  async chat(messages: readonly Message[], options: SamplingOptions = {}): Promise<string> {
+    let text = "";
+    const ids = this.tokenizer.encodeChat([...messages], { addGenerationPrompt: true });
+    for await (const part of this.continue(ids, options)) text += part;
+    return text.trim();
+  }
+
+  private async *continue(ids: readonly number[], options: SamplingOptions): AsyncGenerator<string, void> {
+    this.ready();
+    const settings = samplingSettings(options);
+    const given = options.stop === undefined ? [] : Array.isArray(options.stop) ? options.stop : [options.stop];
+    const strings = given.filter((s): s is string => typeof s === "string" && s !== "");
+    const stops = new Set([...this.stopIds(), ...given.filter((s) => typeof s === "number")]);
+    const decoder = this.tokenizer.streamDecoder();
+    let pending = "";
+    for await (const id of generateIds(this.network, ids, settings, stops)) {
+      throwIfInterrupted("Generation", options.signal);
+      pending += decoder.push(id);
+      const cut = strings.map((s) => pending.indexOf(s)).filter((i) => i >= 0);
+      if (cut.length > 0) {
+        yield pending.slice(0, Math.min(...cut));
+        return;
+      }
+      // What could be the beginning of a stop string is held back until the next token decides.
+      const hold = Math.max(0, ...strings.map((s) => overlap(pending, s)));
+      const ready = pending.slice(0, pending.length - hold);
+      pending = pending.slice(pending.length - hold);
+      if (ready !== "") yield ready;
+    }
+    const rest = pending + decoder.end();
+    if (rest !== "") yield rest;
+  }
+
+  /** Ids at which generation ends: the generation config's and the tokenizer's end of sequence. */
+  stopIds(): number[] {
+    const { tokenizer, generation } = this.parts;
+    const own = tokenizer && !(tokenizer instanceof Error) && tokenizer.eosId !== undefined ? [tokenizer.eosId] : [];
+    return [...new Set([...(generation?.eosIds ?? []), ...own])];
+  }
+
+  /** Starts training on rows (a Dataset, or anything iterable). Await it for the summary, or iterate over its steps. */
+  train<Row>(data: Iterable<Row>, options: TrainOptions<Row> = {}): TrainRun {
+    this.idle("train");
+    this.ready();
+    const { trainable } = this.trainable();
+    if (trainable === 0) throw new StateError("train: nothing is trainable; call addLora({ rank: 16 }) first.");
+    if (this.active === undefined && this.parameters().some((p) => p.dtype === "nf4")) {
+      throw new StateError("train: a quantised model is trained through adapters; call addLora({ rank: 16 }) after quantize.");
+    }
+    const run = new TrainRun(this, this.network, data as Iterable<Record<string, unknown>>, options as TrainOptions, (end) => {
+      this.lastRun = end;
+      this.run = undefined;
+    });
+    this.run = run;
+    return run;
+  }
+
+  /** Measures the model on rows. */
+  evaluate<Row>(data: Iterable<Row>, options: EvaluateOptions<Row>): Promise<Metrics> {
+    this.ready();
+    return evaluate(this, this.network, data as Iterable<Record<string, unknown>>, options as EvaluateOptions);
+  }
+
+  /** Saves the active adapter in PEFT's layout, with the tokenizer's files beside it. */
+  async save(folder: string): Promise<void> {
+    const info = this.active === undefined ? undefined : this.adapters.get(this.active);
+    if (!info) throw new StateError("save: the model has no adapter to save; call addLora first.");
+    await saveAdapter(this.network, info, folder);
+    const { tokenizer } = this.parts;
+    if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
+  }
+
+  /** Frees all memory of the model. */
+  dispose(): void {
+    this.network.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  private idle(what: string): void {
+    if (this.run) throw new StateError(`${what}: a training run of this model is under way; await it, or stop it with run.stop().`);
+  }
+
+  /** Clears what an interrupted call left behind; refuses work on a model without weights. */
+  private ready(): void {
+    if (this.run) return;
+    recover();
+    resetTape();
+  }
+
+  /** Bytes in use by all tensors of the process, and their peak. */
+  static memoryInUse(): { live: number; peak: number } {
+    const { liveBytes, peakBytes } = stats();
+    return { live: liveBytes, peak: peakBytes };
+  }
+}
+
+function lastParts(names: readonly string[]): string[] {
+  return [...new Set(names.map((n) => n.split(".").at(-1)!))].sort();
+}
+
+/** Length of the longest end of `text` that begins `stop`. */
+function overlap(text: string, stop: string): number {
+  for (let n = Math.min(text.length, stop.length - 1); n > 0; n--) if (text.endsWith(stop.slice(0, n))) return n;
+  return 0;
+}

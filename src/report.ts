@@ -1,0 +1,111 @@
+import { type Table, table } from "./display/table.js";
+import { formatBytes, formatCount } from "./display/format.js";
+import { LoraMatrix, loraLayers } from "./lora/wrap.js";
+import type { CausalLM } from "./models/causal.js";
+import type { Parameter } from "./nn/module.js";
+import { QuantizedLinear } from "./quantization/nf4.js";
+import { DTYPE_BYTES } from "./tensor/dtype.js";
+
+/** One parameter of a model; quantised weights come under their layer's name with dtype "nf4". */
+export interface ParameterInfo {
+  name: string;
+  shape: readonly number[];
+  dtype: string;
+  trainable: boolean;
+  /** Bytes it takes (or would take once it has memory). */
+  bytes: number;
+}
+
+/** Every parameter of a model in the order of its modules. */
+export function listParameters(model: CausalLM): ParameterInfo[] {
+  const out: ParameterInfo[] = [];
+  const seen = new Set<Parameter>();
+  for (const [name, module] of model.namedModules()) {
+    if (module instanceof QuantizedLinear) {
+      out.push({ name: `${name}.weight`, shape: [module.outFeatures, module.inFeatures], dtype: "nf4", trainable: false, bytes: module.ownBytes() });
+    }
+    for (const [key, child] of module.children()) {
+      if (!("dtype" in child) || seen.has(child)) continue;
+      seen.add(child);
+      const full = name === "" ? key : `${name}.${key}`;
+      out.push({ name: full, shape: child.shape, dtype: child.dtype, trainable: child.requiresGrad, bytes: child.size * DTYPE_BYTES[child.dtype] });
+    }
+  }
+  return out;
+}
+
+const elements = (p: ParameterInfo): number => p.shape.reduce((a, b) => a * b, 1);
+
+/** Counts as PEFT's `print_trainable_parameters` gives them; percent is 100 · trainable / total. */
+export interface TrainableCount {
+  trainable: number;
+  total: number;
+  percent: number;
+}
+
+export function countTrainable(model: CausalLM): TrainableCount {
+  let trainable = 0;
+  let total = 0;
+  for (const p of listParameters(model)) {
+    total += elements(p);
+    if (p.trainable) trainable += elements(p);
+  }
+  return { trainable, total, percent: (100 * trainable) / total };
+}
+
+/** Bytes of the base model's weights and of all adapters. */
+export function weightBytes(model: CausalLM): { weights: number; adapters: number } {
+  let adapters = 0;
+  for (const [, layer] of loraLayers(model)) {
+    for (const [, m] of layer.namedModules()) if (m instanceof LoraMatrix) adapters += m.weight.bytes;
+  }
+  const all = listParameters(model).reduce((n, p) => n + p.bytes, 0);
+  return { weights: all - adapters, adapters };
+}
+
+/** Parameters grouped over the layers: "model.layers.*.mlp.up_proj.weight × 30". */
+export function summaryTable(model: CausalLM, device: string): Table {
+  const groups = new Map<string, { count: number; info: ParameterInfo; elements: number; bytes: number }>();
+  for (const p of listParameters(model)) {
+    const name = p.name.replace(/\.\d+\./g, ".*.");
+    const key = `${name}|${p.dtype}|${p.shape.join("x")}|${p.trainable}`;
+    const group = groups.get(key) ?? { count: 0, info: { ...p, name }, elements: 0, bytes: 0 };
+    group.count++;
+    group.elements += elements(p);
+    group.bytes += p.bytes;
+    groups.set(key, group);
+  }
+  const { trainable, total, percent } = countTrainable(model);
+  const { config } = model;
+  const rows = [...groups.values()].map((g) => [
+    g.count > 1 ? `${g.info.name} × ${g.count}` : g.info.name,
+    g.info.shape.join(" × "),
+    g.info.dtype,
+    formatCount(g.elements),
+    formatBytes(g.bytes),
+    g.info.trainable ? "yes" : "",
+  ]);
+  const { weights, adapters } = weightBytes(model);
+  return table(["parameter", "shape", "dtype", "elements", "memory", "trained"], rows, {
+    title: `${config.modelType}: ${formatCount(total)} parameters, ${config.layers} layers, hidden ${config.hiddenSize}, ${config.heads} heads (${config.kvHeads} for keys), context ${config.maxPositions}, on ${device}`,
+    footer: `trainable params: ${trainable.toLocaleString("en-US")} || all params: ${total.toLocaleString("en-US")} || trainable%: ${percent.toFixed(4)} · weights ${formatBytes(weights)}${adapters > 0 ? ` · adapters ${formatBytes(adapters)}` : ""}`,
+    maxRows: 60,
+    align: { elements: "right", memory: "right", shape: "right" },
+  });
+}
+
+/** Memory by part, in bytes. */
+export interface MemoryParts {
+  weights: number;
+  adapters: number;
+  gradients: number;
+  optimizer: number;
+  activations: number;
+  peak: number;
+}
+
+/** Memory by part as a table. */
+export function memoryTable(parts: MemoryParts): Table {
+  const rows = Object.entries(parts).map(([part, bytes]) => [part, formatBytes(bytes)]);
+  return table(["part", "memory"], rows, { title: "Memory by part", align: { memory: "right" } });
+}

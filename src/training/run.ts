@@ -1,0 +1,193 @@
+import type { Dataset } from "../data/dataset.js";
+import { Dataset as DatasetClass } from "../data/dataset.js";
+import { prepareExamples } from "../data/prepare.js";
+import { displaySymbol, inspectSymbol, interruptSignal, type MimeBundle } from "../display/host.js";
+import { type Table, table } from "../display/table.js";
+import { InterruptedError } from "../errors.js";
+import type { Tokenizer } from "../hub/tokenizer.js";
+import type { CausalLM } from "../models/causal.js";
+import type { Plot } from "../plot/plot.js";
+import { recover, resetPeak, stats } from "../tensor/native.js";
+import { seed } from "../tensor/ops/random.js";
+import { LiveRun, lossPlot } from "./live.js";
+import { type LoopResult, planRun, type RunPlan, trainLoop } from "./loop.js";
+import { type TrainOptions, type TrainSettings, type TrainStep, trainSettings } from "./options.js";
+
+/** What a finished run gives. Losses in nats a token, memory in bytes. */
+export interface TrainResult {
+  steps: number;
+  /** Mean training loss over the steps. */
+  loss: number;
+  seconds: number;
+  samplesPerSecond: number;
+  stepsPerSecond: number;
+  tokensPerSecond: number;
+  /** 6 · tokens · parameters without embeddings, as transformers counts. */
+  flops: number;
+  peakMemory: number;
+  epoch: number;
+  best: { step: number; validationLoss: number } | undefined;
+  history: Dataset;
+  /** Folder the adapter was saved to, when `output` was given. */
+  adapter: string | undefined;
+  /** "finished", "stopped" or "early stopping". */
+  ended: LoopResult["ended"];
+  toTable(): Table;
+}
+
+/** What a run needs of the model's facade. */
+export interface Trained {
+  readonly tokenizer: Tokenizer;
+  save(folder: string): Promise<void>;
+  stopIds(): number[];
+}
+
+/** Called once at the end with the bytes of the run's parts. */
+export type RunEnd = (bytes: { gradients: number; optimizer: number; peak: number }) => void;
+
+/**
+ * A training run. It starts at once; `await run` gives its result, `for await (const step of run)` its steps (those that were taken before come
+ * first). Its live display goes on after the cell that started it.
+ */
+export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainStep> {
+  /** Steps taken so far. */
+  readonly steps: TrainStep[] = [];
+  private readonly settings: TrainSettings;
+  private readonly promise: Promise<TrainResult>;
+  private readonly live: LiveRun | undefined;
+  private wake: (() => void)[] = [];
+  private ended = false;
+  private stopping = false;
+
+  constructor(model: Trained, network: CausalLM, data: Iterable<Record<string, unknown>>, options: TrainOptions, onEnd: RunEnd) {
+    this.settings = trainSettings(options);
+    const signal = interruptSignal(this.settings.signal);
+    if (signal) this.settings.signal = signal;
+    this.live = this.settings.progress ? new LiveRun() : undefined;
+    this.promise = this.start(model, network, data, onEnd);
+    // The failure is shown in the run's own display; whoever awaits gets it again.
+    this.promise.catch(() => {});
+  }
+
+  /** Asks the run to end after the step it is in; the model keeps what it has learnt. */
+  stop(): void {
+    this.stopping = true;
+  }
+
+  /** Loss of the steps so far as a chart. */
+  plot(): Plot {
+    return lossPlot(this.steps);
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: a run is awaited for its result.
+  then<A = TrainResult, B = never>(onfulfilled?: ((result: TrainResult) => A | PromiseLike<A>) | null, onrejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<A | B> {
+    return this.promise.then(onfulfilled, onrejected);
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<TrainStep, void> {
+    for (let i = 0; ; i++) {
+      while (i >= this.steps.length && !this.ended) await new Promise<void>((resolve) => this.wake.push(resolve));
+      const step = this.steps[i];
+      if (!step) break;
+      yield step;
+    }
+    await this.promise;
+  }
+
+  private async start(model: Trained, network: CausalLM, data: Iterable<Record<string, unknown>>, onEnd: RunEnd): Promise<TrainResult> {
+    const s = this.settings;
+    // Let the caller have the run before any work is done.
+    await Promise.resolve();
+    const bytes = { gradients: 0, optimizer: 0, peak: 0 };
+    try {
+      const { tokenizer } = model;
+      const limit = network.config.maxPositions;
+      const prepare = {
+        maxLength: Math.min(s.maxLength ?? limit, limit),
+        overlong: s.overlong,
+        textField: s.textField,
+        ...(s.format ? { format: s.format } : {}),
+      };
+      this.live?.begin("Tokenising");
+      const train = await prepareExamples(data, tokenizer, prepare);
+      const validation = s.validation ? await prepareExamples(s.validation, tokenizer, prepare) : undefined;
+      const plan = planRun(train.examples.length, s);
+      this.live?.start(plan, [train.summary, validation?.summary].filter((t) => t !== undefined).join(" "));
+      resetPeak();
+      seed(s.seed);
+      const started = performance.now();
+      const loop = trainLoop({
+        model: network,
+        train: train.examples,
+        validation: validation?.examples,
+        settings: s,
+        padId: tokenizer.padId ?? tokenizer.eosId ?? 0,
+        stopped: () => this.stopping,
+      });
+      let next = await loop.next();
+      while (!next.done) {
+        this.push(next.value);
+        next = await loop.next();
+      }
+      const seconds = (performance.now() - started) / 1000;
+      const result = next.value;
+      bytes.optimizer = result.optimizerBytes;
+      if (s.output !== undefined) await model.save(s.output);
+      const summary = this.summarize(result, plan, seconds, network);
+      this.live?.finish(summary);
+      return summary;
+    } catch (error) {
+      if (error instanceof InterruptedError || (error as Error)?.name === "AbortError") recover();
+      this.live?.fail(error);
+      throw error;
+    } finally {
+      bytes.gradients = network.trainableParameters().reduce((n, p) => n + p.bytes, 0);
+      bytes.peak = stats().peakBytes;
+      this.ended = true;
+      onEnd(bytes);
+      for (const resolve of this.wake.splice(0)) resolve();
+    }
+  }
+
+  private push(step: TrainStep): void {
+    this.steps.push(step);
+    this.live?.step(step, this.steps);
+    for (const resolve of this.wake.splice(0)) resolve();
+  }
+
+  private summarize(result: LoopResult, plan: RunPlan, seconds: number, network: CausalLM): TrainResult {
+    const { history } = result;
+    const dense = network.config;
+    const parameters = [...network.namedParameters()].reduce((n, [, p]) => n + p.size, 0) + [...network.namedModules()].reduce((n, [, m]) => n + m.ownElements(), 0);
+    const embedding = dense.vocabSize * dense.hiddenSize;
+    const values = {
+      steps: history.length,
+      loss: history.reduce((n, h) => n + h.loss, 0) / Math.max(1, history.length),
+      seconds,
+      samplesPerSecond: result.samples / seconds,
+      stepsPerSecond: history.length / seconds,
+      tokensPerSecond: result.processed / seconds,
+      flops: 6 * result.processed * (parameters - embedding),
+      peakMemory: stats().peakBytes,
+      epoch: history.length / plan.stepsPerEpoch,
+    };
+    const shown = table(["result", "value"], [...Object.entries(values), ...(result.best ? [["best validation loss", result.best.validationLoss], ["at step", result.best.step]] : [])], { title: "Training" });
+    const bundle = (): MimeBundle => shown[displaySymbol]();
+    const out: TrainResult = {
+      ...values,
+      best: result.best,
+      history: DatasetClass.from(history.map((h) => ({ ...h, validationLoss: h.validationLoss ?? null }))),
+      adapter: this.settings.output,
+      ended: result.ended,
+      toTable: () => shown,
+    };
+    Object.defineProperty(out, displaySymbol, { value: bundle });
+    Object.defineProperty(out, inspectSymbol, { value: () => shown.toText() });
+    return out;
+  }
+
+  [displaySymbol](): MimeBundle {
+    const state = this.ended ? `ended after ${this.steps.length} steps` : "under way: await it, or end it with run.stop()";
+    return { "text/plain": `TrainRun (${state})` };
+  }
+}
