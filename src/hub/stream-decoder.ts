@@ -1,0 +1,50 @@
+/** Text from ids that arrive one by one: whole characters only, and the same text as decoding all ids at once. */
+
+// A character of UTF-8 takes four tokens at most, so this many hold a whole one.
+const MAX_CONTEXT = 8;
+
+/**
+ * Holds back what may still change: the first bytes of a character whose others have not come yet, which decode to U+FFFD.
+ */
+export class StreamDecoder {
+  readonly #decode: (ids: readonly number[]) => string;
+  // Ids since the last place where the text was whole, after one run of ids that was already given out: the decoder treats the
+  // first word of a text in its own way, so a run is never decoded from its beginning alone.
+  #ids: number[] = [];
+  #given = 0;
+
+  /**
+   * @param decode The text of ids, as a tokenizer gives it.
+   * @param after Ids before the first one, whose text is not given out.
+   */
+  constructor(decode: (ids: readonly number[]) => string, after: readonly number[] = []) {
+    this.#decode = decode;
+    this.#ids = after.slice(-MAX_CONTEXT);
+    this.#given = this.#ids.length;
+  }
+
+  /** Takes the next id and gives the text that is new and whole, often "". */
+  push(id: number): string {
+    this.#ids.push(id);
+    const text = this.#decode(this.#ids);
+    if (text.endsWith("\ufffd")) return "";
+    return this.#give(text);
+  }
+
+  /** Gives what was held back, with U+FFFD for what never became a character. Further ids may follow as a new text. */
+  end(): string {
+    const text = this.#decode(this.#ids);
+    const rest = text.slice(this.#decode(this.#ids.slice(0, this.#given)).length);
+    this.#ids = [];
+    this.#given = 0;
+    return rest;
+  }
+
+  #give(text: string): string {
+    const before = this.#decode(this.#ids.slice(0, this.#given));
+    if (text.length <= before.length) return "";
+    this.#ids = this.#ids.slice(this.#given);
+    this.#given = this.#ids.length;
+    return text.slice(before.length);
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * The way from text to ids: added tokens, normalizer, pre-tokenizer, model, over the parts of `@huggingface/tokenizers`.
+ * The library's own `encode` is not used: special tokens that a user typed must be able to stay text, and a completion must
+ * be able to go on where its prompt ended.
+ */
+import { TokenizerError } from "../errors.js";
+import { type AddedToken, AddedTokenSplitter } from "./added-tokens.js";
+import { isObject, type Json, type JsonObject, own } from "./json.js";
+import {
+  createContinuing,
+  createLibrary,
+  type LibraryTokenizer,
+  type PreTokenizer,
+  withUnicodeClasses,
+} from "./token-library.js";
+
+const SPACE = "\u2581";
+
+/** How a text is encoded. */
+export interface PieceOptions {
+  /** Special tokens in the text are tokens (default), or stay the text they are. */
+  special?: boolean;
+  /** The text goes on where another ended, so nothing is put before its first word. */
+  continues?: boolean;
+  /** A mark that breaks special tokens which are to stay text: taken out again where it stands. */
+  mark?: string;
+}
+
+/** Text to ids and back, without the tokens that a model wants around its input. */
+export class TokenPipeline {
+  /** Added tokens by id. */
+  readonly added: ReadonlyMap<number, AddedToken>;
+  /** Ids that the post-processor puts before a text: often the BOS. */
+  readonly prefix: readonly number[];
+  /** Ids that it puts after a text. */
+  readonly suffix: readonly number[];
+  /** The highest id + 1. */
+  readonly size: number;
+  readonly #library: LibraryTokenizer;
+  readonly #continuing: PreTokenizer | null;
+  readonly #prepended: string;
+  readonly #raw: Record<"all" | "ordinary", AddedTokenSplitter>;
+  readonly #normalized: Record<"all" | "ordinary", AddedTokenSplitter>;
+  readonly #presplit: boolean;
+  readonly #cleanUp: boolean;
+  // A pre-tokenizer may yield exactly the spelling of a special token; as text it must not become that token.
+  readonly #specialSpellings: ReadonlySet<string>;
+
+  /**
+   * @param tokenizer What tokenizer.json holds.
+   * @param config What tokenizer_config.json holds.
+   * @throws TokenizerError when the library does not know a part of it.
+   */
+  constructor(tokenizer: JsonObject, config: JsonObject, where: string) {
+    const source = withUnicodeClasses(tokenizer);
+    try {
+      this.#library = createLibrary(source, config);
+      const model = own(source, "model");
+      this.added = new Map(addedTokens(source).map((token) => [token.id, token]));
+      this.#continuing = createContinuing(source, config, this.#library);
+      this.#prepended = prependedBy(own(source, "normalizer"));
+      this.#presplit = canSplitAtSpaces(model, this.#library);
+      this.#cleanUp =
+        isObject(model) && model.type === "WordPiece" && own(config, "clean_up_tokenization_spaces") !== false;
+    } catch (cause) {
+      if (cause instanceof TokenizerError) throw cause;
+      throw new TokenizerError(`${where} cannot be used: ${(cause as Error).message}.`, { cause });
+    }
+    this.#raw = this.#splitters(false);
+    this.#normalized = this.#splitters(true);
+    this.#specialSpellings = new Set([...this.added.values()].filter((t) => t.special).map((t) => t.content));
+    this.size = Math.max(this.#library.model.vocab.length, ...[...this.added.keys()].map((id) => id + 1));
+    [this.prefix, this.suffix] = this.#around();
+  }
+
+  /** The ids of a text, without prefix and suffix. */
+  encode(text: string, options: PieceOptions = {}): number[] {
+    const which = options.special === false ? "ordinary" : "all";
+    const ids: number[] = [];
+    for (const { text: piece, token, start } of this.#raw[which].split(text)) {
+      const continues = options.continues === true && start === 0;
+      if (token !== undefined) ids.push(token.id);
+      else if (options.mark === undefined || !piece.includes(options.mark))
+        this.#encodePiece(piece, start === 0, continues, which, ids);
+      else this.#encodePiece(piece.replaceAll(options.mark, ""), start === 0, continues, "ordinary", ids);
+    }
+    return ids;
+  }
+
+  /** The text of ids. Ids that the vocabulary does not have give nothing. */
+  decode(ids: readonly number[], skipSpecialTokens = false): string {
+    const kept = ids.filter(
+      (id) => this.tokenOf(id) !== undefined && !(skipSpecialTokens && this.added.get(id)?.special),
+    );
+    if (kept.length === 0) return "";
+    return this.#library.decode(kept, { clean_up_tokenization_spaces: this.#cleanUp });
+  }
+
+  /** The spelling of an id in the vocabulary. */
+  tokenOf(id: number): string | undefined {
+    return this.#library.model.vocab[id];
+  }
+
+  /** The id of a spelling. */
+  idOf(token: string): number | undefined {
+    return this.#library.model.tokens_to_ids.get(token);
+  }
+
+  /** The spellings of all special tokens. */
+  get specialSpellings(): ReadonlySet<string> {
+    return this.#specialSpellings;
+  }
+
+  #encodePiece(text: string, first: boolean, continues: boolean, which: "all" | "ordinary", ids: number[]): void {
+    const { normalizer, pre_tokenizer: usual, model } = this.#library;
+    let normal = normalizer === null ? text : normalizer(text);
+    if (continues && this.#prepended !== "" && normal.startsWith(this.#prepended))
+      normal = normal.slice(this.#prepended.length);
+    for (const piece of this.#normalized[which].split(normal)) {
+      if (piece.token !== undefined) {
+        ids.push(piece.token.id);
+        continue;
+      }
+      const preTokenizer = continues && piece.start === 0 ? this.#continuing : usual;
+      const section = first && piece.start === 0 ? 0 : 1;
+      let words = preTokenizer === null ? [piece.text] : preTokenizer(piece.text, { section_index: section });
+      if (this.#presplit) words = words.flatMap(splitAtSpaces);
+      if (which === "ordinary")
+        words = words.flatMap((word) => (this.#specialSpellings.has(word) ? [...word] : [word]));
+      for (const token of model(words)) {
+        const id = model.tokens_to_ids.get(token) ?? model.unk_token_id;
+        if (id !== undefined) ids.push(id);
+      }
+    }
+  }
+
+  #splitters(normalized: boolean): Record<"all" | "ordinary", AddedTokenSplitter> {
+    const normalize = this.#library.normalizer;
+    const mine = [...this.added.values()].filter((token) => (token.normalized && normalize !== null) === normalized);
+    const spelled = mine.map((token) => [normalized ? normalize!(token.content) : token.content, token] as const);
+    return {
+      all: new AddedTokenSplitter(spelled),
+      ordinary: new AddedTokenSplitter(spelled.filter(([, token]) => !token.special)),
+    };
+  }
+
+  #around(): [number[], number[]] {
+    const { post_processor: process, model } = this.#library;
+    if (process === null) return [[], []];
+    // A spelling that no vocabulary has marks where the text stands.
+    const mark = "\0text\0";
+    const { tokens } = process([mark], null, true);
+    const at = tokens.indexOf(mark);
+    const id = (token: string): number => {
+      const known = model.tokens_to_ids.get(token);
+      if (known === undefined)
+        throw new TokenizerError(`The post-processor adds "${token}", which is not in the vocabulary.`);
+      return known;
+    };
+    return [tokens.slice(0, at).map(id), tokens.slice(at + 1).map(id)];
+  }
+}
+
+function addedTokens(source: JsonObject): AddedToken[] {
+  const list = own(source, "added_tokens");
+  if (list === undefined || list === null) return [];
+  if (!Array.isArray(list)) throw new TypeError("added_tokens should be a list");
+  return list.map((entry) => {
+    if (!isObject(entry) || typeof entry.content !== "string" || !Number.isSafeInteger(entry.id))
+      throw new TypeError("each of added_tokens should have a content and an id");
+    const special = entry.special === true;
+    return {
+      id: entry.id as number,
+      content: entry.content,
+      special,
+      singleWord: entry.single_word === true,
+      lstrip: entry.lstrip === true,
+      rstrip: entry.rstrip === true,
+      normalized: typeof entry.normalized === "boolean" ? entry.normalized : !special,
+    };
+  });
+}
+
+function prependedBy(normalizer: Json | undefined): string {
+  if (!isObject(normalizer)) return "";
+  if (normalizer.type === "Prepend") return typeof normalizer.prepend === "string" ? normalizer.prepend : "";
+  if (normalizer.type === "Sequence" && Array.isArray(normalizer.normalizers))
+    return normalizer.normalizers.map(prependedBy).find((text) => text !== "") ?? "";
+  return "";
+}
+
+// Vocabularies of sentencepiece never join the end of a word to the next space. Then words can be merged one by one, and the
+// library's cache works: five times as fast as merging a whole text.
+function canSplitAtSpaces(model: Json | undefined, parts: LibraryTokenizer): boolean {
+  if (!isObject(model) || model.type !== "BPE" || parts.pre_tokenizer !== null) return false;
+  if (model.ignore_merges === true) return false;
+  return parts.model.vocab.every((token) => !/[^\u2581]\u2581/u.test(token));
+}
+
+function splitAtSpaces(text: string): string[] {
+  const words: string[] = [];
+  let begin = 0;
+  for (let at = text.indexOf(SPACE, 1); at !== -1; at = text.indexOf(SPACE, at + 1)) {
+    if (text[at - 1] === SPACE) continue;
+    words.push(text.slice(begin, at));
+    begin = at;
+  }
+  words.push(text.slice(begin));
+  return words;
+}

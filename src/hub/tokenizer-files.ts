@@ -1,0 +1,135 @@
+/** The files of a tokenizer's folder, read with bounds and parsed. */
+import { open, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { gunzip } from "node:zlib";
+import { TokenizerError } from "../errors.js";
+import { describe, isObject, type Json, type JsonObject, own } from "./json.js";
+
+// The largest tokenizer.json in use has some 35 MB; a small .gz can hold far more.
+const MAX_BYTES = 256 * 1024 * 1024;
+const inflate = promisify(gunzip);
+
+/** What a folder has of a tokenizer: parsed, and as bytes so that it can be saved beside an adapter. */
+export interface TokenizerFiles {
+  folder: string;
+  /** `tokenizer.json`: vocabulary, merges, normalizer, added tokens. */
+  tokenizer: JsonObject;
+  /** `tokenizer_config.json`; empty when there is none. */
+  config: JsonObject;
+  /** `special_tokens_map.json`; empty when there is none. */
+  specialTokens: JsonObject;
+  /** `chat_template.jinja`, else the template of the config. */
+  chatTemplate: string | undefined;
+  /** Further templates by name, as for tools. */
+  namedTemplates: ReadonlyMap<string, string>;
+  /** The bytes by file name, uncompressed. */
+  bytes: ReadonlyMap<string, Uint8Array>;
+}
+
+/**
+ * Reads a tokenizer's files.
+ *
+ * @throws TokenizerError naming the files that were looked for and where, or the one that is damaged.
+ */
+export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles> {
+  const bytes = new Map<string, Uint8Array>();
+  for (const name of ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"]) {
+    const content = await readOptional(folder, name);
+    if (content !== undefined) bytes.set(name, content);
+  }
+  if (!bytes.has("tokenizer.json")) throw await missing(folder);
+  const config = parsed(folder, bytes, "tokenizer_config.json");
+  const templates = templatesOf(folder, config, bytes.get("chat_template.jinja"));
+  return {
+    folder,
+    tokenizer: parsed(folder, bytes, "tokenizer.json"),
+    config,
+    specialTokens: parsed(folder, bytes, "special_tokens_map.json"),
+    chatTemplate: templates.get("default"),
+    namedTemplates: templates,
+    bytes,
+  };
+}
+
+async function readOptional(folder: string, name: string): Promise<Uint8Array | undefined> {
+  const path = join(folder, name);
+  const plain = await readBounded(path);
+  if (plain !== undefined) return plain;
+  const packed = await readBounded(`${path}.gz`);
+  if (packed === undefined) return undefined;
+  try {
+    return await inflate(packed, { maxOutputLength: MAX_BYTES });
+  } catch (cause) {
+    throw new TokenizerError(`${path}.gz cannot be unpacked: ${(cause as Error).message}.`, { cause });
+  }
+}
+
+async function readBounded(path: string): Promise<Uint8Array | undefined> {
+  try {
+    await using file = await open(path, "r");
+    const { size } = await file.stat();
+    if (size > MAX_BYTES) throw new TokenizerError(`${path} has ${size} bytes: at most ${MAX_BYTES} are read.`);
+    return await file.readFile();
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    if (cause instanceof TokenizerError) throw cause;
+    throw new TokenizerError(`${path} cannot be read: ${(cause as Error).message}.`, { cause });
+  }
+}
+
+function parsed(folder: string, files: ReadonlyMap<string, Uint8Array>, name: string): JsonObject {
+  const bytes = files.get(name);
+  if (bytes === undefined) return Object.create(null);
+  let value: Json;
+  try {
+    // Megabytes of vocabulary: the engine's own parser, whose objects are only looked into by own names.
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)) as Json;
+  } catch (cause) {
+    throw new TokenizerError(`${join(folder, name)} is not JSON: ${(cause as Error).message}.`, { cause });
+  }
+  if (!isObject(value))
+    throw new TokenizerError(`${join(folder, name)} should hold an object, got ${describe(value)}.`);
+  return value;
+}
+
+function templatesOf(folder: string, config: JsonObject, file: Uint8Array | undefined): Map<string, string> {
+  const templates = new Map<string, string>();
+  const declared = own(config, "chat_template");
+  const wrong = () =>
+    new TokenizerError(
+      `"chat_template" in ${join(folder, "tokenizer_config.json")} should be a string or a list of { name, template }, got ${describe(declared)}.`,
+    );
+  if (typeof declared === "string") templates.set("default", declared);
+  else if (Array.isArray(declared)) {
+    for (const entry of declared) {
+      if (!isObject(entry) || typeof entry.name !== "string" || typeof entry.template !== "string") throw wrong();
+      templates.set(entry.name, entry.template);
+    }
+  } else if (declared !== undefined && declared !== null) throw wrong();
+  // The file is the newer form and wins, as in transformers.
+  if (file !== undefined) templates.set("default", new TextDecoder().decode(file));
+  return templates;
+}
+
+async function missing(folder: string): Promise<TokenizerError> {
+  const looked = `looked for tokenizer.json and tokenizer.json.gz in ${folder}`;
+  let present: string[];
+  try {
+    present = await readdir(folder);
+  } catch (cause) {
+    return new TokenizerError(`No tokenizer: ${looked}, a folder that cannot be read: ${(cause as Error).message}.`, {
+      cause,
+    });
+  }
+  const convert =
+    'Write one in Python: `from transformers import AutoTokenizer as T; T.from_pretrained("FOLDER").save_pretrained("FOLDER")`.';
+  if (present.includes("tokenizer.model"))
+    return new TokenizerError(
+      `No tokenizer: ${looked}. There is a tokenizer.model (sentencepiece), which is not read. ${convert}`,
+    );
+  if (present.includes("vocab.json"))
+    return new TokenizerError(`No tokenizer: ${looked}. There is only the older vocab.json. ${convert}`);
+  return new TokenizerError(`No tokenizer: ${looked}. Copy the tokenizer's files of the base model there.`);
+}

@@ -1,0 +1,247 @@
+/** The tokenizer of a model: text to ids and back, chats to ids, and its files saved beside what was trained with it. */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { TokenizerError } from "../errors.js";
+import { ChatTemplate, checkMessages, type Message } from "./chat.js";
+import { isObject, type JsonObject, own } from "./json.js";
+import { breakSpecials, freeMark } from "./literal.js";
+import { replaceFile } from "./safetensors-write.js";
+import { StreamDecoder } from "./stream-decoder.js";
+import { TokenPipeline } from "./token-pipeline.js";
+import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer-files.js";
+
+/** Options of {@link Tokenizer.encode}. */
+export interface EncodeOptions {
+  /** Put the BOS (and whatever else the tokenizer declares) around the text; default true. A BOS that the text itself spells is not doubled. */
+  addSpecialTokens?: boolean;
+  /** Special tokens spelled in the text become tokens; default true, false leaves them text. */
+  parseSpecial?: boolean;
+  /** The text goes on where a prompt ended: no special tokens around it, and no space before its first word; default false. */
+  continues?: boolean;
+}
+
+/** Options of {@link Tokenizer.applyChatTemplate}. */
+export interface ChatOptions {
+  /** End with the beginning of an assistant's turn, for it to be generated; default false. */
+  addGenerationPrompt?: boolean;
+  /** Tools as JSON schemas, for templates that know them. */
+  tools?: readonly object[];
+  /** Further variables of the template. */
+  variables?: Readonly<Record<string, unknown>>;
+}
+
+/** A tokenizer as `tokenizer.json` and its companions describe it. */
+export class Tokenizer {
+  /** Begins a text, where the model has such a token. */
+  readonly bosId: number | undefined;
+  /** Ends a text. */
+  readonly eosId: number | undefined;
+  /** Fills rows of a batch. Often the same as another token: padding is masked by length, never by this id. */
+  readonly padId: number | undefined;
+  /** The highest id + 1: the rows that an embedding needs at least. */
+  readonly vocabSize: number;
+  /** The source of the chat template, if there is one. */
+  readonly chatTemplate: string | undefined;
+  readonly #files: TokenizerFiles;
+  readonly #pipeline: TokenPipeline;
+  readonly #templates = new Map<string, ChatTemplate>();
+
+  private constructor(files: TokenizerFiles) {
+    this.#files = files;
+    this.#pipeline = new TokenPipeline(files.tokenizer, files.config, join(files.folder, "tokenizer.json"));
+    this.bosId = this.#specialId("bos_token");
+    this.eosId = this.#specialId("eos_token");
+    this.padId = this.#specialId("pad_token");
+    this.vocabSize = this.#pipeline.size;
+    this.chatTemplate = files.chatTemplate;
+  }
+
+  /**
+   * Reads a folder's tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja (each may be gzipped as `.gz`).
+   *
+   * @throws TokenizerError when there is none, saying which files were looked for and where, or when one is damaged.
+   */
+  static async fromFolder(folder: string): Promise<Tokenizer> {
+    return new Tokenizer(await readTokenizerFiles(folder));
+  }
+
+  /** A tokenizer from the contents of tokenizer.json and tokenizer_config.json. @throws TokenizerError */
+  static fromJson(tokenizer: object, config: object = {}): Tokenizer {
+    const text = {
+      "tokenizer.json": JSON.stringify(tokenizer),
+      "tokenizer_config.json": JSON.stringify(config, null, 2),
+    };
+    const template = own(config, "chat_template");
+    return new Tokenizer({
+      folder: "",
+      tokenizer: JSON.parse(text["tokenizer.json"]),
+      config: JSON.parse(text["tokenizer_config.json"]),
+      specialTokens: {},
+      chatTemplate: typeof template === "string" ? template : undefined,
+      namedTemplates: new Map(typeof template === "string" ? [["default", template]] : []),
+      bytes: new Map(Object.entries(text).map(([name, content]) => [name, Buffer.from(content)])),
+    });
+  }
+
+  /** The ids of a text. */
+  encode(text: string, options: EncodeOptions = {}): number[] {
+    if (typeof text !== "string") throw new TokenizerError(`encode() takes a string, got ${typeof text}.`);
+    const { addSpecialTokens = true, parseSpecial = true, continues = false } = options;
+    const ids = this.#pipeline.encode(text, { special: parseSpecial, continues });
+    return addSpecialTokens && !continues ? this.withSpecialTokens(ids) : ids;
+  }
+
+  /** Ids with what the tokenizer declares around a text; nothing that already stands there is doubled. */
+  withSpecialTokens(ids: readonly number[]): number[] {
+    const { prefix, suffix } = this.#pipeline;
+    const hasPrefix = prefix.length > 0 && prefix.every((id, i) => ids[i] === id);
+    const tail = ids.length - suffix.length;
+    const hasSuffix = suffix.length > 0 && tail >= 0 && suffix.every((id, i) => ids[tail + i] === id);
+    return [...(hasPrefix ? [] : prefix), ...ids, ...(hasSuffix ? [] : suffix)];
+  }
+
+  /** What the tokenizer puts before a text: the BOS, or nothing. */
+  get prefixIds(): readonly number[] {
+    return this.#pipeline.prefix;
+  }
+
+  /** The text of ids; special tokens are spelled out unless they are skipped. */
+  decode(ids: Iterable<number>, options: { skipSpecialTokens?: boolean } = {}): string {
+    return this.#pipeline.decode([...ids], options.skipSpecialTokens ?? false);
+  }
+
+  /**
+   * Decodes ids one by one, giving out whole characters only.
+   *
+   * @param options.after Ids that the new ones go on from: a first word then keeps the space before it.
+   */
+  streamDecoder(options: { skipSpecialTokens?: boolean; after?: readonly number[] } = {}): StreamDecoder {
+    const skip = options.skipSpecialTokens ?? false;
+    return new StreamDecoder((ids) => this.#pipeline.decode(ids, skip), options.after);
+  }
+
+  /** The vocabulary's spelling of an id ("▁the", "Ġthe"), or undefined. */
+  tokenOf(id: number): string | undefined {
+    return this.#pipeline.tokenOf(id);
+  }
+
+  /** The id of a spelling, or undefined. */
+  idOf(token: string): number | undefined {
+    return this.#pipeline.idOf(token);
+  }
+
+  /** True for ids that are no text of their own: BOS, EOS, roles … */
+  isSpecial(id: number): boolean {
+    return this.#pipeline.added.get(id)?.special === true;
+  }
+
+  /**
+   * The text of a chat as the model's template writes it.
+   *
+   * @throws TokenizerError when there is no template, or it refuses the messages.
+   */
+  applyChatTemplate(messages: readonly Message[], options: ChatOptions = {}): string {
+    checkMessages(messages);
+    const variables: Record<string, unknown> = {
+      ...this.#specialTokens(),
+      tools: options.tools ?? null,
+      documents: null,
+      ...options.variables,
+      messages,
+      add_generation_prompt: options.addGenerationPrompt ?? false,
+    };
+    return this.#template(options.tools !== undefined).render(variables);
+  }
+
+  /**
+   * The ids of a chat: exactly the tokens that the template writes, so a BOS only where the template has one. Special tokens that
+   * a message spells stay text.
+   *
+   * @throws TokenizerError when there is no template, or it refuses the messages.
+   */
+  encodeChat(messages: readonly Message[], options: ChatOptions = {}): number[] {
+    const { messages: broken, mark } = this.protectMessages(messages);
+    return this.encodeProtected(this.applyChatTemplate(broken, options), mark);
+  }
+
+  /** Messages whose special tokens are broken by a mark, so that they go through the template as text. For {@link encodeProtected}. */
+  protectMessages(messages: readonly Message[]): { messages: Message[]; mark: string } {
+    checkMessages(messages);
+    const mark = freeMark(messages);
+    return { messages: breakSpecials([...messages], this.#pipeline.specialSpellings, mark), mark };
+  }
+
+  /**
+   * The ids of a rendered text, with the marks of {@link protectMessages} taken out.
+   *
+   * @param continues The text goes on where another one ended.
+   */
+  encodeProtected(text: string, mark: string, continues = false): number[] {
+    return this.#pipeline.encode(text, { mark, continues });
+  }
+
+  /** Writes the tokenizer's files and its template into a folder, which is made if need be. */
+  async save(folder: string): Promise<void> {
+    await mkdir(folder, { recursive: true });
+    for (const [name, bytes] of this.#files.bytes) {
+      await replaceFile(join(folder, name), async (file) => {
+        await file.writeFile(bytes);
+      });
+    }
+  }
+
+  static {
+    // Printed as one line. A computed method name could not be declared under isolatedDeclarations.
+    const value = function (this: Tokenizer): string {
+      return this.toString();
+    };
+    Object.defineProperty(Tokenizer.prototype, Symbol.for("nodejs.util.inspect.custom"), { value });
+  }
+
+  /** One line for a printout. */
+  toString(): string {
+    const special = (name: string, id: number | undefined) =>
+      `${name} ${id === undefined ? "none" : `${JSON.stringify(this.tokenOf(id))} (${id})`}`;
+    const declared = own(this.#files.config, "tokenizer_class");
+    const name = typeof declared === "string" ? declared : "Tokenizer";
+    const template = this.chatTemplate === undefined ? "no chat template" : "with chat template";
+    const tokens = [special("bos", this.bosId), special("eos", this.eosId), special("pad", this.padId)].join(", ");
+    return `${name} { vocabulary ${this.vocabSize}, ${tokens}, ${template} }`;
+  }
+
+  #template(tools: boolean): ChatTemplate {
+    const { namedTemplates } = this.#files;
+    const name = tools && namedTemplates.has("tool_use") ? "tool_use" : "default";
+    let template = this.#templates.get(name);
+    if (template === undefined) {
+      const source = namedTemplates.get(name);
+      if (source === undefined)
+        throw new TokenizerError(
+          `This tokenizer has no chat template: neither chat_template.jinja nor "chat_template" in tokenizer_config.json${this.#files.folder === "" ? "" : ` in ${this.#files.folder}`}. Use generate() with plain text, train with a format that gives text, or put the template there.`,
+        );
+      template = new ChatTemplate(source);
+      this.#templates.set(name, template);
+    }
+    return template;
+  }
+
+  #specialTokens(): Record<string, string> {
+    const names = ["bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token"];
+    const spelled = names.map((name) => [name, this.#spelling(name)] as const);
+    return Object.fromEntries(spelled.filter((pair): pair is [string, string] => pair[1] !== undefined));
+  }
+
+  #specialId(name: string): number | undefined {
+    const spelling = this.#spelling(name);
+    return spelling === undefined ? undefined : this.#pipeline.idOf(spelling);
+  }
+
+  #spelling(name: string): string | undefined {
+    const { config, specialTokens } = this.#files;
+    // null in the config means none; only what it does not mention is looked up in the older file.
+    const declared = own(Object.hasOwn(config, name) ? config : specialTokens, name);
+    if (typeof declared === "string") return declared;
+    const content = isObject(declared) ? own(declared as JsonObject, "content") : undefined;
+    return typeof content === "string" ? content : undefined;
+  }
+}
