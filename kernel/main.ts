@@ -120,7 +120,7 @@ class Questions {
 
 // Jupyter names the process that started the kernel; when it has gone without a word, the kernel goes too.
 function followParent(gone: () => void): void {
-  if (!process.env["JPY_PARENT_PID"]) return;
+  if (!process.env.JPY_PARENT_PID) return;
   const parent = process.ppid;
   setInterval(() => {
     if (process.ppid !== parent) gone();
@@ -129,7 +129,9 @@ function followParent(gone: () => void): void {
 
 const file = process.argv[2];
 if (file === undefined) {
-  console.error("usage: node main.js CONNECTION_FILE (Jupyter starts kernels; `tunebook install` makes this one known)");
+  console.error(
+    "usage: node main.js CONNECTION_FILE (Jupyter starts kernels; `tunebook install` makes this one known)",
+  );
   process.exit(2);
 }
 main(file).catch((error: Error) => {

@@ -19,7 +19,7 @@ interface Events {
 
 // --no-force-async-hooks-checks: a cell stopped inside a timer must not abort the process (Node 20).
 const FLAGS = ["--no-force-async-hooks-checks", "--disable-warning=ExperimentalWarning"];
-const GRACE_MS = Number(process.env["TUNEBOOK_INTERRUPT_GRACE_MS"] ?? 10_000);
+const GRACE_MS = Number(process.env.TUNEBOOK_INTERRUPT_GRACE_MS ?? 10_000);
 const TAIL = 8_192;
 
 /**

@@ -193,7 +193,8 @@ export class ExecuteQueue {
     for (const [name, code] of request.expressions) {
       const ending = await this.#run(`${cell}.u${++index}`, code, request, true);
       if (!ending.ok) answers.set(name, { status: "error", ...ending.error });
-      else answers.set(name, { status: "ok", data: ending.result?.data ?? {}, metadata: ending.result?.metadata ?? {} });
+      else
+        answers.set(name, { status: "ok", data: ending.result?.data ?? {}, metadata: ending.result?.metadata ?? {} });
     }
     return Object.fromEntries(answers);
   }
@@ -206,14 +207,14 @@ function lost(reason: string): string {
 function readRequest(content: Json): Request {
   const { code, user_expressions: expressions } = content;
   if (typeof code !== "string") throw new Error(`execute_request: "code" must be a string, got ${typeof code}.`);
-  const silent = content["silent"] === true;
+  const silent = content.silent === true;
   const given = typeof expressions === "object" && expressions !== null ? Object.entries(expressions) : [];
   return {
     code,
     silent,
-    store: !silent && content["store_history"] !== false && code.trim() !== "",
-    allowStdin: content["allow_stdin"] !== false,
-    stopOnError: content["stop_on_error"] !== false,
+    store: !silent && content.store_history !== false && code.trim() !== "",
+    allowStdin: content.allow_stdin !== false,
+    stopOnError: content.stop_on_error !== false,
     expressions: given.filter((pair): pair is [string, string] => typeof pair[1] === "string"),
   };
 }

@@ -13,12 +13,18 @@ export interface Answer {
   iopub: Message[];
 }
 
+export interface RequestOptions {
+  /** Called with the message id before anything can have come back. */
+  onSent?: (id: string) => void;
+  /** Rejects when reply and idle have not come in so many milliseconds. */
+  timeoutMs?: number;
+}
+
 interface Waiting {
   id: string;
   reply?: Message;
   iopub: Message[];
   idle: boolean;
-  onMessage: ((message: Message) => void) | undefined;
   resolve(answer: Answer): void;
   reject(error: Error): void;
 }
@@ -84,29 +90,23 @@ export class KernelClient extends EventEmitter<Events> {
     channel: "shell" | "control",
     type: string,
     content: Json = {},
-    options: { onMessage?: (message: Message) => void; timeoutMs?: number } = {},
+    options: RequestOptions = {},
   ): Promise<Answer> {
     const frames = this.encode(type, content);
     const id = (JSON.parse(Buffer.from(frames[2]!).toString()) as { msg_id: string }).msg_id;
     const answer = new Promise<Answer>((resolve, reject) => {
-      this.#waiting.set(id, { id, iopub: [], idle: false, onMessage: options.onMessage, resolve, reject });
+      this.#waiting.set(id, { id, iopub: [], idle: false, resolve, reject });
     });
+    options.onSent?.(id);
     this.#senders[channel].send(frames);
     if (options.timeoutMs === undefined) return answer;
     return within(answer, options.timeoutMs, `the answer to ${type}`).finally(() => this.#waiting.delete(id));
   }
 
-  /** Executes code as a front end's cell does. */
-  execute(
-    code: string,
-    options: Json & { onMessage?: (message: Message) => void; timeoutMs?: number } = {},
-  ): Promise<Answer> {
-    const { onMessage, timeoutMs, ...rest } = options;
-    const content = { code, silent: false, store_history: true, user_expressions: {}, allow_stdin: false, ...rest };
-    return this.request("shell", "execute_request", content, {
-      ...(onMessage ? { onMessage } : {}),
-      ...(timeoutMs === undefined ? {} : { timeoutMs }),
-    });
+  /** Executes code as a front end's cell does; `content` overrides fields of the request. */
+  execute(code: string, options: RequestOptions = {}, content: Json = {}): Promise<Answer> {
+    const defaults = { silent: false, store_history: true, user_expressions: {}, allow_stdin: false };
+    return this.request("shell", "execute_request", { code, ...defaults, ...content }, options);
   }
 
   /** A signed message: delimiter, signature, header, parent, metadata, content. */
@@ -169,13 +169,12 @@ export class KernelClient extends EventEmitter<Events> {
     this.emit("iopub", message);
     this.#settle(message, (waiting) => {
       waiting.iopub.push(message);
-      if (message.header.msg_type === "status" && message.content["execution_state"] === "idle") waiting.idle = true;
-      else waiting.onMessage?.(message);
+      if (message.header.msg_type === "status" && message.content.execution_state === "idle") waiting.idle = true;
     });
   }
 
   #settle(message: Message, note: (waiting: Waiting) => void): void {
-    const waiting = this.#waiting.get(String(message.parent["msg_id"] ?? ""));
+    const waiting = this.#waiting.get(String(message.parent.msg_id ?? ""));
     if (waiting === undefined) return;
     note(waiting);
     if (waiting.reply === undefined || !waiting.idle) return;

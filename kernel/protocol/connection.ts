@@ -65,7 +65,7 @@ export function checkConnection(value: unknown, from = "connection file"): Conne
   if (typeof scheme !== "string" || !/^hmac-[a-z0-9-]+$/.test(scheme) || !getHashes().includes(scheme.slice(5))) {
     throw new Error(`${from}: "signature_scheme" must be hmac-sha256 or the like, got ${JSON.stringify(scheme)}.`);
   }
-  if (key === "" && transport === "tcp" && process.env["TUNEBOOK_ALLOW_UNSIGNED"] !== "1") {
+  if (key === "" && transport === "tcp" && process.env.TUNEBOOK_ALLOW_UNSIGNED !== "1") {
     throw new Error(
       `${from}: "key" is empty, so anyone who reaches ${ip} could run code here. Give a key, or set TUNEBOOK_ALLOW_UNSIGNED=1.`,
     );

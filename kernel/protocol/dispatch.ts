@@ -38,7 +38,7 @@ export class Dispatcher {
   readonly handle = (channel: RequestChannel, message: Message): void => {
     const type = message.header.msg_type;
     if (channel === "stdin") {
-      if (type === "input_reply") this.#parts.answered(String(message.content["value"] ?? ""));
+      if (type === "input_reply") this.#parts.answered(String(message.content.value ?? ""));
       return;
     }
     if (type === "execute_request" && channel === "shell") this.#parts.queue.submit(message);
@@ -86,7 +86,7 @@ export class Dispatcher {
         return ["comm_info_reply", { status: "ok", comms: {} }];
       case "comm_open":
         // No target is known yet, so every comm is closed again.
-        sockets.publish("comm_close", { comm_id: String(content["comm_id"] ?? ""), data: {} }, message.rawHeader);
+        sockets.publish("comm_close", { comm_id: String(content.comm_id ?? ""), data: {} }, message.rawHeader);
         return undefined;
       case "comm_msg":
       case "comm_close":
@@ -95,7 +95,7 @@ export class Dispatcher {
         queue.interrupt();
         return ["interrupt_reply", { status: "ok" }];
       case "shutdown_request": {
-        const reply = { status: "ok", restart: content["restart"] === true };
+        const reply = { status: "ok", restart: content.restart === true };
         sockets.publish("shutdown_reply", reply, message.rawHeader);
         return ["shutdown_reply", reply];
       }
@@ -126,7 +126,7 @@ export class Dispatcher {
   async #inspect(content: Json): Promise<Json> {
     const code = text(content, "code");
     const editor = await this.#parts.editor();
-    const detail = content["detail_level"] === 1 ? 1 : 0;
+    const detail = content.detail_level === 1 ? 1 : 0;
     const { found, data } = await editor.inspect(code, toUtf16(code, cursor(content, code)), detail);
     return { status: "ok", found, data, metadata: {} };
   }
@@ -139,6 +139,6 @@ function text(content: Json, key: string): string {
 }
 
 function cursor(content: Json, code: string): number {
-  const value = content["cursor_pos"];
+  const value = content.cursor_pos;
   return typeof value === "number" && Number.isInteger(value) && value >= 0 ? value : code.length;
 }

@@ -19,7 +19,7 @@ export class History {
   /** The content of a `history_reply`: tail, range or search. */
   answer(request: Json): Json {
     const chosen = this.#choose(request);
-    const withOutput = request["output"] === true;
+    const withOutput = request.output === true;
     const history = chosen.map(({ line, input, output }) => [
       SESSION,
       line,
@@ -29,21 +29,21 @@ export class History {
   }
 
   #choose(request: Json): Entry[] {
-    const n = typeof request["n"] === "number" ? Math.max(0, Math.floor(request["n"])) : undefined;
+    const n = typeof request.n === "number" ? Math.max(0, Math.floor(request.n)) : undefined;
     const last = (entries: Entry[]): Entry[] => (n === undefined ? entries : n === 0 ? [] : entries.slice(-n));
-    switch (request["hist_access_type"]) {
+    switch (request.hist_access_type) {
       case "range": {
-        const session = typeof request["session"] === "number" ? request["session"] : 0;
+        const session = typeof request.session === "number" ? request.session : 0;
         if (session !== 0 && session !== SESSION) return [];
-        const start = typeof request["start"] === "number" ? request["start"] : 0;
-        const stop = typeof request["stop"] === "number" ? request["stop"] : Number.POSITIVE_INFINITY;
+        const start = typeof request.start === "number" ? request.start : 0;
+        const stop = typeof request.stop === "number" ? request.stop : Number.POSITIVE_INFINITY;
         return this.#entries.filter(({ line }) => line >= start && line < stop);
       }
       case "search": {
-        const pattern = glob(typeof request["pattern"] === "string" ? request["pattern"] : "*");
+        const pattern = glob(typeof request.pattern === "string" ? request.pattern : "*");
         let found = this.#entries.filter(({ input }) => pattern(input));
         // Of equal inputs the newest counts.
-        if (request["unique"] === true) found = [...new Map(found.map((one) => [one.input, one])).values()];
+        if (request.unique === true) found = [...new Map(found.map((one) => [one.input, one])).values()];
         return last(found);
       }
       default:

@@ -92,10 +92,10 @@ export function decode(frames: readonly Uint8Array[], signer: Signer): Message {
     header: {
       msg_id: name(parsed, "msg_id"),
       msg_type: name(parsed, "msg_type"),
-      session: typeof parsed["session"] === "string" ? parsed["session"] : "",
-      username: typeof parsed["username"] === "string" ? parsed["username"] : "",
-      date: typeof parsed["date"] === "string" ? parsed["date"] : "",
-      version: typeof parsed["version"] === "string" ? parsed["version"] : "",
+      session: typeof parsed.session === "string" ? parsed.session : "",
+      username: typeof parsed.username === "string" ? parsed.username : "",
+      date: typeof parsed.date === "string" ? parsed.date : "",
+      version: typeof parsed.version === "string" ? parsed.version : "",
     },
     // zeromq reuses no memory here, but a copy lets go of the rest of a large message.
     rawHeader: Uint8Array.from(header),

@@ -77,7 +77,9 @@ export class Cell implements TimerOwner {
   /** Asks the front end's user for a line. */
   readonly input = (prompt = "", options: { password?: boolean } = {}): Promise<string> => {
     if (!this.#allowStdin) {
-      return Promise.reject(new Error("input(): this front end does not ask its user for input (allow_stdin is false)."));
+      return Promise.reject(
+        new Error("input(): this front end does not ask its user for input (allow_stdin is false)."),
+      );
     }
     return this.#output.input(this, String(prompt), options.password === true);
   };
@@ -94,12 +96,12 @@ export class Cell implements TimerOwner {
   }
 }
 
-/** The error of an interrupted cell, with where it was if that is known. */
-export function interruptedOutcome(): Outcome {
+/** The error of an interrupted cell; `during` is the traceback of an error that the interrupt led to. */
+export function interruptedOutcome(during: readonly string[] = []): Outcome {
   const evalue = "The cell was interrupted; variables keep their values.";
   return {
     status: "error",
     interrupted: true,
-    error: { ename: "InterruptedError", evalue, traceback: [`InterruptedError: ${evalue}`] },
+    error: { ename: "InterruptedError", evalue, traceback: [`InterruptedError: ${evalue}`, ...during] },
   };
 }

@@ -46,7 +46,9 @@ main.on("message", (message: ToControl) => {
     }
   } else if ("acknowledge" in message) {
     clearTimeout(ladder);
-    ladder = undefined;
+    // A session that stays makes the process wait for "the debugger" when it exits.
+    session?.disconnect();
+    session = undefined;
   } else {
     write(() => {
       Atomics.add(flow, FLUSHED, 1);

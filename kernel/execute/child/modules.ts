@@ -66,8 +66,10 @@ export class LocalModules {
   find(path: string): string {
     const candidates = [path];
     const script = /\.(m?)js(x?)$/.exec(path);
-    if (script !== null) candidates.push(path.slice(0, -script[0].length) + `.${script[1]}ts`, path.slice(0, -2) + "tsx");
-    else candidates.push(`${path}.ts`, `${path}.mts`, `${path}.tsx`, `${path}.js`, `${path}.mjs`, join(path, "index.ts"));
+    if (script !== null)
+      candidates.push(path.slice(0, -script[0].length) + `.${script[1]}ts`, path.slice(0, -2) + "tsx");
+    else
+      candidates.push(`${path}.ts`, `${path}.mts`, `${path}.tsx`, `${path}.js`, `${path}.mjs`, join(path, "index.ts"));
     return candidates.find((one) => existsSync(one) && statSync(one).isFile()) ?? path;
   }
 

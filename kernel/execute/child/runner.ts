@@ -174,9 +174,11 @@ export class Runner implements Output {
   }
 
   #failure(cell: Cell, error: unknown): Outcome {
-    const name = (error as { name?: unknown } | null)?.name;
-    if (cell.interrupted && (name === "InterruptedError" || name === "AbortError")) return interruptedOutcome();
-    return { status: "error", error: this.#traces.report(error) };
+    const report = this.#traces.report(error);
+    // The flag is up before the news of the interrupt reaches this thread.
+    if (!cell.interrupted && Atomics.load(this.#flag, 0) === 0) return { status: "error", error: report };
+    const expected = report.ename === "InterruptedError" || report.ename === "AbortError";
+    return interruptedOutcome(expected ? [] : report.traceback);
   }
 
   #finish(cell: Cell, outcome: Outcome): void {

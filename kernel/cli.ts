@@ -1,0 +1,120 @@
+#!/usr/bin/env node
+// The `tunebook` command.
+import { Command, InvalidArgumentError } from "commander";
+import { diagnose, formatFindings } from "./doctor.js";
+import { installKernel, KERNEL_NAME, type Place, uninstallKernel } from "./install.js";
+import { type Parameter, parseParameter } from "./notebook.js";
+import { VERSION } from "./protocol/info.js";
+import { runNotebook } from "./run.js";
+
+interface PlaceOptions {
+  user?: boolean;
+  sysPrefix?: boolean;
+  prefix?: string;
+  name: string;
+}
+
+interface RunFlags {
+  output?: string;
+  parameter: Parameter[];
+  timeout?: number;
+  allowErrors?: boolean;
+}
+
+const program = new Command("tunebook")
+  .description("A Jupyter kernel in TypeScript that fine-tunes language models")
+  .version(VERSION)
+  .showHelpAfterError();
+
+const withPlace = (command: Command): Command =>
+  command
+    .option("--user", "for the current user (default)")
+    .option("--sys-prefix", "for the active Python environment")
+    .option("--prefix <dir>", "under DIR/share/jupyter")
+    .option("--name <name>", "name of the kernelspec", KERNEL_NAME);
+
+withPlace(program.command("install").description("make the kernel known to Jupyter")).action(
+  async (options: PlaceOptions) => {
+    const folder = await installKernel(place(options) ?? { kind: "user" }, options.name);
+    console.log(`The kernel "${options.name}" is installed in ${folder}`);
+  },
+);
+
+withPlace(program.command("uninstall").description("take the kernel away from Jupyter")).action(
+  (options: PlaceOptions) => {
+    const chosen = place(options);
+    const removed = uninstallKernel(chosen === undefined ? [{ kind: "user" }] : [chosen], options.name);
+    if (removed.length === 0) throw new Error(`No kernelspec "${options.name}" of tunebook was found there.`);
+    for (const folder of removed) console.log(`Removed ${folder}`);
+  },
+);
+
+program
+  .command("doctor")
+  .description("what this machine has, what is missing, and how to get it")
+  .action(() => {
+    const findings = diagnose();
+    process.stdout.write(formatFindings(findings));
+    if (findings.some(({ state }) => state === "missing")) process.exitCode = 1;
+  });
+
+program
+  .command("run")
+  .description("execute every cell of a notebook and write it with its outputs")
+  .argument("<notebook>", "an .ipynb file")
+  .option("-o, --output <file>", "where the executed notebook goes (default: beside it, .out.ipynb)")
+  .option("-p, --parameter <name=value>", "set a parameter; may be repeated", parameter, [])
+  .option("--timeout <seconds>", "the most that one cell may take", positive)
+  .option("--allow-errors", "go on after a failed cell")
+  .action(async (notebook: string, flags: RunFlags) => {
+    const interrupt = new AbortController();
+    // The first Ctrl-C stops the cell and still writes the notebook; the second ends the command.
+    process.once("SIGINT", () => interrupt.abort());
+    const report = await runNotebook(notebook, {
+      parameters: flags.parameter,
+      progress: process.stderr,
+      signal: interrupt.signal,
+      ...(flags.output === undefined ? {} : { output: flags.output }),
+      ...(flags.timeout === undefined ? {} : { timeout: flags.timeout }),
+      ...(flags.allowErrors === undefined ? {} : { allowErrors: flags.allowErrors }),
+    });
+    const { failure } = report;
+    if (failure !== undefined) {
+      process.exitCode = 1;
+      const source = failure.source.split("\n").map((line) => `  | ${line}`);
+      const trace = failure.traceback.length > 0 ? failure.traceback : [`${failure.ename}: ${failure.evalue}`];
+      if (failure.ename === "CellTimeout") trace.unshift(`CellTimeout: ${failure.evalue}`);
+      console.error([`\nCell ${failure.index} failed:`, ...source, "", ...trace, ""].join("\n"));
+    }
+    console.error(`${report.executed} cells in ${report.seconds.toFixed(1)} s; written to ${report.output}`);
+  });
+
+function place({ user, sysPrefix, prefix }: PlaceOptions): Place | undefined {
+  if ([user, sysPrefix, prefix].filter(Boolean).length > 1) {
+    throw new Error("Give one of --user, --sys-prefix and --prefix DIR.");
+  }
+  if (prefix !== undefined) return { kind: "prefix", folder: prefix };
+  if (sysPrefix) return { kind: "sys-prefix" };
+  return user ? { kind: "user" } : undefined;
+}
+
+function parameter(text: string, before: Parameter[]): Parameter[] {
+  try {
+    return [...before, parseParameter(text)];
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+}
+
+function positive(text: string): number {
+  const number = Number(text);
+  if (!(number > 0)) throw new InvalidArgumentError("expected a number of seconds above 0.");
+  return number;
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  console.error(`tunebook: ${(error as Error).message}`);
+  process.exitCode = 1;
+}
