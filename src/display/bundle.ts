@@ -1,0 +1,89 @@
+/** Any value → what front ends show of it. */
+import { inspect } from "node:util";
+import { formatBytes, oneLine } from "./format.js";
+import { displaySymbol, isDisplayable, type MimeBundle } from "./host.js";
+import { el, HtmlNode } from "./html.js";
+
+const mimeName = /^[a-z]+\/[\w.+-]+$/;
+const imageSignatures: readonly [mime: string, name: string, bytes: readonly number[]][] = [
+  ["image/png", "PNG", [0x89, 0x50, 0x4e, 0x47]],
+  ["image/jpeg", "JPEG", [0xff, 0xd8, 0xff]],
+  ["image/gif", "GIF", [0x47, 0x49, 0x46, 0x38]],
+];
+
+/**
+ * The MIME bundle of a value: its own where it has a `Symbol.for("Jupyter.display")` method, an image for the bytes of a
+ * PNG, JPEG, GIF or WebP file, the bundle itself where all keys are MIME types, else its text as `console.log` prints it.
+ */
+export function toBundle(value: unknown): MimeBundle | Promise<MimeBundle> {
+  if (isDisplayable(value)) {
+    try {
+      const bundle = value[displaySymbol]();
+      if (bundle instanceof Promise) return bundle.then(withText, (error: unknown) => failedBundle(value, error));
+      return withText(bundle);
+    } catch (error) {
+      return failedBundle(value, error);
+    }
+  }
+  if (value instanceof HtmlNode) return { "text/html": value.toString(), "text/plain": plainText(value.toString()) };
+  if (value instanceof Uint8Array) return imageBundle(value) ?? { "text/plain": toText(value) };
+  if (isBundle(value)) return withText({ ...value });
+  return { "text/plain": toText(value) };
+}
+
+/** The text of a value in a terminal. Colours only on request: front ends show the codes as they are. */
+export function toText(value: unknown, colors = false): string {
+  if (typeof value === "string") return value;
+  if (value instanceof Uint8Array && imageKind(value)) return String(imageBundle(value)?.["text/plain"]);
+  return inspect(value, { colors, depth: 4, maxArrayLength: 100, maxStringLength: 10_000, breakLength: 100 });
+}
+
+function withText(bundle: MimeBundle): MimeBundle {
+  if ("text/plain" in bundle) return bundle;
+  return { ...bundle, "text/plain": `[${Object.keys(bundle).join(", ")}]` };
+}
+
+function failedBundle(value: unknown, error: unknown): MimeBundle {
+  const reason = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  const name = (value as object).constructor?.name || "object";
+  return { "text/plain": `[${name}: its display failed with ${oneLine(reason)}]` };
+}
+
+function isBundle(value: unknown): value is MimeBundle {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return false;
+  const entries = Object.entries(value);
+  return entries.length > 0 && entries.every(([key, part]) => mimeName.test(key) && isContent(part));
+}
+
+const isContent = (part: unknown): boolean => typeof part === "string" || (typeof part === "object" && part !== null);
+
+function imageKind(bytes: Uint8Array): readonly [mime: string, name: string] | undefined {
+  for (const [mime, name, signature] of imageSignatures) {
+    if (signature.every((byte, index) => bytes[index] === byte)) return [mime, name];
+  }
+  const word = (start: number): string => String.fromCharCode(...bytes.subarray(start, start + 4));
+  return bytes.length > 12 && word(0) === "RIFF" && word(8) === "WEBP" ? ["image/webp", "WebP"] : undefined;
+}
+
+function imageBundle(bytes: Uint8Array): MimeBundle | undefined {
+  const kind = imageKind(bytes);
+  if (!kind) return undefined;
+  const [mime, name] = kind;
+  const base64 = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
+  const text = `[${name} image, ${formatBytes(bytes.length)}]`;
+  // Front ends draw WebP from HTML alone.
+  if (mime === "image/webp") {
+    const node = el("img", { src: `data:${mime};base64,${base64}`, alt: text });
+    return { "text/html": node.toString(), "text/plain": text };
+  }
+  return { [mime]: base64, "text/plain": text };
+}
+
+function plainText(markup: string): string {
+  const text = markup.replace(/<(br|\/div|\/p|\/tr|\/li)>/g, "\n").replace(/<[^>]*>/g, " ");
+  const names: Record<string, string> = { "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&amp;": "&" };
+  return text
+    .replace(/&(lt|gt|quot|#39|amp);/g, (entity) => names[entity]!)
+    .replace(/[ \t]+/g, " ")
+    .trim();
+}
