@@ -1,7 +1,9 @@
-// tunebook's side of the benchmark of scripts/bench.mjs: one run of `train`, which waits between rounds in a callback.
+// tunebook's side of the benchmark of scripts/bench.mjs: one training loop, which waits between rounds.
 import { createInterface } from "node:readline";
-import { loadModel } from "../dist/src/index.js";
+import { loadModel } from "../dist/src/plan.js";
 import { stats } from "../dist/src/tensor/native.js";
+import { trainLoop } from "../dist/src/training/loop.js";
+import { trainSettings } from "../dist/src/training/options.js";
 
 const request = JSON.parse(process.argv[2]);
 const config = { architectures: ["LlamaForCausalLM"], model_type: "llama", ...request.model };
@@ -18,44 +20,45 @@ const draw = () => {
   return 3 + ((state >>> 8) % (request.model.vocab_size - 3));
 };
 const rows = Array.from({ length: request.batch }, () => {
-  const ids = Array.from({ length: request.length }, draw);
-  return { input_ids: ids, labels: ids };
+  const ids = Int32Array.from({ length: request.length }, draw);
+  return { ids, labels: ids };
 });
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const reply = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
-const next = async () => {
-  const { value, done } = await lines.next();
-  if (done) process.exit(0);
-  return JSON.parse(value).steps;
-};
-
-reply({ ready: true, trainable: model.trainable().trainable });
-let left = await next();
-let seconds = [];
-let busyBefore = stats().busySeconds;
-let begun = performance.now();
-
-async function afterStep(info) {
-  seconds.push((performance.now() - begun) / 1000);
-  if (--left === 0) {
-    const wall = seconds.reduce((a, b) => a + b, 0);
-    const javascript = Math.max(0, 1 - (stats().busySeconds - busyBefore) / wall);
-    reply({ seconds, loss: info.loss, peakBytes: process.resourceUsage().maxRSS * 1024, javascript });
-    seconds = [];
-    left = await next();
-    busyBefore = stats().busySeconds;
-  }
-  begun = performance.now();
-}
-
-await model.train(rows, {
+const settings = trainSettings({
   steps: request.total,
   batch: request.batch,
   lr: 1e-4,
   schedule: "constant",
   maxGradNorm: 1,
   shuffle: false,
-  progress: false,
-  callbacks: [afterStep],
 });
+// The loop below the facade takes ids: a model made from a config has no tokenizer.
+const steps = trainLoop({
+  model: model.module,
+  train: rows,
+  validation: undefined,
+  settings,
+  padId: 0,
+  stopped: () => false,
+});
+
+reply({ ready: true, trainable: model.trainable().trainable });
+for await (const line of { [Symbol.asyncIterator]: () => lines }) {
+  const seconds = [];
+  let loss = Number.NaN;
+  const busy = stats().busySeconds;
+  const begun = performance.now();
+  for (let left = JSON.parse(line).steps; left > 0; left--) {
+    const before = performance.now();
+    const { value, done } = await steps.next();
+    if (done) throw new Error("more steps were asked for than the run has");
+    seconds.push((performance.now() - before) / 1000);
+    loss = value.loss;
+  }
+  const wall = (performance.now() - begun) / 1000;
+  // What the device did not work is what JavaScript kept it waiting.
+  const javascript = Math.max(0, 1 - (stats().busySeconds - busy) / wall);
+  reply({ seconds, loss, peakBytes: process.resourceUsage().maxRSS * 1024, javascript });
+}
