@@ -24,9 +24,7 @@ TB_INLINE vf scale_by(vf p, vf n) {
 // Nearest integer, for |x| < 2^22.
 TB_INLINE vf round_v(vf x) {
   const vf magic = splat(12582912.0f);  // 1.5 * 2^23
-  vf r = x + magic;
-  __asm__("" : "+m"(r));  // (x + c) - c must not be simplified
-  return r - magic;
+  return (x + magic) - magic;
 }
 
 TB_INLINE vf exp2_poly(vf r) {
@@ -42,6 +40,13 @@ TB_INLINE vf exp2_poly(vf r) {
 // 2^x
 TB_INLINE vf exp2_v(vf x) {
   x = vmin(splat(128.0f), vmax(splat(-151.0f), x));
+  const vf n = round_v(x);
+  return scale_by(exp2_poly(x - n), n);
+}
+
+// 2^x for x <= 0
+TB_INLINE vf exp2_negative_v(vf x) {
+  x = vmax(splat(-151.0f), x);
   const vf n = round_v(x);
   return scale_by(exp2_poly(x - n), n);
 }
@@ -84,8 +89,7 @@ TB_INLINE vf log_v(vf x) {
 
 // ln(1 + u) for u >= 0
 TB_INLINE vf log1p_v(vf u) {
-  vf w = 1.0f + u;
-  __asm__("" : "+m"(w));
+  const vf w = 1.0f + u;
   const vf lost = u - (w - 1.0f);
   return log_v(w) + lost / w;
 }
