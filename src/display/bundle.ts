@@ -13,7 +13,8 @@ const imageSignatures: readonly [mime: string, name: string, bytes: readonly num
 
 /**
  * The MIME bundle of a value: its own where it has a `Symbol.for("Jupyter.display")` method, an image for the bytes of a
- * PNG, JPEG, GIF or WebP file, the bundle itself where all keys are MIME types, else its text as `console.log` prints it.
+ * PNG, JPEG, GIF or WebP file, else its text as `console.log` prints it. A plain object is never taken for a bundle: a
+ * row of data with a key `text/html` must not become a page.
  */
 export function toBundle(value: unknown): MimeBundle | Promise<MimeBundle> {
   if (isDisplayable(value)) {
@@ -27,13 +28,13 @@ export function toBundle(value: unknown): MimeBundle | Promise<MimeBundle> {
   }
   if (value instanceof HtmlNode) return { "text/html": value.toString(), "text/plain": plainText(value.toString()) };
   if (value instanceof Uint8Array) return imageBundle(value) ?? { "text/plain": toText(value) };
-  if (isBundle(value)) return withText({ ...value });
   return { "text/plain": toText(value) };
 }
 
 /** The text of a value in a terminal. Colours only on request: front ends show the codes as they are. */
 export function toText(value: unknown, colors = false): string {
   if (typeof value === "string") return value;
+  if (value instanceof HtmlNode) return String((toBundle(value) as MimeBundle)["text/plain"]);
   if (value instanceof Uint8Array && imageKind(value)) return String(imageBundle(value)?.["text/plain"]);
   return inspect(value, { colors, depth: 4, maxArrayLength: 100, maxStringLength: 10_000, breakLength: 100 });
 }
@@ -49,10 +50,13 @@ function failedBundle(value: unknown, error: unknown): MimeBundle {
   return { "text/plain": `[${name}: its display failed with ${oneLine(reason)}]` };
 }
 
-function isBundle(value: unknown): value is MimeBundle {
-  if (value === null || typeof value !== "object" || Array.isArray(value)) return false;
-  const entries = Object.entries(value);
-  return entries.length > 0 && entries.every(([key, part]) => mimeName.test(key) && isContent(part));
+/** A bundle given as such, with `text/plain` added. @throws TypeError where a key is no MIME type or a value no content. */
+export function rawBundle(value: unknown): MimeBundle {
+  const entries = value !== null && typeof value === "object" && !Array.isArray(value) ? Object.entries(value) : [];
+  if (entries.length === 0 || !entries.every(([key, part]) => mimeName.test(key) && isContent(part))) {
+    throw new TypeError('display: with raw, expected an object of MIME types, such as { "text/markdown": "*x*" }');
+  }
+  return withText(Object.fromEntries(entries));
 }
 
 const isContent = (part: unknown): boolean => typeof part === "string" || (typeof part === "object" && part !== null);

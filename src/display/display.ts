@@ -1,6 +1,6 @@
 /** `display(value)`: shows a value in the running cell, or on the terminal in plain Node. */
-import { toBundle, toText } from "./bundle.js";
-import { type MimeBundle, newDisplayId, type Publisher, publisher } from "./host.js";
+import { rawBundle, toBundle, toText } from "./bundle.js";
+import { defineDisplay, type MimeBundle, newDisplayId, type Publisher, publisher } from "./host.js";
 
 /** What {@link display} returns. */
 export interface DisplayHandle {
@@ -15,9 +15,24 @@ export interface DisplayHandle {
 export interface DisplayOptions {
   /** An id of your own: a second `display` with it updates the first one's output. */
   id?: string;
+  /** The value is a MIME bundle of your own making, shown as it is. */
+  raw?: boolean;
 }
 
 const shown = new Set<string>();
+
+class Raw {
+  readonly bundle: MimeBundle;
+
+  constructor(bundle: MimeBundle) {
+    this.bundle = bundle;
+  }
+}
+defineDisplay(
+  Raw,
+  (raw) => raw.bundle,
+  (raw) => String(raw.bundle["text/plain"]),
+);
 
 class Handle implements DisplayHandle {
   readonly id: string;
@@ -69,7 +84,7 @@ class Handle implements DisplayHandle {
 
 /**
  * Shows a value: an object with a `Symbol.for("Jupyter.display")` method by its bundle, image bytes as an image, a MIME
- * bundle as it is, all else as text.
+ * bundle with `raw`, all else as text.
  *
  * @example
  * const handle = display("loading");
@@ -77,6 +92,6 @@ class Handle implements DisplayHandle {
  */
 export function display(value: unknown, options: DisplayOptions = {}): DisplayHandle {
   const handle = new Handle(options.id ?? newDisplayId());
-  handle.update(value);
+  handle.update(options.raw ? new Raw(rawBundle(value)) : value);
   return handle;
 }
