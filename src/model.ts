@@ -3,7 +3,7 @@ import { throwIfInterrupted } from "./display/host.js";
 import type { Table } from "./display/table.js";
 import { ConfigError, StateError, TokenizerError } from "./errors.js";
 import type { Metrics } from "./evaluation/classification.js";
-import { evaluate, type EvaluateOptions } from "./evaluation/evaluate.js";
+import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
 import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
@@ -14,9 +14,16 @@ import { activate, loraLayers, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { packedRows } from "./nn/cache.js";
 import { nf4Options, type QuantizeOptions, quantizeModule } from "./quantization/nf4.js";
-import { countTrainable, listParameters, type MemoryParts, type ParameterInfo, summaryTable, type TrainableCount, weightBytes } from "./report.js";
+import {
+  countTrainable,
+  listParameters,
+  type MemoryParts,
+  type ParameterInfo,
+  summaryTable,
+  type TrainableCount,
+  weightBytes,
+} from "./report.js";
 import { recover, stats } from "./tensor/native.js";
-import { linearCrossEntropy } from "./tensor/ops/loss.js";
 import { seed } from "./tensor/ops/random.js";
 import { noGrad } from "./tensor/record.js";
 import { scope } from "./tensor/scope.js";
@@ -67,7 +74,10 @@ export class Model implements Disposable {
   /** @throws TokenizerError saying which files were looked for, when the model came without one. */
   get tokenizer(): Tokenizer {
     const { tokenizer } = this.parts;
-    if (tokenizer === undefined) throw new TokenizerError("This model was made from a config alone and has no tokenizer; load it from a folder that has tokenizer.json.");
+    if (tokenizer === undefined)
+      throw new TokenizerError(
+        "This model was made from a config alone and has no tokenizer; load it from a folder that has tokenizer.json.",
+      );
     if (tokenizer instanceof Error) throw tokenizer;
     return tokenizer;
   }
@@ -95,13 +105,21 @@ export class Model implements Disposable {
     const { weights, adapters } = weightBytes(this.network);
     const { gradients, optimizer, peak } = this.lastRun;
     const top = Math.max(peak, weights + adapters);
-    return { weights, adapters, gradients, optimizer, activations: Math.max(0, top - weights - adapters - gradients - optimizer), peak: top };
+    return {
+      weights,
+      adapters,
+      gradients,
+      optimizer,
+      activations: Math.max(0, top - weights - adapters - gradients - optimizer),
+      peak: top,
+    };
   }
 
   /** Quantises the linear layers in place. @throws StateError after addLora: adapters belong to the quantised layers. */
   quantize(options: QuantizeOptions): this {
     this.idle("quantize");
-    if (loraLayers(this.network).length > 0) throw new StateError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
+    if (loraLayers(this.network).length > 0)
+      throw new StateError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
     quantizeModule(this.network, nf4Options(options), [this.network.headName]);
     return this;
   }
@@ -112,7 +130,8 @@ export class Model implements Disposable {
     const settings = loraSettings(options);
     if (settings.seed !== undefined) seed(settings.seed);
     const layers = wrapLora(this.network, settings, this.network.defaultTargets, this.network.headName);
-    const targets = settings.target === "all-linear" || settings.target === undefined ? lastParts(layers) : settings.target;
+    const targets =
+      settings.target === "all-linear" || settings.target === undefined ? lastParts(layers) : settings.target;
     this.adapters.set(settings.name, { settings, targets, base: this.parts.base, raw: undefined });
     this.setAdapter(settings.name);
     return this;
@@ -130,7 +149,10 @@ export class Model implements Disposable {
 
   /** Makes one of the adapters the active one. */
   setAdapter(name: string): this {
-    if (!this.adapters.has(name)) throw new ConfigError(`There is no adapter "${name}"; there are ${[...this.adapters.keys()].join(", ") || "none"}.`);
+    if (!this.adapters.has(name))
+      throw new ConfigError(
+        `There is no adapter "${name}"; there are ${[...this.adapters.keys()].join(", ") || "none"}.`,
+      );
     activate(this.network, name);
     this.active = name;
     return this;
@@ -166,7 +188,9 @@ export class Model implements Disposable {
     let count = 0;
     for (const [i, row] of ids.entries()) {
       const shifted = Int32Array.from(row, (_, t) => labels[i]?.[t + 1] ?? -100);
-      const { total } = scope(() => noGrad(() => linearCrossEntropy(this.network.hidden(this.rows(row)), this.network.headWeight(), tensor(shifted))));
+      const { total } = scope(() =>
+        noGrad(() => this.network.headLoss(this.network.hidden(this.rows(row)), tensor(shifted), 1)),
+      );
       sum += await total.item();
       total.dispose();
       count += shifted.reduce((n, l) => n + (l === -100 ? 0 : 1), 0);
@@ -178,7 +202,10 @@ export class Model implements Disposable {
   private rows(ids: readonly number[]): ReturnType<typeof packedRows> {
     const { vocabSize } = this.config;
     const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-    if (ids.length === 0 || bad !== undefined) throw new ConfigError(`Token ids must be whole numbers from 0 to ${vocabSize - 1}, at least one; received ${bad ?? "none"}.`);
+    if (ids.length === 0 || bad !== undefined)
+      throw new ConfigError(
+        `Token ids must be whole numbers from 0 to ${vocabSize - 1}, at least one; received ${bad ?? "none"}.`,
+      );
     return packedRows(Int32Array.from(ids), Int32Array.from(ids.keys()), Int32Array.of(0), Int32Array.of(ids.length));
   }
 
@@ -240,14 +267,20 @@ export class Model implements Disposable {
     this.idle("train");
     this.ready();
     const { trainable } = this.trainable();
-    if (trainable === 0) throw new StateError("train: nothing is trainable; call addLora({ rank: 16 }) first.");
-    if (this.active === undefined && this.parameters().some((p) => p.dtype === "nf4")) {
-      throw new StateError("train: a quantised model is trained through adapters; call addLora({ rank: 16 }) after quantize.");
-    }
-    const run = new TrainRun(this, this.network, data as Iterable<Record<string, unknown>>, options as TrainOptions, (end) => {
-      this.lastRun = end;
-      this.run = undefined;
-    });
+    if (trainable === 0)
+      throw new StateError(
+        "train: nothing is trainable (quantised weights are frozen); call addLora({ rank: 16 }) first.",
+      );
+    const run = new TrainRun(
+      this,
+      this.network,
+      data as Iterable<Record<string, unknown>>,
+      options as TrainOptions,
+      (end) => {
+        this.lastRun = end;
+        this.run = undefined;
+      },
+    );
     this.run = run;
     return run;
   }
@@ -277,7 +310,8 @@ export class Model implements Disposable {
   }
 
   private idle(what: string): void {
-    if (this.run) throw new StateError(`${what}: a training run of this model is under way; await it, or stop it with run.stop().`);
+    if (this.run)
+      throw new StateError(`${what}: a training run of this model is under way; await it, or stop it with run.stop().`);
   }
 
   /** Clears what an interrupted call left behind; refuses work on a model without weights. */

@@ -3,7 +3,13 @@ import { basename, resolve } from "node:path";
 import { interruptSignal } from "./display/host.js";
 import { ProgressBar } from "./display/progress.js";
 import { ConfigError, DeviceError } from "./errors.js";
-import { ConfigFields, type GenerationConfig, generationConfig, readConfig, readGenerationConfig } from "./hub/config.js";
+import {
+  ConfigFields,
+  type GenerationConfig,
+  generationConfig,
+  readConfig,
+  readGenerationConfig,
+} from "./hub/config.js";
 import { SafetensorsFolder } from "./hub/safetensors-folder.js";
 import { Tokenizer } from "./hub/tokenizer.js";
 import type { LoraOptions } from "./lora/options.js";
@@ -48,7 +54,8 @@ export class LoadPlan implements PromiseLike<Model> {
   quantize(options: QuantizeOptions): this {
     this.open("quantize");
     nf4Options(options);
-    if (this.adapters.length > 0) throw new ConfigError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
+    if (this.adapters.length > 0)
+      throw new ConfigError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
     if (this.quantization) throw new ConfigError("quantize was called twice; once is enough.");
     this.quantization = options;
     return this;
@@ -70,11 +77,14 @@ export class LoadPlan implements PromiseLike<Model> {
   }
 
   private open(step: string): void {
-    if (this.started) throw new ConfigError(`${step}: this plan has run already; call it on the model that came out of it.`);
+    if (this.started)
+      throw new ConfigError(`${step}: this plan has run already; call it on the model that came out of it.`);
   }
 
-  // biome-ignore lint/suspicious/noThenProperty: a plan is awaited, that is what runs it.
-  then<A = Model, B = never>(onfulfilled?: ((model: Model) => A | PromiseLike<A>) | null, onrejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<A | B> {
+  then<A = Model, B = never>(
+    onfulfilled?: ((model: Model) => A | PromiseLike<A>) | null,
+    onrejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
     this.started ??= this.run();
     return this.started.then(onfulfilled, onrejected);
   }
@@ -83,17 +93,27 @@ export class LoadPlan implements PromiseLike<Model> {
     const { source, options } = this;
     checkOptions(options);
     const folder = typeof source === "string" ? await modelFolder(source) : undefined;
-    const fields = folder === undefined ? new ConfigFields(source as object, "the given config") : await readConfig(folder);
+    const fields =
+      folder === undefined ? new ConfigFields(source as object, "the given config") : await readConfig(folder);
     if (folder === undefined && options.weights === undefined) {
-      throw new ConfigError('loadModel: a config alone has no weights; say { weights: "random" } or { weights: "none" }.');
+      throw new ConfigError(
+        'loadModel: a config alone has no weights; say { weights: "random" } or { weights: "none" }.',
+      );
     }
     const network = createModel(fields);
-    network.setRequiresGrad(true);
     if (this.quantization) quantizeModule(network, nf4Options(this.quantization), ["lm_head"]);
     await this.fill(network, folder);
-    const tokenizer = folder === undefined ? undefined : await Tokenizer.fromFolder(folder).catch((error: unknown) => error as Error);
-    const generation: GenerationConfig | undefined = (folder === undefined ? undefined : await readGenerationConfig(folder)) ?? generationConfig(fields);
-    const model = new Model({ network, tokenizer, generation, base: typeof source === "string" ? source : "", name: folder ? basename(folder) : fields.string("model_type", { default: "model" }) });
+    const tokenizer =
+      folder === undefined ? undefined : await Tokenizer.fromFolder(folder).catch((error: unknown) => error as Error);
+    const generation: GenerationConfig | undefined =
+      (folder === undefined ? undefined : await readGenerationConfig(folder)) ?? generationConfig(fields);
+    const model = new Model({
+      network,
+      tokenizer,
+      generation,
+      base: typeof source === "string" ? source : "",
+      name: folder ? basename(folder) : fields.string("model_type", { default: "model" }),
+    });
     for (const step of this.adapters) await step(model);
     return model;
   }
@@ -115,7 +135,8 @@ export class LoadPlan implements PromiseLike<Model> {
       network.config.tied ? ["lm_head.weight"] : [],
       (done, total) => {
         // A bar only for what takes a while.
-        if (progress && !bar && performance.now() - started > 500) bar = new ProgressBar({ label: `Loading ${basename(folder)}`, total, unit: "bytes" });
+        if (progress && !bar && performance.now() - started > 500)
+          bar = new ProgressBar({ label: `Loading ${basename(folder)}`, total, unit: "bytes" });
         bar?.update(done);
       },
       signal,
@@ -127,7 +148,9 @@ export class LoadPlan implements PromiseLike<Model> {
 function checkOptions(options: LoadOptions): void {
   const { device = "auto", dtype = "auto", weights } = options;
   if (device !== "auto" && device !== "cpu") {
-    throw new DeviceError(`loadModel: device "${device}" is not available in this version; use device: "cpu" or "auto".`);
+    throw new DeviceError(
+      `loadModel: device "${device}" is not available in this version; use device: "cpu" or "auto".`,
+    );
   }
   if (!["auto", "float32", "fp32"].includes(dtype)) {
     throw new ConfigError(`loadModel: dtype "${dtype}" is not available yet; use dtype: "float32" or "auto".`);
@@ -142,8 +165,13 @@ async function modelFolder(idOrPath: string): Promise<string> {
   const folder = resolve(idOrPath);
   const info = await stat(folder).catch(() => undefined);
   if (info?.isDirectory()) return folder;
-  if (idOrPath.endsWith(".gguf")) throw new ConfigError("loadModel: GGUF files cannot be loaded yet; give a folder with config.json and safetensors.");
-  throw new ConfigError(`loadModel: "${idOrPath}" is no folder (looked at ${folder}); downloading from a hub is not available yet. Give a folder with config.json, safetensors and tokenizer.json.`);
+  if (idOrPath.endsWith(".gguf"))
+    throw new ConfigError(
+      "loadModel: GGUF files cannot be loaded yet; give a folder with config.json and safetensors.",
+    );
+  throw new ConfigError(
+    `loadModel: "${idOrPath}" is no folder (looked at ${folder}); downloading from a hub is not available yet. Give a folder with config.json, safetensors and tokenizer.json.`,
+  );
 }
 
 /**

@@ -1,10 +1,11 @@
-import { type Table, table } from "./display/table.js";
 import { formatBytes, formatCount } from "./display/format.js";
+import { type Table, table } from "./display/table.js";
 import { LoraMatrix, loraLayers } from "./lora/wrap.js";
 import type { CausalLM } from "./models/causal.js";
 import type { Parameter } from "./nn/module.js";
 import { QuantizedLinear } from "./quantization/nf4.js";
 import { DTYPE_BYTES } from "./tensor/dtype.js";
+import { stats } from "./tensor/native.js";
 
 /** One parameter of a model; quantised weights come under their layer's name with dtype "nf4". */
 export interface ParameterInfo {
@@ -22,13 +23,25 @@ export function listParameters(model: CausalLM): ParameterInfo[] {
   const seen = new Set<Parameter>();
   for (const [name, module] of model.namedModules()) {
     if (module instanceof QuantizedLinear) {
-      out.push({ name: `${name}.weight`, shape: [module.outFeatures, module.inFeatures], dtype: "nf4", trainable: false, bytes: module.ownBytes() });
+      out.push({
+        name: `${name}.weight`,
+        shape: [module.outFeatures, module.inFeatures],
+        dtype: "nf4",
+        trainable: false,
+        bytes: module.ownBytes(),
+      });
     }
     for (const [key, child] of module.children()) {
       if (!("dtype" in child) || seen.has(child)) continue;
       seen.add(child);
       const full = name === "" ? key : `${name}.${key}`;
-      out.push({ name: full, shape: child.shape, dtype: child.dtype, trainable: child.requiresGrad, bytes: child.size * DTYPE_BYTES[child.dtype] });
+      out.push({
+        name: full,
+        shape: child.shape,
+        dtype: child.dtype,
+        trainable: child.requiresGrad,
+        bytes: child.size * DTYPE_BYTES[child.dtype],
+      });
     }
   }
   return out;
@@ -108,4 +121,21 @@ export interface MemoryParts {
 export function memoryTable(parts: MemoryParts): Table {
   const rows = Object.entries(parts).map(([part, bytes]) => [part, formatBytes(bytes)]);
   return table(["part", "memory"], rows, { title: "Memory by part", align: { memory: "right" } });
+}
+
+/** One device that models can run on. */
+export interface DeviceInfo {
+  name: string;
+  /** Threads that compute. */
+  threads: number;
+  /** Instruction set in use. */
+  isa: string;
+  /** Bytes that tensors may take. */
+  memory: number;
+}
+
+/** The devices of this machine that models can run on. */
+export function devices(): DeviceInfo[] {
+  const { threads, isa, limitBytes } = stats();
+  return [{ name: "cpu", threads, isa, memory: limitBytes }];
 }

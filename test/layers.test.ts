@@ -54,10 +54,12 @@ test("each layer imports only what stands before it", () => {
 test("kernel and src never import each other, and only native.ts opens the addon", () => {
   const wrong: string[] = [];
   for (const file of sources(join(root, "kernel"))) {
-    if (imports(file).some((s) => s.startsWith(".") && relative(root, resolve(dirname(file), s)).startsWith("src"))) wrong.push(file);
+    if (imports(file).some((s) => s.startsWith(".") && relative(root, resolve(dirname(file), s)).startsWith("src")))
+      wrong.push(file);
   }
   for (const file of sources(join(root, "src"))) {
-    if (imports(file).some((s) => s.startsWith(".") && relative(root, resolve(dirname(file), s)).startsWith("kernel"))) wrong.push(file);
+    if (imports(file).some((s) => s.startsWith(".") && relative(root, resolve(dirname(file), s)).startsWith("kernel")))
+      wrong.push(file);
     if (!file.endsWith("tensor/native.ts") && readFileSync(file, "utf8").includes("tunebook.node")) wrong.push(file);
   }
   assert.deepEqual(wrong, []);

@@ -18,7 +18,12 @@ export interface ClassificationResult {
 }
 
 /** Rates from true and predicted label indices; 0 where a rate has nothing to count. */
-export function classificationResult(labels: readonly string[], truth: readonly number[], predicted: readonly number[], positive = labels.length - 1): ClassificationResult {
+export function classificationResult(
+  labels: readonly string[],
+  truth: readonly number[],
+  predicted: readonly number[],
+  positive = labels.length - 1,
+): ClassificationResult {
   const matrix = labels.map(() => labels.map(() => 0));
   truth.forEach((t, i) => {
     matrix[t]![predicted[i]!]! += 1;
@@ -46,8 +51,16 @@ export function classificationResult(labels: readonly string[], truth: readonly 
       ...rates[positive]!,
     };
   }
-  const mean = (pick: (r: (typeof rates)[number]) => number): number => rates.reduce((n, r) => n + pick(r), 0) / rates.length;
-  return { labels, matrix, accuracy, precision: mean((r) => r.precision), recall: mean((r) => r.recall), f1: mean((r) => r.f1) };
+  const mean = (pick: (r: (typeof rates)[number]) => number): number =>
+    rates.reduce((n, r) => n + pick(r), 0) / rates.length;
+  return {
+    labels,
+    matrix,
+    accuracy,
+    precision: mean((r) => r.precision),
+    recall: mean((r) => r.recall),
+    f1: mean((r) => r.f1),
+  };
 }
 
 /** What `evaluate` gives: one number a metric, shown as a table. */
@@ -81,7 +94,8 @@ export class Metrics {
   }
 
   [displaySymbol](): MimeBundle {
-    return this.toTable()[displaySymbol]();
+    const shown = this.toTable();
+    return { "text/html": shown.toHtml().toString(), "text/plain": shown.toText() };
   }
 
   [inspectSymbol](): string {

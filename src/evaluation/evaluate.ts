@@ -6,7 +6,6 @@ import { ConfigError, DataError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
 import { packedRows } from "../nn/cache.js";
-import { linearCrossEntropy } from "../tensor/ops/loss.js";
 import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
@@ -40,25 +39,36 @@ export interface Evaluated {
 }
 
 /** Measures a model on rows; every metric asked for in one result. */
-export async function evaluate(model: Evaluated, network: CausalLM, data: Iterable<Record<string, unknown>>, options: EvaluateOptions): Promise<Metrics> {
+export async function evaluate(
+  model: Evaluated,
+  network: CausalLM,
+  data: Iterable<Record<string, unknown>>,
+  options: EvaluateOptions,
+): Promise<Metrics> {
   const { metrics, batch = 8, progress = true } = options;
   const unknown = (metrics ?? []).filter((m) => !METRICS.includes(m));
   if (!Array.isArray(metrics) || metrics.length === 0 || unknown.length > 0) {
-    throw new ConfigError(`evaluate: metrics must name some of ${METRICS.join(", ")}; received ${unknown.join(", ") || "none"}.`);
+    throw new ConfigError(
+      `evaluate: metrics must name some of ${METRICS.join(", ")}; received ${unknown.join(", ") || "none"}.`,
+    );
   }
   const started = performance.now();
   const rows = [...data];
   if (rows.length === 0) throw new DataError("evaluate: the data set is empty; give at least one row.");
   const values: Partial<Metrics> = {};
   const wants = (...names: MetricName[]): boolean => names.some((n) => metrics.includes(n));
-  const bar = (label: string): ProgressBar | undefined => (progress ? new ProgressBar({ label, total: rows.length }) : undefined);
+  const bar = (label: string): ProgressBar | undefined =>
+    progress ? new ProgressBar({ label, total: rows.length }) : undefined;
   if (wants("loss", "perplexity", "accuracy")) {
     const { examples } = await prepareExamples(rows, model.tokenizer, prepareOptions(options, network));
     const b = bar("Loss");
-    const loss = await guarded(b, () => meanLoss(network, examples, { batch, signal: options.signal }, padId(model.tokenizer), (done) => b?.update(done)));
+    const loss = await guarded(b, () =>
+      meanLoss(network, examples, { batch, signal: options.signal }, padId(model.tokenizer), (done) => b?.update(done)),
+    );
     if (wants("loss")) values.loss = loss;
     if (wants("perplexity")) values.perplexity = Math.exp(loss);
-    if (wants("accuracy") && !wants("classification")) values.accuracy = await tokenAccuracy(network, examples, batch, padId(model.tokenizer));
+    if (wants("accuracy") && !wants("classification"))
+      values.accuracy = await tokenAccuracy(network, examples, batch, padId(model.tokenizer));
   }
   if (wants("exactMatch")) {
     const b = bar("Exact match");
@@ -96,13 +106,24 @@ export function padId(tokenizer: Tokenizer): number {
 }
 
 /** Share of trained tokens that are the likeliest prediction. */
-async function tokenAccuracy(network: CausalLM, examples: Parameters<typeof meanLoss>[1], batch: number, pad: number): Promise<number> {
+async function tokenAccuracy(
+  network: CausalLM,
+  examples: Parameters<typeof meanLoss>[1],
+  batch: number,
+  pad: number,
+): Promise<number> {
   let right = 0;
   let count = 0;
   for (let i = 0; i < examples.length; i += batch) {
     throwIfInterrupted("Evaluation");
     const b = collate(examples.slice(i, i + batch), { padId: pad, side: "right" });
-    const best = scope(() => noGrad(() => network.logits(network.hidden(packedRows(b.inputIds, b.positions, b.sequences.begin, b.sequences.length))).argmax()));
+    const best = scope(() =>
+      noGrad(() =>
+        network
+          .logits(network.hidden(packedRows(b.inputIds, b.positions, b.sequences.begin, b.sequences.length)))
+          .argmax(),
+      ),
+    );
     const ids = await best.raw();
     best.dispose();
     b.labels.forEach((label, t) => {
@@ -115,21 +136,35 @@ async function tokenAccuracy(network: CausalLM, examples: Parameters<typeof mean
 }
 
 /** A row as prompt and completion. @throws DataError when it is plain text: there is nothing to compare with. */
-function promptAndCompletion(row: Record<string, unknown>, options: EvaluateOptions, index: number): { prompt: string; completion: string } {
+function promptAndCompletion(
+  row: Record<string, unknown>,
+  options: EvaluateOptions,
+  index: number,
+): { prompt: string; completion: string } {
   const formatted = (options.format ? options.format(row) : row) as Record<string, unknown>;
   const { prompt, completion } = formatted ?? {};
   if (typeof prompt !== "string" || typeof completion !== "string") {
-    throw new DataError(`evaluate: row ${index} must give { prompt, completion } as text for this metric; use format: (row) => ({ prompt: …, completion: … }).`);
+    throw new DataError(
+      `evaluate: row ${index} must give { prompt, completion } as text for this metric; use format: (row) => ({ prompt: …, completion: … }).`,
+    );
   }
   return { prompt, completion };
 }
 
-async function exactMatch(model: Evaluated, rows: readonly Record<string, unknown>[], options: EvaluateOptions, bar: ProgressBar | undefined): Promise<number> {
+async function exactMatch(
+  model: Evaluated,
+  rows: readonly Record<string, unknown>[],
+  options: EvaluateOptions,
+  bar: ProgressBar | undefined,
+): Promise<number> {
   let right = 0;
   for (const [i, row] of rows.entries()) {
     throwIfInterrupted("Evaluation", options.signal);
     const { prompt, completion } = promptAndCompletion(row, options, i);
-    const text = await model.generate(prompt, { maxNewTokens: options.maxNewTokens ?? 64, ...(options.signal ? { signal: options.signal } : {}) });
+    const text = await model.generate(prompt, {
+      maxNewTokens: options.maxNewTokens ?? 64,
+      ...(options.signal ? { signal: options.signal } : {}),
+    });
     if (text.trim() === completion.trim()) right++;
     bar?.update(i + 1);
   }
@@ -137,23 +172,43 @@ async function exactMatch(model: Evaluated, rows: readonly Record<string, unknow
 }
 
 /** Chooses for each row the label whose text is the likeliest continuation of the prompt (sum of log-probabilities of its tokens). */
-async function classify(model: Evaluated, network: CausalLM, rows: readonly Record<string, unknown>[], options: EvaluateOptions, bar: ProgressBar | undefined): Promise<Partial<Metrics>> {
+async function classify(
+  model: Evaluated,
+  network: CausalLM,
+  rows: readonly Record<string, unknown>[],
+  options: EvaluateOptions,
+  bar: ProgressBar | undefined,
+): Promise<Partial<Metrics>> {
   const pairs = rows.map((row, i) => promptAndCompletion(row, options, i));
   const labels = options.labels ?? [...new Set(pairs.map((p) => p.completion))].sort();
-  if (labels.length < 2) throw new ConfigError(`evaluate: classification needs at least two labels, received ${labels.length}; give labels: ["…", "…"].`);
+  if (labels.length < 2)
+    throw new ConfigError(
+      `evaluate: classification needs at least two labels, received ${labels.length}; give labels: ["…", "…"].`,
+    );
   const truth = pairs.map(({ completion }, i) => {
     const k = labels.findIndex((l) => l.trim() === completion.trim());
-    if (k < 0) throw new DataError(`evaluate: row ${i} has the completion ${JSON.stringify(completion)}, which is none of the labels ${labels.join(", ")}.`);
+    if (k < 0)
+      throw new DataError(
+        `evaluate: row ${i} has the completion ${JSON.stringify(completion)}, which is none of the labels ${labels.join(", ")}.`,
+      );
     return k;
   });
   const positive = options.positive === undefined ? labels.length - 1 : labels.indexOf(options.positive);
-  if (positive < 0) throw new ConfigError(`evaluate: positive must be one of the labels ${labels.join(", ")}, received ${JSON.stringify(options.positive)}.`);
+  if (positive < 0)
+    throw new ConfigError(
+      `evaluate: positive must be one of the labels ${labels.join(", ")}, received ${JSON.stringify(options.positive)}.`,
+    );
   const predicted: number[] = [];
   for (const [i, { prompt, completion }] of pairs.entries()) {
     throwIfInterrupted("Evaluation", options.signal);
     // The row's own spacing around the completion is kept for every label.
-    const candidates = labels.map((label) => ({ prompt, completion: completion.replace(completion.trim(), () => label.trim()) }));
-    const { examples } = await prepareExamples(candidates, model.tokenizer, { maxLength: options.maxLength ?? network.config.maxPositions });
+    const candidates = labels.map((label) => ({
+      prompt,
+      completion: completion.replace(completion.trim(), () => label.trim()),
+    }));
+    const { examples } = await prepareExamples(candidates, model.tokenizer, {
+      maxLength: options.maxLength ?? network.config.maxPositions,
+    });
     const scores = await likelihoods(network, examples, padId(model.tokenizer));
     predicted.push(scores.indexOf(Math.max(...scores)));
     bar?.update(i + 1);
@@ -166,10 +221,20 @@ async function classify(model: Evaluated, network: CausalLM, rows: readonly Reco
 async function likelihoods(network: CausalLM, examples: Parameters<typeof collate>[0], pad: number): Promise<number[]> {
   const b = collate(examples, { padId: pad, side: "right" });
   const loss = scope(() =>
-    noGrad(() => linearCrossEntropy(network.hidden(packedRows(b.inputIds, b.positions, b.sequences.begin, b.sequences.length)), network.headWeight(), tensor(b.labels)).rows),
+    noGrad(
+      () =>
+        network.headLoss(
+          network.hidden(packedRows(b.inputIds, b.positions, b.sequences.begin, b.sequences.length)),
+          tensor(b.labels),
+          1,
+        ).rows,
+    ),
   );
   const values = await loss.data();
   loss.dispose();
   const width = values.length / b.batch;
-  return Array.from({ length: b.batch }, (_, r) => -values.subarray(r * width, (r + 1) * width).reduce((a, v) => a + v, 0));
+  return Array.from(
+    { length: b.batch },
+    (_, r) => -values.subarray(r * width, (r + 1) * width).reduce((a, v) => a + v, 0),
+  );
 }

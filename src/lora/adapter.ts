@@ -45,6 +45,9 @@ const INERT: Readonly<Record<string, readonly unknown[]>> = {
   alora_invocation_tokens: [null],
   arrow_config: [null],
   use_bdlora: [false, null],
+  kasa_config: [null],
+  velora_config: [null],
+  monteclora_config: [null],
 };
 
 /** Saves one adapter as PEFT lays it out: adapter_config.json and adapter_model.safetensors. */

@@ -1,6 +1,7 @@
 import type { KvCache, Rows } from "../nn/cache.js";
-import { LinearLike } from "../nn/layers.js";
+import type { LinearLike } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
+import { crossEntropy, linearCrossEntropy } from "../tensor/ops/loss.js";
 import { linear } from "../tensor/ops/matmul.js";
 import type { Tensor } from "../tensor/tensor.js";
 
@@ -30,12 +31,20 @@ export abstract class CausalLM extends Module {
   abstract readonly headName: string;
   /** Final hidden states (rows, hidden), after the last norm. With a cache, keys and values are appended to it. */
   abstract hidden(rows: Rows, cache?: KvCache): Tensor;
-  /** Weight of the output layer (vocab, hidden). */
-  abstract headWeight(): Tensor;
+  /** Weight of the output layer (vocab, hidden), or undefined when something else than a plain layer stands there (an adapter, a user's module). */
+  abstract headWeight(): Tensor | undefined;
 
   /** Logits (rows, vocab) of hidden states. */
   logits(hidden: Tensor): Tensor {
-    const head = this.headName === "" ? undefined : this.module(this.headName);
-    return head instanceof LinearLike ? head.forward(hidden) : linear(hidden, this.headWeight());
+    const weight = this.headWeight();
+    return weight ? linear(hidden, weight) : (this.module(this.headName) as LinearLike).forward(hidden);
+  }
+
+  /** scale · Σ of the cross entropies of hidden states with int32 labels (-100: none), and each row's own; see `linearCrossEntropy`. */
+  headLoss(hidden: Tensor, labels: Tensor, scale: number, smoothing = 0): { total: Tensor; rows: Tensor } {
+    const weight = this.headWeight();
+    if (weight) return linearCrossEntropy(hidden, weight, labels, { scale, smoothing });
+    const rows = crossEntropy(this.logits(hidden), labels, smoothing);
+    return { total: rows.sum().mul(scale), rows };
   }
 }

@@ -177,8 +177,9 @@ export class LlamaForCausalLM extends CausalLM {
     return this.lm_head ? "lm_head" : "";
   }
 
-  headWeight(): Tensor {
-    return this.lm_head instanceof Linear ? this.lm_head.weight : this.model.embed_tokens.weight;
+  headWeight(): Tensor | undefined {
+    if (!this.lm_head) return this.model.embed_tokens.weight;
+    return this.lm_head instanceof Linear && !this.lm_head.bias ? this.lm_head.weight : undefined;
   }
 
   hidden(rows: Rows, cache?: KvCache): Tensor {

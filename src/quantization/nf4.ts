@@ -110,12 +110,13 @@ export function nf4Bytes(n: number, options: Nf4Options): number {
 }
 
 /**
- * Replaces every linear layer but those under `skip` (embeddings and the head stay as they are, as in bitsandbytes). Layers whose weights are in memory are
+ * Freezes the model and replaces every linear layer but those under `skip` (embeddings and the head stay as they are, as in bitsandbytes). Layers whose weights are in memory are
  * quantised at once and the dense weight freed; the others are quantised while they load.
  * @returns the names of the replaced layers.
  */
 export function quantizeModule(model: Module, options: Nf4Options, skip: readonly string[]): string[] {
   const replaced: string[] = [];
+  model.setRequiresGrad(false); // what is quantised is trained through adapters, and so is what stands between
   for (const [name, module] of [...model.namedModules()]) {
     if (!(module instanceof Linear) || skip.some((s) => name === s || name.endsWith(`.${s}`))) continue;
     const quantized = new QuantizedLinear(module.inFeatures, module.outFeatures, options, module.bias);

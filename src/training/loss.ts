@@ -3,7 +3,6 @@ import type { Batch } from "../data/collate.js";
 import type { CausalLM } from "../models/causal.js";
 import { packedRows } from "../nn/cache.js";
 import { addScaled } from "../tensor/ops/elementwise.js";
-import { linearCrossEntropy } from "../tensor/ops/loss.js";
 import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
@@ -17,7 +16,7 @@ export function batchLoss(
 ): { total: Tensor; rows: Tensor } {
   const rows = packedRows(batch.inputIds, batch.positions, batch.sequences.begin, batch.sequences.length);
   const h = model.hidden(rows); // (batch · length, hidden)
-  return linearCrossEntropy(h, model.headWeight(), tensor(batch.labels), { scale, smoothing });
+  return model.headLoss(h, tensor(batch.labels), scale, smoothing);
 }
 
 /**

@@ -1,12 +1,11 @@
-import type { Dataset } from "../data/dataset.js";
-import { Dataset as DatasetClass } from "../data/dataset.js";
+import { Dataset } from "../data/dataset.js";
 import { prepareExamples } from "../data/prepare.js";
 import { displaySymbol, inspectSymbol, interruptSignal, type MimeBundle } from "../display/host.js";
 import { type Table, table } from "../display/table.js";
 import { InterruptedError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
-import type { Plot } from "../plot/plot.js";
+import type { Plot } from "../plot/index.js";
 import { recover, resetPeak, stats } from "../tensor/native.js";
 import { seed } from "../tensor/ops/random.js";
 import { LiveRun, lossPlot } from "./live.js";
@@ -59,7 +58,13 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
   private ended = false;
   private stopping = false;
 
-  constructor(model: Trained, network: CausalLM, data: Iterable<Record<string, unknown>>, options: TrainOptions, onEnd: RunEnd) {
+  constructor(
+    model: Trained,
+    network: CausalLM,
+    data: Iterable<Record<string, unknown>>,
+    options: TrainOptions,
+    onEnd: RunEnd,
+  ) {
     this.settings = trainSettings(options);
     const signal = interruptSignal(this.settings.signal);
     if (signal) this.settings.signal = signal;
@@ -79,8 +84,10 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     return lossPlot(this.steps);
   }
 
-  // biome-ignore lint/suspicious/noThenProperty: a run is awaited for its result.
-  then<A = TrainResult, B = never>(onfulfilled?: ((result: TrainResult) => A | PromiseLike<A>) | null, onrejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<A | B> {
+  then<A = TrainResult, B = never>(
+    onfulfilled?: ((result: TrainResult) => A | PromiseLike<A>) | null,
+    onrejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
     return this.promise.then(onfulfilled, onrejected);
   }
 
@@ -94,7 +101,12 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     await this.promise;
   }
 
-  private async start(model: Trained, network: CausalLM, data: Iterable<Record<string, unknown>>, onEnd: RunEnd): Promise<TrainResult> {
+  private async start(
+    model: Trained,
+    network: CausalLM,
+    data: Iterable<Record<string, unknown>>,
+    onEnd: RunEnd,
+  ): Promise<TrainResult> {
     const s = this.settings;
     // Let the caller have the run before any work is done.
     await Promise.resolve();
@@ -108,7 +120,6 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         textField: s.textField,
         ...(s.format ? { format: s.format } : {}),
       };
-      this.live?.begin("Tokenising");
       const train = await prepareExamples(data, tokenizer, prepare);
       const validation = s.validation ? await prepareExamples(s.validation, tokenizer, prepare) : undefined;
       const plan = planRun(train.examples.length, s);
@@ -134,11 +145,13 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       bytes.optimizer = result.optimizerBytes;
       if (s.output !== undefined) await model.save(s.output);
       const summary = this.summarize(result, plan, seconds, network);
-      this.live?.finish(summary);
+      await this.live?.finish(summary);
       return summary;
     } catch (error) {
+      const shown = this.live?.fail(error);
+      // An interrupted cell must come back at once: its last picture may follow.
       if (error instanceof InterruptedError || (error as Error)?.name === "AbortError") recover();
-      this.live?.fail(error);
+      else await shown;
       throw error;
     } finally {
       bytes.gradients = network.trainableParameters().reduce((n, p) => n + p.bytes, 0);
@@ -158,7 +171,9 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
   private summarize(result: LoopResult, plan: RunPlan, seconds: number, network: CausalLM): TrainResult {
     const { history } = result;
     const dense = network.config;
-    const parameters = [...network.namedParameters()].reduce((n, [, p]) => n + p.size, 0) + [...network.namedModules()].reduce((n, [, m]) => n + m.ownElements(), 0);
+    const parameters =
+      [...network.namedParameters()].reduce((n, [, p]) => n + p.size, 0) +
+      [...network.namedModules()].reduce((n, [, m]) => n + m.ownElements(), 0);
     const embedding = dense.vocabSize * dense.hiddenSize;
     const values = {
       steps: history.length,
@@ -171,23 +186,38 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       peakMemory: stats().peakBytes,
       epoch: history.length / plan.stepsPerEpoch,
     };
-    const shown = table(["result", "value"], [...Object.entries(values), ...(result.best ? [["best validation loss", result.best.validationLoss], ["at step", result.best.step]] : [])], { title: "Training" });
-    const bundle = (): MimeBundle => shown[displaySymbol]();
+    const shown = table(
+      ["result", "value"],
+      [
+        ...Object.entries(values),
+        ...(result.best
+          ? [
+              ["best validation loss", result.best.validationLoss],
+              ["at step", result.best.step],
+            ]
+          : []),
+      ],
+      { title: "Training" },
+    );
     const out: TrainResult = {
       ...values,
       best: result.best,
-      history: DatasetClass.from(history.map((h) => ({ ...h, validationLoss: h.validationLoss ?? null }))),
+      history: Dataset.from(history.map((h) => ({ ...h, validationLoss: h.validationLoss ?? null }))),
       adapter: this.settings.output,
       ended: result.ended,
       toTable: () => shown,
     };
-    Object.defineProperty(out, displaySymbol, { value: bundle });
+    Object.defineProperty(out, displaySymbol, {
+      value: (): MimeBundle => ({ "text/html": shown.toHtml().toString(), "text/plain": shown.toText() }),
+    });
     Object.defineProperty(out, inspectSymbol, { value: () => shown.toText() });
     return out;
   }
 
   [displaySymbol](): MimeBundle {
-    const state = this.ended ? `ended after ${this.steps.length} steps` : "under way: await it, or end it with run.stop()";
+    const state = this.ended
+      ? `ended after ${this.steps.length} steps`
+      : "under way: await it, or end it with run.stop()";
     return { "text/plain": `TrainRun (${state})` };
   }
 }

@@ -20,10 +20,17 @@ import { type Tensor, tensor } from "../../src/tensor/tensor.js";
  * Central differences of Σ w ∘ f(inputs), w fixed random numbers, against backward(): float32 with a step of 4e-3 leaves errors of
  * about 1e-4 for values near 1.
  */
-async function check(name: string, shapes: readonly (readonly number[])[], f: (...x: Tensor[]) => Tensor, options: { low?: number; high?: number; tolerance?: number; step?: number } = {}): Promise<void> {
+async function check(
+  name: string,
+  shapes: readonly (readonly number[])[],
+  f: (...x: Tensor[]) => Tensor,
+  options: { low?: number; high?: number; tolerance?: number; step?: number } = {},
+): Promise<void> {
   const { low = -1, high = 1, tolerance = 5e-3, step = 4e-3 } = options;
   const random = new Random(7);
-  const values = shapes.map((s) => Float32Array.from({ length: sizeOf(s) }, () => low + (high - low) * random.nextFloat()));
+  const values = shapes.map((s) =>
+    Float32Array.from({ length: sizeOf(s) }, () => low + (high - low) * random.nextFloat()),
+  );
   let weights: Float32Array | undefined;
   const value = async (at: readonly Float32Array[]): Promise<number> => {
     const y = scope(() => noGrad(() => f(...at.map((v, i) => tensor(v, shapes[i]!)))));
@@ -86,8 +93,22 @@ test("gradient of pow, clamp, relu, abs away from their corners", async () => {
 });
 test("gradient of add, sub, mul, div with broadcasting", async () => {
   await check("add", [[2, 3, 4], [4]], (a, b) => a.add(b));
-  await check("sub", [[3, 1], [1, 4]], (a, b) => a.sub(b));
-  await check("mul", [[2, 3, 4], [3, 1]], (a, b) => a.mul(b));
+  await check(
+    "sub",
+    [
+      [3, 1],
+      [1, 4],
+    ],
+    (a, b) => a.sub(b),
+  );
+  await check(
+    "mul",
+    [
+      [2, 3, 4],
+      [3, 1],
+    ],
+    (a, b) => a.mul(b),
+  );
   await check("div", [[3, 4], [4]], (a, b) => a.div(b), { low: 0.5, high: 2 });
   await check("maximum", [[9], [9]], (a, b) => a.maximum(b));
   await check("minimum", [[9], [9]], (a, b) => a.minimum(b));
@@ -110,12 +131,40 @@ test("gradient of reshape, permute, transpose, slice, concat", async () => {
   await check("transpose", [[3, 4]], (x) => x.transpose());
   await check("slice", [[3, 6]], (x) => x.slice(1, 1, 4).add(x.slice(1, 3, 6)));
   await check("slice rows", [[5, 2]], (x) => x.slice(0, 1, 3));
-  await check("concat", [[2, 3], [2, 2]], (a, b) => concat([a, b, a], 1));
+  await check(
+    "concat",
+    [
+      [2, 3],
+      [2, 2],
+    ],
+    (a, b) => concat([a, b, a], 1),
+  );
 });
 test("gradient of matmul and linear", async () => {
-  await check("matmul", [[3, 5], [5, 4]], (a, b) => a.matmul(b));
-  await check("matmul, shared b", [[2, 3, 5], [5, 4]], (a, b) => a.matmul(b));
-  await check("matmul, batched", [[2, 3, 5], [2, 5, 4]], (a, b) => a.matmul(b));
+  await check(
+    "matmul",
+    [
+      [3, 5],
+      [5, 4],
+    ],
+    (a, b) => a.matmul(b),
+  );
+  await check(
+    "matmul, shared b",
+    [
+      [2, 3, 5],
+      [5, 4],
+    ],
+    (a, b) => a.matmul(b),
+  );
+  await check(
+    "matmul, batched",
+    [
+      [2, 3, 5],
+      [2, 5, 4],
+    ],
+    (a, b) => a.matmul(b),
+  );
   await check("linear", [[2, 3, 5], [4, 5], [4]], (x, w, b) => x.linear(w, b));
 });
 test("gradient of rmsNorm, addRmsNorm, layerNorm", async () => {
@@ -132,19 +181,32 @@ test("gradient of rope, both pairings", async () => {
   const tables = { cos: tensor(angles.map(Math.cos), [4, 2]), sin: tensor(angles.map(Math.sin), [4, 2]) };
   for (const interleaved of [false, true]) {
     await check("rope", [[4, 8]], (x) => rope(x, positions, tables, { heads: 2, headDim: 4, interleaved }));
-    await check("partial rope", [[4, 12]], (x) => rope(x, positions, tables, { heads: 2, headDim: 6, rotaryDim: 4, interleaved }));
+    await check("partial rope", [[4, 12]], (x) =>
+      rope(x, positions, tables, { heads: 2, headDim: 6, rotaryDim: 4, interleaved }),
+    );
   }
 });
 test("gradient of attention: packed, grouped heads, window, not causal", async () => {
   const packed = segments([0, 3], [3, 4]);
-  const shapes = [[7, 16], [7, 8], [7, 8]];
+  const shapes = [
+    [7, 16],
+    [7, 8],
+    [7, 8],
+  ];
   const base = { heads: 4, kvHeads: 2, headDim: 4 };
   await check("causal", shapes, (q, k, v) => attention(q, k, v, packed, base));
   await check("window", shapes, (q, k, v) => attention(q, k, v, packed, { ...base, window: 2 }));
   await check("full", shapes, (q, k, v) => attention(q, k, v, packed, { ...base, causal: false }));
 });
 test("gradient of swiglu, dropout, embedding", async () => {
-  await check("swiglu", [[3, 6], [3, 6]], swiglu);
+  await check(
+    "swiglu",
+    [
+      [3, 6],
+      [3, 6],
+    ],
+    swiglu,
+  );
   await check("dropout", [[5, 7]], (x) => {
     seed(11);
     return dropout(x, 0.4);
@@ -155,24 +217,52 @@ test("gradient of cross entropy, plain, smoothed and through the chunked head", 
   const labels = tensor(Int32Array.of(2, -100, 0, 6));
   await check("crossEntropy", [[4, 7]], (x) => crossEntropy(x, labels));
   await check("smoothed", [[4, 7]], (x) => crossEntropy(x, labels, 0.1));
-  await check("linearCrossEntropy", [[4, 5], [7, 5]], (x, w) => linearCrossEntropy(x, w, labels, { scale: 0.5, chunk: 3 }).total.mul(3));
-  await check("linearCrossEntropy smoothed", [[4, 5], [7, 5]], (x, w) => linearCrossEntropy(x, w, labels, { smoothing: 0.1 }).total);
+  await check(
+    "linearCrossEntropy",
+    [
+      [4, 5],
+      [7, 5],
+    ],
+    (x, w) => linearCrossEntropy(x, w, labels, { scale: 0.5, chunk: 3 }).total.mul(3),
+  );
+  await check(
+    "linearCrossEntropy smoothed",
+    [
+      [4, 5],
+      [7, 5],
+    ],
+    (x, w) => linearCrossEntropy(x, w, labels, { smoothing: 0.1 }).total,
+  );
 });
 test("gradient of LoRA over dense and NF4 weights, with and without dropout", async () => {
   const random = new Random(3);
-  const dense = tensor(Float32Array.from({ length: 6 * 64 }, () => random.nextFloat() - 0.5), [6, 64]);
+  const dense = tensor(
+    Float32Array.from({ length: 6 * 64 }, () => random.nextFloat() - 0.5),
+    [6, 64],
+  );
   for (const weight of [dense, quantizeNf4(dense), quantizeNf4(dense, { doubleQuant: true })]) {
     for (const p of [0, 0.3]) {
-      await check(`linearLora, dropout ${p}`, [[5, 64], [4, 64], [6, 4]], (x, a, b) => {
-        seed(5);
-        return linearLora(x, weight, undefined, { a, b, scale: 0.7, dropout: p });
-      });
+      await check(
+        `linearLora, dropout ${p}`,
+        [
+          [5, 64],
+          [4, 64],
+          [6, 4],
+        ],
+        (x, a, b) => {
+          seed(5);
+          return linearLora(x, weight, undefined, { a, b, scale: 0.7, dropout: p });
+        },
+      );
     }
   }
   const packed = quantizeNf4(dense, { doubleQuant: true });
   await check("linearNf4", [[5, 64]], (x) => linearNf4(x, packed));
   const restored = dequantizeNf4(packed);
-  const x = tensor(Float32Array.from({ length: 128 }, () => random.nextFloat()), [2, 64]);
+  const x = tensor(
+    Float32Array.from({ length: 128 }, () => random.nextFloat()),
+    [2, 64],
+  );
   const a = await linearNf4(x, packed).data();
   const b = await x.linear(restored).data();
   assert.ok(a.every((v, i) => Math.abs(v - b[i]!) < 1e-5));

@@ -52,7 +52,7 @@ for (const name of ["llama-gqa", "llama-scaled", "llama-bias"]) {
     const trained = labels.filter((label) => label !== -100).length;
     const total = scope(() => {
       const hidden = model.hidden(flatRows(values.rows.map((row: { ids: number[] }) => row.ids)));
-      const loss = linearCrossEntropy(hidden, model.headWeight(), tensor(labels), { scale: 1 / trained }).total;
+      const loss = linearCrossEntropy(hidden, model.headWeight()!, tensor(labels), { scale: 1 / trained }).total;
       backward(loss);
       return loss;
     });

@@ -1,0 +1,29 @@
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { CheckpointError, DataError } from "../errors.js";
+
+/** The package's own folder: the nearest one above this file that holds package.json. */
+function packageFolder(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, "package.json")) && dirname(folder) !== folder) folder = dirname(folder);
+  return folder;
+}
+
+/** Folder of the small model that comes with the package, for `loadModel`. */
+export function embeddedModel(): string {
+  const folder = join(packageFolder(), "notebooks", "embedded", "model");
+  if (!existsSync(folder))
+    throw new CheckpointError(`The embedded model is missing: expected ${folder}. Install the package again.`);
+  return folder;
+}
+
+/** Path of a small data set that comes with the package, for `loadDataset`: a file name such as "radio-train.jsonl". */
+export function bundledData(name: string): string {
+  const file = join(packageFolder(), "notebooks", "data", name);
+  if (!/^[\w.-]+$/.test(name) || !existsSync(file))
+    throw new DataError(
+      `There is no bundled data set ${JSON.stringify(name)}: expected a file name of ${dirname(file)}.`,
+    );
+  return file;
+}
