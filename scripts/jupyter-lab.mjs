@@ -90,6 +90,7 @@ export async function startLab(notebooks, options = {}) {
     throw error;
   }
   return {
+    folder: notebooks,
     open: (name) => openNotebook(browser, `${base}/lab/tree/${encodeURIComponent(name)}?token=${token}&reset`),
     close,
   };
@@ -166,27 +167,30 @@ async function openNotebook(browser, url) {
   );
   return {
     page,
-    /** Run → Run All Cells, then waits until every code cell has its number and the kernel is idle. */
+    /** Run → Run All Cells, then waits until no cell is pending and the kernel is idle. */
     async runAll(timeout = 300_000) {
-      await page.getByRole("menuitem", { name: "Run", exact: true }).click();
-      await page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click();
+      await menu(page, "Run", "runmenu:run-all");
       await page.waitForFunction(
         () => {
-          const cells = [...document.querySelectorAll(".jp-Notebook .jp-CodeCell")];
-          const filled = cells.filter((cell) => cell.querySelector(".cm-content")?.textContent?.trim());
-          const done = filled.every((cell) => /\[\d+\]/.test(cell.querySelector(".jp-InputPrompt")?.textContent ?? ""));
-          const failed = document.querySelector('.jp-OutputArea-output[data-mime-type$="stderr"] .ansi-red-fg');
+          const prompts = [...document.querySelectorAll(".jp-Notebook .jp-CodeCell .jp-InputPrompt")];
+          const texts = prompts.map((prompt) => prompt.textContent ?? "");
           const idle =
             document.querySelector(".jp-Notebook-ExecutionIndicator")?.getAttribute("data-status") === "idle";
-          return idle && (done || failed !== null);
+          return idle && texts.some((text) => /\[\d+\]/.test(text)) && !texts.some((text) => text.includes("*"));
         },
         null,
         { timeout, polling: 250 },
       );
       await page.waitForTimeout(1000); // drawings settle
     },
+    /** File → Save Notebook, then waits until it stands on the disk. */
+    async save() {
+      await menu(page, "File", "docmanager:save");
+      await page.locator(".jp-mod-current.jp-mod-dirty").waitFor({ state: "detached", timeout: 30_000 });
+    },
     /** The whole notebook in one picture. */
     async screenshot(path) {
+      await page.setViewportSize({ width: 1280, height: 600 });
       const height = await page.evaluate(() => {
         const panel = document.querySelector(".jp-WindowedPanel-outer") ?? document.querySelector(".jp-Notebook");
         return panel.scrollHeight;
@@ -196,6 +200,12 @@ async function openNotebook(browser, url) {
       await page.screenshot({ path });
     },
   };
+}
+
+/** Clicks an entry of the menu bar by its command. */
+async function menu(page, title, command) {
+  await page.getByRole("menuitem", { name: title, exact: true }).click();
+  await page.locator(`.lm-Menu-item[data-command="${command}"]`).click();
 }
 
 function freePort() {

@@ -3,12 +3,14 @@
 //   node scripts/test-jupyter.mjs                     everything
 //   node scripts/test-jupyter.mjs --only protocol     jupyter_kernel_test, nbclient, papermill, nbconvert
 //   node scripts/test-jupyter.mjs --only lab          JupyterLab in a browser
+//   … --no-setup                                     with what is built already
 //   node scripts/test-jupyter.mjs --look NOTEBOOK…    opens executed notebooks and takes a picture of each
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { jupyterEnvironment, startLab } from "./jupyter-lab.mjs";
 import { run, setup, step } from "./setup.mjs";
 import { bin, ensureVenv } from "./venv.mjs";
@@ -17,8 +19,8 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const screenshots = join(root, ".cache", "screenshots");
 const counts = { passed: 0, failed: 0, skipped: 0 };
 
-async function prepare() {
-  setup();
+async function prepare(built) {
+  if (!built) setup();
   step("preparing the Python packages");
   const venv = await ensureVenv("jupyter");
   step("installing the kernelspec");
@@ -60,29 +62,63 @@ async function check(name, body) {
 async function lab() {
   step("JupyterLab in a headless browser");
   mkdirSync(screenshots, { recursive: true });
+  // As most people have it, and with the extension that draws plotly figures (the "plotly" wheel brings it).
+  await withLab("stock", ["jupyterlab-plotly"], async (server) => {
+    await frontEnd(server);
+    await library(server, "stock", 'img[src^="data:image/png;base64,"]');
+  });
+  await withLab("with plotly's extension", [], (server) => library(server, "plotly", ".js-plotly-plot .main-svg"));
+}
+
+async function withLab(title, disabledExtensions, body) {
   const folder = mkdtempSync(join(tmpdir(), "tunebook-notebooks-"));
-  cpSync(join(root, "test", "jupyter", "front-end.ipynb"), join(folder, "front-end.ipynb"));
+  for (const name of ["front-end.ipynb", "library.ipynb"]) {
+    cpSync(join(root, "test", "jupyter", name), join(folder, name));
+  }
   let server;
   try {
-    await check("JupyterLab starts", async () => {
-      // As most people have it: without the extension that draws plotly figures.
-      server = await startLab(folder, { disabledExtensions: ["jupyterlab-plotly"] });
+    await check(`JupyterLab starts (${title})`, async () => {
+      server = await startLab(folder, { disabledExtensions });
     });
-    if (server) await frontEnd(server);
+    if (server) await body(server);
   } finally {
     await server?.close();
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-async function frontEnd(server) {
+/** Opens a notebook and runs all of it; undefined when that failed. */
+async function opened(server, name) {
   let book;
-  await check("a notebook opens on the kernel", async () => {
-    book = await server.open("front-end.ipynb");
+  await check(`${name} opens on the kernel`, async () => {
+    book = await server.open(name);
   });
+  if (!book) return undefined;
+  await check(`${name}: Run All Cells ends and no cell failed`, async () => {
+    await book.runAll();
+    await book.save();
+    const { cells } = JSON.parse(readFileSync(join(server.folder, name), "utf8"));
+    const failed = cells.flatMap((cell) => cell.outputs ?? []).find((output) => output.output_type === "error");
+    if (failed) throw new Error(failed.traceback.join("\n"));
+    if (!cells.some((cell) => cell.outputs?.length > 0)) throw new Error("the saved notebook has no outputs");
+  });
+  return book;
+}
+
+async function library(server, title, chart) {
+  const book = await opened(server, "library.ipynb");
+  if (!book) return;
+  const output = (selector) => book.page.locator(`.jp-OutputArea ${selector}`).first();
+  await check(`the dataset is shown as a table (${title})`, () => output("table td").waitFor({ timeout: 10_000 }));
+  await check(`the chart is drawn (${title})`, () => output(chart).waitFor({ timeout: 20_000 }));
+  await check(`the page is photographed (${title})`, () => book.screenshot(join(screenshots, `library-${title}.png`)));
+  await book.page.close();
+}
+
+async function frontEnd(server) {
+  const book = await opened(server, "front-end.ipynb");
   if (!book) return;
   const { page } = book;
-  await check("Run All Cells ends", () => book.runAll());
   const visible = (selector) => page.locator(`.jp-OutputArea ${selector}`).first().waitFor({ timeout: 10_000 });
   await check("the streams are shown", async () => {
     await visible('[data-mime-type="application/vnd.jupyter.stdout"]');
@@ -101,21 +137,18 @@ async function frontEnd(server) {
     const text = await page.locator(".jp-OutputArea-executeResult").last().textContent();
     if (!text?.includes("6.4")) throw new Error(`the result reads ${JSON.stringify(text)}`);
   });
-  await check("no cell failed", async () => {
-    const errors = page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]');
-    if ((await errors.count()) > 0) throw new Error((await errors.first().textContent()) ?? "an error");
-  });
   await check("completion opens while typing in a cell", () => completion(page));
-  await check("a picture of the page is taken", () => book.screenshot(join(screenshots, "front-end.png")));
+  await check("the page is photographed", () => book.screenshot(join(screenshots, "front-end.png")));
+  await page.close();
 }
 
 async function completion(page) {
   await page.locator(".jp-Notebook .jp-CodeCell .cm-content").last().click();
   await page.keyboard.press("Control+End");
-  await page.keyboard.type("\nsteps[0].lo");
+  await page.keyboard.type("\nsteps[0].loss.toPrec");
   await page.keyboard.press("Tab");
-  const completer = page.locator(".jp-Completer-item", { hasText: "loss" }).first();
-  const completed = page.locator(".jp-Notebook .cm-content", { hasText: "steps[0].loss" }).first();
+  const completer = page.locator(".jp-Completer-item", { hasText: "toPrecision" }).first();
+  const completed = page.locator(".jp-Notebook .cm-content", { hasText: "loss.toPrecision" }).first();
   // One match is filled in at once, several open a list.
   await Promise.any([completer.waitFor({ timeout: 15_000 }), completed.waitFor({ timeout: 15_000 })]);
   await page.keyboard.press("Escape");
@@ -139,13 +172,19 @@ async function look(paths) {
 }
 
 async function main() {
-  const [flag, ...rest] = process.argv.slice(2);
-  if (flag === "--look" && rest.length > 0) return look(rest);
-  const only = flag === "--only" ? rest[0] : undefined;
-  if (flag !== undefined && !["protocol", "lab"].includes(only)) throw new Error("usage: see the head of this file");
-  await prepare();
-  if (only !== "lab") protocol();
-  if (only !== "protocol") await lab();
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      only: { type: "string", default: "" },
+      look: { type: "boolean", default: false },
+      "no-setup": { type: "boolean", default: false },
+    },
+  });
+  if (values.look) return look(positionals);
+  if (!["", "protocol", "lab"].includes(values.only)) throw new Error("usage: see the head of this file");
+  await prepare(values["no-setup"]);
+  if (values.only !== "lab") protocol();
+  if (values.only !== "protocol") await lab();
   const skipped = counts.skipped > 0 ? `, ${counts.skipped} skipped` : "";
   console.log(`${counts.passed} passed, ${counts.failed} failed${skipped}`);
   if (counts.failed > 0) process.exitCode = 1;

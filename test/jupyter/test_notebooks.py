@@ -42,6 +42,20 @@ class Notebooks(unittest.TestCase):
         for data in bundles:
             self.assertIn("text/plain", data)
 
+    def test_the_library_shows_tables_and_charts(self):
+        book = nbformat.read(HERE / "library.ipynb", as_version=4)
+        with tempfile.TemporaryDirectory() as folder:  # any folder: the kernel brings the library along
+            execute(book, resources={"metadata": {"path": folder}})
+        data = [[o.data for o in c.outputs if "data" in o] for c in book.cells if c.cell_type == "code"]
+        table, chart, summary = data[0][-1], data[1][-1], data[2][-1]
+        self.assertIn("<table", table["text/html"])
+        self.assertEqual(
+            {"application/vnd.plotly.v1+json", "image/png", "text/plain"} - set(chart), set(), sorted(chart)
+        )
+        self.assertIsInstance(chart["application/vnd.plotly.v1+json"], dict)
+        self.assertIn("q_proj", summary["text/plain"])
+        self.assertIn("logits 3 x 256", "".join(o.get("text", "") for o in book.cells[-1].outputs))
+
     def test_an_error_stops_the_notebook(self):
         book = notebook("const a = 1;", 'throw new TypeError("stop here");', "a + 1")
         with self.assertRaises(CellExecutionError) as caught:
