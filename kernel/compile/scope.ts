@@ -36,7 +36,13 @@ export function createScope(): Scope {
     return box;
   };
   Object.defineProperty(scope, "ref()", { value: ref });
-  Object.defineProperty(scope, "peek()", { value: (name: string) => boxes.get(name) });
+  const late = (name: string, otherwise: () => unknown): unknown =>
+    boxes.has(name) ? boxes.get(name)!.v : otherwise();
+  const early = (name: string): never => {
+    throw new ReferenceError(`Cannot access '${name}' before initialization`);
+  };
+  Object.defineProperty(scope, "late()", { value: late });
+  Object.defineProperty(scope, "early()", { value: early });
   Object.defineProperty(scope, "pick()", { value: pick });
   return scope;
 }
@@ -61,5 +67,5 @@ export function cleanMessage(message: string): string {
   return message
     .replace(/\(0 ?, ?(\$\$[\p{ID_Continue}$]+\.v)\)/gu, "$1")
     .replace(/\$\$([\p{ID_Continue}$]+)\.v\b/gu, "$1")
-    .replace(/\$cell\.(console|display)\b/g, "$1");
+    .replace(/\$cell\.(console|display|input)\b/g, "$1");
 }

@@ -1,0 +1,190 @@
+import type t from "typescript";
+import type { Analysis, Fault } from "./analyze.js";
+import { describe } from "./diagnostics.js";
+import { emitCell, emitFile, syntaxFaults } from "./emit.js";
+import { History } from "./history.js";
+import { preprocess } from "./preprocess.js";
+import { Project } from "./project.js";
+import type { Surroundings } from "./rewrite.js";
+import type { CompiledCell, CompileRequest, Diagnostic, TranspiledFile, Typecheck } from "./types.js";
+import { ts } from "./typescript.js";
+
+/** A cell that cannot run. */
+export class CompileFailure extends Error {
+  readonly diagnostics: Diagnostic[];
+
+  constructor(diagnostics: Diagnostic[]) {
+    super(diagnostics[0]?.message ?? "The cell cannot be compiled.");
+    this.name = "CompileError";
+    this.diagnostics = diagnostics;
+  }
+}
+
+/** A compiled cell that waits for its commit. */
+interface Pending {
+  cell: string;
+  analysis: Analysis;
+  header: string;
+  code: string;
+  program?: t.Program;
+}
+
+/** What the language alone has: a cell that mentions nothing else can be checked before Node's declarations are read. */
+const languageNames = new Set(
+  "Math JSON Array Object String Number Boolean Map Set Promise Date RegExp BigInt NaN Infinity isNaN parseInt parseFloat".split(
+    " ",
+  ),
+);
+
+/** Compiles the cells of one notebook, each against the names of those before it. Lives in the compile worker. */
+export class Compiler {
+  readonly project: Project;
+  readonly history: History = new History();
+  private pending: Pending[] = [];
+  private override: Typecheck | undefined;
+
+  constructor(folder: string) {
+    this.project = new Project(folder);
+  }
+
+  /** Does the first work ahead of the first request. */
+  warmUp(node: boolean): void {
+    if (node) this.project.loadNode();
+    const code = "const warm = [1, 2].map((x) => `${x + 1}`); warm.length";
+    const { analysis } = emitCell(code, "cell-0", this.around(new Set()));
+    this.check(code, this.history.header(analysis), analysis);
+  }
+
+  compile({ code: text, cell, typecheck, cwd }: CompileRequest): CompiledCell {
+    this.project.setFolder(cwd);
+    const { code, typecheck: chosen } = preprocess(text);
+    if (chosen !== undefined) this.override = chosen;
+    // "off" from the kernel stands for code that is no cell of the notebook's (expressions of a front end).
+    const mode = chosen ?? (typecheck === "off" ? "off" : (this.override ?? typecheck));
+    let emitted = emitCell(code, cell, this.around(new Set()));
+    if (emitted.faults.length > 0) throw new CompileFailure(describe(emitted.faults, text, "error"));
+    const { analysis } = emitted;
+    const header = this.history.header(analysis);
+    let diagnostics: Diagnostic[] = [];
+    const pending: Pending = { cell, analysis, header, code };
+    if (mode !== "off") {
+      const { program, faults, typeOnly } = this.check(code, header, analysis);
+      diagnostics = describe(faults, text, mode === "error" ? "error" : "warning");
+      if (mode === "error" && diagnostics.length > 0) throw new CompileFailure(diagnostics);
+      if (typeOnly.size > 0) {
+        emitted = emitCell(code, cell, this.around(typeOnly));
+        for (const name of typeOnly) analysis.declared.get(name)!.value = false;
+      }
+      pending.program = program;
+    }
+    this.pending = [...this.pending.slice(-1), pending];
+    const declares = [...analysis.declared].filter(([, { value }]) => value).map(([name]) => name);
+    return { js: emitted.js, map: emitted.map, diagnostics, declares: declares.sort() };
+  }
+
+  /** Makes a compiled cell's names known to those after it. */
+  commit(cell: string): void {
+    const pending = this.pending.find((one) => one.cell === cell);
+    if (pending === undefined) return;
+    this.pending = this.pending.filter((one) => one !== pending);
+    const { analysis, header, code, program } = pending;
+    if (analysis.declared.size === 0 && !analysis.augments) return;
+    const declarations = program && this.declarations(program);
+    if (declarations !== undefined) this.project.add(cell, declarations, ".d.ts");
+    else this.project.add(cell, header + code, ".ts");
+    this.history.commit(cell, analysis);
+  }
+
+  /** Commits a cell that has run in the past, without checking it. */
+  restore(code: string, cell: string, cwd: string): void {
+    this.compile({ code, cell, cwd, typecheck: "off" });
+    this.commit(cell);
+  }
+
+  reset(): void {
+    this.history.clear();
+    this.project.clear();
+    this.pending = [];
+  }
+
+  transpile(path: string, text: string): TranspiledFile {
+    const { js, map, faults } = emitFile(text, path);
+    const [first] = describe(faults, text, "error");
+    if (first) throw new SyntaxError(`${path}:${first.line}:${first.column}: ${first.message}`);
+    return { js, map };
+  }
+
+  /** Code that is still being typed, in its surroundings: where it starts in the current file. */
+  show(code: string, analysis: Pick<Analysis, "mentioned" | "declared" | "exported">): number {
+    this.project.loadNode();
+    const header = this.history.header(analysis);
+    this.project.update(header + code);
+    return header.length;
+  }
+
+  private around(typeOnly: ReadonlySet<string>): Surroundings {
+    return { typeOnly, boxed: (name) => this.history.boxed(name), constant: (name) => this.history.constant(name) };
+  }
+
+  private check(
+    code: string,
+    header: string,
+    analysis: Analysis,
+  ): { program: t.Program; faults: Fault[]; typeOnly: Set<string> } {
+    if (!this.project.withNode && needsNode(code, analysis)) this.project.loadNode();
+    this.project.update(header + code);
+    const program = this.project.program();
+    const file = program.getSourceFile(this.project.current)!;
+    const faults = syntaxFaults(file);
+    for (const { start, length, code: number, messageText, category } of program.getSemanticDiagnostics(file)) {
+      if (category !== ts.DiagnosticCategory.Error || start === undefined) continue;
+      faults.push({
+        start,
+        length: length ?? 1,
+        code: number,
+        message: ts.flattenDiagnosticMessageText(messageText, "\n"),
+      });
+    }
+    const own = faults.filter(({ start }) => start >= header.length);
+    for (const fault of own) fault.start -= header.length;
+    return { program, faults: own, typeOnly: typeOnlyImports(program, file) };
+  }
+
+  /** The checked cell's declarations as a file of their own, so that later cells need not infer its types again. */
+  private declarations(program: t.Program): string | undefined {
+    const file = program.getSourceFile(this.project.current);
+    let text: string | undefined;
+    const write: t.WriteFileCallback = (_, written) => {
+      text = written;
+    };
+    const { diagnostics } = program.emit(file, write, undefined, true);
+    return diagnostics.length === 0 ? text : undefined;
+  }
+}
+
+function needsNode(code: string, { mentioned, declared }: Analysis): boolean {
+  // Of Node's many additions to the language's own types only these are seen by code without names of Node's.
+  if (/\b(?:import|stack|cause|dispose|asyncDispose|require)\b/.test(code)) return true;
+  for (const name of mentioned) if (!languageNames.has(name) && !declared.has(name)) return true;
+  return false;
+}
+
+/** Imported names that stand for types alone: the module need not even exist at run time. */
+function typeOnlyImports(program: t.Program, file: t.SourceFile): Set<string> {
+  const found = new Set<string>();
+  const checker = program.getTypeChecker();
+  for (const statement of file.statements) {
+    if (!ts.isImportDeclaration(statement) || !statement.importClause || statement.importClause.isTypeOnly) continue;
+    const { name, namedBindings } = statement.importClause;
+    const names = name ? [name] : [];
+    if (namedBindings && ts.isNamedImports(namedBindings)) {
+      for (const element of namedBindings.elements) if (!element.isTypeOnly) names.push(element.name);
+    }
+    for (const local of names) {
+      const symbol = checker.getSymbolAtLocation(local);
+      if (!symbol || !(symbol.flags & ts.SymbolFlags.Alias)) continue;
+      if (!(checker.getAliasedSymbol(symbol).flags & ts.SymbolFlags.Value)) found.add(local.text);
+    }
+  }
+  return found;
+}

@@ -1,0 +1,111 @@
+import type t from "typescript";
+import { type Analysis, analyze, type Fault } from "./analyze.js";
+import { boxName, type Prologue, rewriter, type Surroundings } from "./rewrite.js";
+import { ts } from "./typescript.js";
+
+export interface Emitted {
+  js: string;
+  map: string;
+  analysis: Analysis;
+  /** Syntax errors and what the analysis objects to; with any, `js` must not run. */
+  faults: Fault[];
+}
+
+const options: t.CompilerOptions = {
+  target: ts.ScriptTarget.ES2022,
+  module: ts.ModuleKind.ESNext,
+  moduleDetection: ts.ModuleDetectionKind.Force,
+  isolatedModules: true,
+  sourceMap: true,
+  removeComments: true,
+};
+
+/**
+ * Turns a cell into the body of an async function, without looking at types.
+ * @param code - the cell, magics already gone
+ * @param cell - its name, the source's name in the map
+ */
+export function emitCell(code: string, cell: string, around: Surroundings): Emitted {
+  let analysis: Analysis | undefined;
+  const prologue: Prologue = { boxes: new Set(), functions: [] };
+  const faults: Fault[] = [];
+  const transform: t.TransformerFactory<t.SourceFile> = (context) => (file) => {
+    faults.push(...syntaxFaults(file));
+    analysis = analyze(file);
+    if (faults.length > 0) return file;
+    faults.push(...analysis.faults, ...constantFaults(file, analysis, around));
+    return rewriter(analysis, around, prologue)(context)(file);
+  };
+  const { outputText, sourceMapText } = ts.transpileModule(code, {
+    compilerOptions: options,
+    fileName: `${cell}.ts`,
+    transformers: { before: [transform] },
+  });
+  const body = outputText.replace(/\n?\/\/# sourceMappingURL=.*\s*$/, "").replace(/(^|\n)export \{\};\s*$/, "");
+  return { js: `${setUp(prologue)}\n${body}`, map: shiftMap(sourceMapText ?? "", cell), analysis: analysis!, faults };
+}
+
+/** Assignments to constants: boxes would let them pass. */
+function constantFaults(file: t.SourceFile, { declared, references }: Analysis, around: Surroundings): Fault[] {
+  const faults: Fault[] = [];
+  for (const [node, { name, write }] of references) {
+    if (!write) continue;
+    const kind = declared.get(name)?.kind;
+    if (kind === undefined ? !around.constant(name) : kind !== "const" && kind !== "import") continue;
+    const start = node.getStart(file);
+    faults.push({
+      start,
+      length: node.end - start,
+      code: 2588,
+      message: `Cannot assign to '${name}' because it is a constant.`,
+    });
+  }
+  return faults;
+}
+
+/** The first line: strict mode, the boxes, hoisted functions. */
+function setUp({ boxes, functions }: Prologue): string {
+  const names = [...boxes].map((name) => `${boxName(name)} = $scope["ref()"](${JSON.stringify(name)})`);
+  const declaration = names.length > 0 ? ` const ${names.join(", ")};` : "";
+  return `"use strict";${declaration}${functions.map((name) => ` ${boxName(name)}.v = ${name};`).join("")}`;
+}
+
+/** One line further down, and under the cell's name. */
+function shiftMap(text: string, cell: string): string {
+  const map = JSON.parse(text) as { mappings: string };
+  return JSON.stringify({ ...map, file: cell, sources: [cell], mappings: `;${map.mappings}` });
+}
+
+/** The parser's own findings. */
+export function syntaxFaults(file: t.SourceFile): Fault[] {
+  const found = (file as t.SourceFile & { parseDiagnostics?: t.DiagnosticWithLocation[] }).parseDiagnostics ?? [];
+  return found.map(({ start, length, code, messageText }) => ({
+    start,
+    length,
+    code,
+    message: ts.flattenDiagnosticMessageText(messageText, "\n"),
+  }));
+}
+
+/** A local TypeScript file as a call of `System.register`: its loader links the files of a notebook itself. */
+export function emitFile(code: string, path: string): { js: string; map: string; faults: Fault[] } {
+  const { outputText, sourceMapText, diagnostics } = ts.transpileModule(code, {
+    compilerOptions: {
+      ...options,
+      removeComments: false,
+      moduleDetection: ts.ModuleDetectionKind.Auto,
+      verbatimModuleSyntax: false,
+      module: ts.ModuleKind.System,
+      ...(path.endsWith(".tsx") ? { jsx: ts.JsxEmit.ReactJSX } : {}),
+    },
+    fileName: path,
+    reportDiagnostics: true,
+  });
+  const faults = (diagnostics ?? []).map(({ start, length, code, messageText }) => ({
+    start: start ?? 0,
+    length: length ?? 1,
+    code,
+    message: ts.flattenDiagnosticMessageText(messageText, "\n"),
+  }));
+  return { js: outputText.replace(/\n?\/\/# sourceMappingURL=.*\s*$/, ""), map: sourceMapText ?? "", faults };
+}

@@ -1,0 +1,224 @@
+import { statSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type t from "typescript";
+import { type Libraries, libraries, nodeTypes } from "./libraries.js";
+import { libFolder, ts } from "./typescript.js";
+
+/** Marks the virtual files of cells, so that no file of the user's can have such a name. */
+export const CELL_PREFIX = "__tunebook__";
+
+// dist/kernel/compile/project.js: the package is three folders up.
+const packageFolder = fileURLToPath(new URL("../../../", import.meta.url));
+const packageName = "tunebook";
+
+/** Strict, but friendly to a notebook: parameters need no type, packages without types are `any`, a caught error too. */
+export const compilerOptions: t.CompilerOptions = {
+  target: ts.ScriptTarget.ES2023,
+  module: ts.ModuleKind.Preserve,
+  moduleResolution: ts.ModuleResolutionKind.Bundler,
+  moduleDetection: ts.ModuleDetectionKind.Force,
+  noLib: true,
+  types: [],
+  strict: true,
+  noImplicitAny: false,
+  noImplicitThis: false,
+  useUnknownInCatchVariables: false,
+  allowUnreachableCode: true,
+  allowUnusedLabels: true,
+  allowImportingTsExtensions: true,
+  resolveJsonModule: true,
+  allowJs: false,
+  skipLibCheck: true,
+  declaration: true,
+  removeComments: false,
+};
+
+/**
+ * The language service over one current cell and whatever it stands on. The names of the root files never change, so
+ * that TypeScript keeps its program's structure from cell to cell; earlier cells come in by imports of virtual files.
+ */
+export class Project {
+  readonly service: t.LanguageService;
+  private readonly libraries: Libraries = libraries();
+  /** Texts by path. */
+  private readonly virtual = new Map<string, string>();
+  private readonly snapshots = new Map<string, { version: string; snapshot: t.IScriptSnapshot }>();
+  private readonly resolutions = new Map<string, t.ResolvedModuleFull>();
+  /** Paths of committed cells by the specifier that later cells import them with. */
+  private readonly cells = new Map<string, string>();
+  private roots: string[];
+  private nodeLoaded = false;
+  private folder: string;
+  private version = 0;
+  private text = "";
+
+  constructor(folder: string) {
+    this.folder = folder;
+    for (const [path, text] of [...this.libraries.language, ...this.libraries.cell]) this.virtual.set(path, text);
+    this.roots = [...this.virtual.keys()];
+    // Comments of the declarations are not parsed into trees: a third of the start. Inspection reads them from the text.
+    const comments = ts.JSDocParsingMode.ParseNone;
+    this.service = ts.createLanguageService(this.host(comments), ts.createDocumentRegistry(true, folder, comments));
+  }
+
+  /** Path of the current cell. */
+  get current(): string {
+    return join(this.folder, `${CELL_PREFIX}cell.ts`);
+  }
+
+  get withNode(): boolean {
+    return this.nodeLoaded;
+  }
+
+  /** Reads the declarations of Node. Until then only the language itself is known: that is enough for `1 + 1`, and early. */
+  loadNode(): void {
+    if (this.nodeLoaded) return;
+    this.nodeLoaded = true;
+    for (const [path, text] of this.libraries.node()) {
+      this.virtual.set(path, text);
+      this.roots.push(path);
+    }
+    this.version++;
+  }
+
+  setFolder(folder: string): void {
+    if (folder === this.folder) return;
+    this.folder = folder;
+    this.resolutions.clear();
+    this.version++;
+  }
+
+  /** A committed cell: its declarations (`.d.ts`) or, where they cannot be written down, its code (`.ts`). */
+  add(cell: string, text: string, extension: ".d.ts" | ".ts"): void {
+    const path = join(this.folder, CELL_PREFIX + cell + extension);
+    this.virtual.set(path, text);
+    this.cells.set(`./${CELL_PREFIX}${cell}`, path);
+  }
+
+  /** Forgets every committed cell. */
+  clear(): void {
+    for (const path of this.cells.values()) {
+      this.virtual.delete(path);
+      this.snapshots.delete(path);
+    }
+    this.cells.clear();
+    this.version++;
+  }
+
+  /** Puts text into the current cell. */
+  update(text: string): void {
+    if (text === this.text) return;
+    this.text = text;
+    this.version++;
+  }
+
+  program(): t.Program {
+    return this.service.getProgram()!;
+  }
+
+  private host(jsDocParsingMode: t.JSDocParsingMode): t.LanguageServiceHost {
+    return {
+      jsDocParsingMode,
+      getCompilationSettings: () => compilerOptions,
+      getScriptFileNames: () => [this.current, ...this.roots],
+      getScriptVersion: (path) => this.versionOf(path),
+      getScriptSnapshot: (path) => this.snapshot(path),
+      getCurrentDirectory: () => this.folder,
+      getDefaultLibFileName: () => join(libFolder, "lib.tunebook.d.ts"),
+      fileExists: (path) => this.exists(path),
+      readFile: (path) => this.read(path),
+      directoryExists: ts.sys.directoryExists,
+      getDirectories: ts.sys.getDirectories,
+      readDirectory: ts.sys.readDirectory,
+      realpath: ts.sys.realpath!,
+      useCaseSensitiveFileNames: () => ts.sys.useCaseSensitiveFileNames,
+      resolveModuleNameLiterals: (literals, from, _redirect, options, file) =>
+        literals.map((literal) => {
+          const mode = file && ts.getModeForUsageLocation(file, literal, options);
+          return { resolvedModule: this.resolve(literal.text, from, options, mode) };
+        }),
+      resolveTypeReferenceDirectiveReferences: (references, from, redirect, options) =>
+        references.map((reference) => this.typeReference(reference, from, redirect, options)),
+    };
+  }
+
+  private versionOf(path: string): string {
+    if (path === this.current) return `${this.version}`;
+    if (this.virtual.has(path) || path.includes("/node_modules/")) return "1";
+    // A file of the user's: as it is now.
+    const stat = statSync(path, { throwIfNoEntry: false });
+    return stat ? `${stat.mtimeMs}-${stat.size}` : "0";
+  }
+
+  private snapshot(path: string): t.IScriptSnapshot | undefined {
+    if (path === this.current) return ts.ScriptSnapshot.fromString(this.text);
+    const version = this.versionOf(path);
+    const known = this.snapshots.get(path);
+    if (known?.version === version) return known.snapshot;
+    const text = this.read(path);
+    if (text === undefined) return undefined;
+    const snapshot = ts.ScriptSnapshot.fromString(text);
+    this.snapshots.set(path, { version, snapshot });
+    return snapshot;
+  }
+
+  private exists(path: string): boolean {
+    return path === this.current || this.virtual.has(path) || ts.sys.fileExists(path);
+  }
+
+  private read(path: string): string | undefined {
+    if (path === this.current) return this.text;
+    // The language is loaded already; a package that asks for a part of it gets nothing twice.
+    if (dirname(path) === libFolder && /^lib\.(?:es|decorators)/.test(path.slice(libFolder.length + 1))) return "";
+    return this.virtual.get(path) ?? ts.sys.readFile(path);
+  }
+
+  private resolve(
+    name: string,
+    from: string,
+    options: t.CompilerOptions,
+    mode: t.ResolutionMode | undefined,
+  ): t.ResolvedModuleFull | undefined {
+    const cell = this.cells.get(name);
+    if (cell !== undefined) {
+      const extension = cell.endsWith(".d.ts") ? ts.Extension.Dts : ts.Extension.Ts;
+      return { resolvedFileName: cell, extension, isExternalLibraryImport: false };
+    }
+    const key = `${dirname(from)}\0${name}\0${mode ?? ""}`;
+    const known = this.resolutions.get(key);
+    if (known && this.exists(known.resolvedFileName)) return known;
+    const host: t.ModuleResolutionHost = ts.sys;
+    let found = ts.resolveModuleName(name, from, options, host, undefined, undefined, mode).resolvedModule;
+    if (!found && (name === packageName || name.startsWith(`${packageName}/`))) {
+      found = ts.resolveModuleName(
+        name,
+        join(packageFolder, "index.ts"),
+        options,
+        host,
+        undefined,
+        undefined,
+        mode,
+      ).resolvedModule;
+    }
+    // A JavaScript file without types counts as not found here: `any`, without an error.
+    if (found) this.resolutions.set(key, found);
+    return found;
+  }
+
+  private typeReference(
+    reference: t.FileReference | string,
+    from: string,
+    redirect: t.ResolvedProjectReference | undefined,
+    options: t.CompilerOptions,
+  ): t.ResolvedTypeReferenceDirectiveWithFailedLookupLocations {
+    const name = typeof reference === "string" ? reference : reference.fileName;
+    if (name === "node") {
+      // The declarations are there once, as one file.
+      const resolvedFileName = join(nodeTypes, "tunebook.d.ts");
+      if (this.nodeLoaded) return { resolvedTypeReferenceDirective: { primary: true, resolvedFileName } } as never;
+      return { resolvedTypeReferenceDirective: undefined } as never;
+    }
+    return ts.resolveTypeReferenceDirective(name, from, options, ts.sys, redirect);
+  }
+}
