@@ -39,6 +39,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "backend.h"
 
@@ -66,7 +67,7 @@ void parallel_run(int64_t count, void (*fn)(void*, int64_t), void* context);
 // f(i) for every i of [0, count): pieces of work whose borders do not depend on the number of threads.
 template <class F>
 inline void parallel_tasks(int64_t count, F&& f) {
-  auto call = [](void* context, int64_t i) { (*static_cast<F*>(context))(i); };
+  auto call = [](void* context, int64_t i) { (*static_cast<std::remove_reference_t<F>*>(context))(i); };
   detail::parallel_run(count, call, const_cast<void*>(static_cast<const void*>(&f)));
 }
 

@@ -1,0 +1,136 @@
+// Products with one to four rows (decoding): bound by memory, so B is read once, in the order in which it stands.
+#pragma once
+#include "gemm_driver.h"
+
+namespace tunebook {
+namespace TB_ISA {
+
+// B's columns stand along k (the usual weight, out x in): y[i, j] is a dot product; R columns at a time.
+template <int M, int R>
+static void dot_rows(int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e, int64_t column) {
+  vf acc[M][R];
+#pragma GCC unroll 8
+  for (int i = 0; i < M; i++) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) acc[i][r] = vf{};
+  }
+  int64_t p = 0;
+  for (; p + W <= k; p += W) {
+    vf x[M];
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++) x[i] = load(a + i * lda + p);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      const vf w = load(b + r * ldb + p);
+      __builtin_prefetch(b + r * ldb + p + 256);
+#pragma GCC unroll 8
+      for (int i = 0; i < M; i++) acc[i][r] += x[i] * w;
+    }
+  }
+  if (p < k) {
+    const int64_t left = k - p;
+    for (int r = 0; r < R; r++) {
+      const vf w = load_n(b + r * ldb + p, left);
+      for (int i = 0; i < M; i++) acc[i][r] += load_n(a + i * lda + p, left) * w;
+    }
+  }
+  for (int i = 0; i < M; i++) {
+    float* y = e.y + i * e.ldy + column;
+    for (int r = 0; r < R; r++) {
+      float s = e.alpha * hsum(acc[i][r]);
+      if (e.bias != nullptr) s += e.bias[column + r];
+      if (e.beta != 0) s += e.beta * y[r];
+      y[r] = s;
+    }
+  }
+}
+
+template <int M>
+static void gemv_dot(int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e) {
+  constexpr int R = M == 1 ? 8 : 4;
+  int64_t piece = 65536 / (k > 0 ? k : 1) / R * R;  // about 256 KiB of B
+  if (piece < R) piece = R;
+  tasks_if(n * k > 65536, ceil_div(n, piece), [&](int64_t t) {
+    const int64_t end = (t + 1) * piece < n ? (t + 1) * piece : n;
+    int64_t j = t * piece;
+    for (; j + R <= end; j += R) dot_rows<M, R>(k, a, lda, b + j * ldb, ldb, e, j);
+    for (; j < end; j++) dot_rows<M, 1>(k, a, lda, b + j * ldb, ldb, e, j);
+  });
+}
+
+// B's rows stand along n: V vectors of columns accumulate while k runs.
+template <int M, int V>
+static void axpy_columns(int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e, int64_t column, int64_t columns) {
+  vf acc[M][V];
+#pragma GCC unroll 8
+  for (int i = 0; i < M; i++) {
+#pragma GCC unroll 16
+    for (int v = 0; v < V; v++) acc[i][v] = vf{};
+  }
+  const int64_t last = columns - (V - 1) * W;
+  for (int64_t p = 0; p < k; p++, b += ldb) {
+    vf x[M];
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++) x[i] = splat(a[i * lda + p]);
+#pragma GCC unroll 16
+    for (int v = 0; v < V; v++) {
+      const vf w = v == V - 1 && last < W ? load_n(b + v * W, last) : load(b + v * W);
+      __builtin_prefetch(b + 12 * ldb + v * W);
+#pragma GCC unroll 8
+      for (int i = 0; i < M; i++) acc[i][v] += x[i] * w;
+    }
+  }
+  for (int i = 0; i < M; i++) store_row<V>(acc[i], e, e.y + i * e.ldy + column, e.bias == nullptr ? nullptr : e.bias + column, columns);
+}
+
+template <int M>
+static void gemv_axpy(int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e) {
+  constexpr int V = TB_AVX512 ? (M == 1 ? 16 : M == 2 ? 8 : 4) : M <= 2 ? 4 : 2;
+  tasks_if(n * k > 65536, ceil_div(n, V * W), [&](int64_t t) {
+    int64_t j = t * V * W;
+    const int64_t end = j + V * W < n ? j + V * W : n;
+    if (end - j > (V - 1) * W) {
+      axpy_columns<M, V>(k, a, lda, b + j, ldb, e, j, end - j);
+    } else {
+      for (; j < end; j += W) axpy_columns<M, 1>(k, a, lda, b + j, ldb, e, j, end - j < W ? end - j : W);
+    }
+  });
+}
+
+// m rows of A as rows along k: in place, or copied.
+TB_INLINE const float* rows_along_k(int64_t m, int64_t k, const DenseA& a, int64_t* lda) {
+  *lda = a.row;
+  if (a.col == 1) return a.data;
+  float* copy = scratch_f32(4, m * k);
+  for (int64_t i = 0; i < m; i++) {
+    for (int64_t p = 0; p < k; p++) copy[i * k + p] = a.data[i * a.row + p * a.col];
+  }
+  *lda = k;
+  return copy;
+}
+
+// Whether it took the product: m is 1 to 4 and B stands along k or along n.
+static bool gemv(int64_t m, int64_t n, int64_t k, const DenseA& a, const DenseB& b, const Epilogue& e) {
+  if (m > 4 || (b.row != 1 && b.col != 1)) return false;
+  int64_t lda;
+  const float* rows = rows_along_k(m, k, a, &lda);
+  if (b.row == 1) {
+    switch (m) {
+      case 1: gemv_dot<1>(n, k, rows, lda, b.data, b.col, e); break;
+      case 2: gemv_dot<2>(n, k, rows, lda, b.data, b.col, e); break;
+      case 3: gemv_dot<3>(n, k, rows, lda, b.data, b.col, e); break;
+      default: gemv_dot<4>(n, k, rows, lda, b.data, b.col, e); break;
+    }
+  } else {
+    switch (m) {
+      case 1: gemv_axpy<1>(n, k, rows, lda, b.data, b.row, e); break;
+      case 2: gemv_axpy<2>(n, k, rows, lda, b.data, b.row, e); break;
+      case 3: gemv_axpy<3>(n, k, rows, lda, b.data, b.row, e); break;
+      default: gemv_axpy<4>(n, k, rows, lda, b.data, b.row, e); break;
+    }
+  }
+  return true;
+}
+
+}  // namespace TB_ISA
+}  // namespace tunebook
