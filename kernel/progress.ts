@@ -2,6 +2,8 @@ import { stripVTControlCharacters } from "node:util";
 import type { Json, Message } from "./protocol/message.js";
 
 const MIN_REDRAW_MS = 100;
+const QUIET_MS = 10_000;
+const MAX_TITLE = 60;
 
 /** Progress of a running notebook: a live line on a terminal, lines at start and end elsewhere. */
 export class RunProgress {
@@ -20,10 +22,11 @@ export class RunProgress {
 
   start(index: number, total: number, source: string): void {
     const first = source.split("\n").find((line) => line.trim() !== "" && !/^\s*(\/\/|\/\*|import\b)/.test(line));
-    this.#title = `[${index}/${total}] ${(first ?? source.split("\n")[0] ?? "").trim()}`;
+    const title = (first ?? source.split("\n")[0] ?? "").trim();
+    this.#title = `[${index}/${total}] ${title.length > MAX_TITLE ? `${title.slice(0, MAX_TITLE - 1)}…` : title}`;
     this.#started = Date.now();
     this.#latest = "";
-    if (this.#live) this.#timer = setInterval(() => this.#draw(), 1_000);
+    this.#timer = setInterval(() => this.#tick(), this.#live ? 1_000 : QUIET_MS);
     this.#draw();
   }
 
@@ -50,6 +53,12 @@ export class RunProgress {
 
   close(): void {
     clearInterval(this.#timer);
+  }
+
+  // Where lines cannot be drawn over, a long cell still says from time to time how far it is.
+  #tick(): void {
+    if (this.#live) this.#draw();
+    else if (this.#latest !== "") this.#line(`  ${seconds(this.#started)} s | ${this.#latest}`, true);
   }
 
   #draw(): void {

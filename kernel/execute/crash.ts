@@ -17,7 +17,7 @@ export function explain(ending: Ending): string {
   const { code, signal, stderr } = ending;
   if (ending.unstoppable) return "The cell did not stop when it was interrupted, so its process was ended.";
   if (/JavaScript heap out of memory/.test(stderr)) {
-    return "The process ran out of JavaScript heap (raise it with NODE_OPTIONS=--max-old-space-size=MEGABYTES).";
+    return "The process ran out of JavaScript heap (raise it with TUNEBOOK_EXECUTOR_OPTIONS=--max-old-space-size=MEGABYTES).";
   }
   if (signal === "SIGKILL" && ending.oomKills > 0) {
     return "The system's out-of-memory killer ended the process: this container or machine has no more memory.";

@@ -18,8 +18,15 @@ interface Events {
 }
 
 // --no-force-async-hooks-checks: a cell stopped inside a timer must not abort the process (Node 20).
-const FLAGS = ["--no-force-async-hooks-checks", "--disable-warning=ExperimentalWarning"];
+const FLAGS = [
+  "--no-force-async-hooks-checks",
+  "--disable-warning=ExperimentalWarning",
+  // Options for the process of the cells alone, such as a larger heap.
+  ...(process.env.TUNEBOOK_EXECUTOR_OPTIONS ?? "").split(/\s+/).filter((option) => option !== ""),
+];
 const GRACE_MS = Number(process.env.TUNEBOOK_INTERRUPT_GRACE_MS ?? 10_000);
+const MAX_FAILED_STARTS = 3;
+const RESTART_MS = 2_000;
 const TAIL = 8_192;
 
 /**
@@ -38,7 +45,8 @@ export class Executor extends EventEmitter<Events> {
   #unstoppable = false;
   #closed = false;
   #oomKills = 0;
-  #quickDeaths = 0;
+  #isReady = false;
+  #failedStarts = 0;
 
   constructor(cwd: string) {
     super();
@@ -51,9 +59,9 @@ export class Executor extends EventEmitter<Events> {
 
   /** Starts the process; `run` waits until it is ready. */
   start(): void {
-    const startedAt = Date.now();
     this.#ready = resolvers();
     this.#ready.promise.catch(() => {});
+    this.#isReady = false;
     this.#stderr = "";
     this.#unstoppable = false;
     this.#oomKills = oomKills();
@@ -75,10 +83,7 @@ export class Executor extends EventEmitter<Events> {
     this.#capture(child, "stdout");
     this.#capture(child, "stderr");
     child.on("error", (error) => this.#end(child, null, null, `could not be started: ${error.message}`));
-    child.on("exit", (code, signal) => {
-      this.#quickDeaths = Date.now() - startedAt < 1_000 ? this.#quickDeaths + 1 : 0;
-      void this.#drained().then(() => this.#end(child, code, signal));
-    });
+    child.on("exit", (code, signal) => void this.#drained().then(() => this.#end(child, code, signal)));
   }
 
   /** Runs a compiled cell; resolves when it has ended and all of its output has been emitted. */
@@ -140,8 +145,10 @@ export class Executor extends EventEmitter<Events> {
   }
 
   #receive(report: Report): void {
-    if (report.type === "ready") this.#ready.resolve();
-    else if (report.type === "done") {
+    if (report.type === "ready") {
+      this.#isReady = true;
+      this.#ready.resolve();
+    } else if (report.type === "done") {
       void this.#drained().then(() => {
         if (this.#running?.cell === report.cell) this.#running.resolve(report.outcome);
       });
@@ -172,9 +179,10 @@ export class Executor extends EventEmitter<Events> {
     this.#ready.reject(new Error(reason));
     this.emit("died", reason, running !== undefined);
     running?.resolve({ status: "died", reason });
-    // A process that cannot even start must not be started in a tight loop.
-    if (this.#quickDeaths > 3) setTimeout(() => this.#closed || this.start(), 2_000).unref();
-    else this.start();
+    this.#failedStarts = this.#isReady ? 0 : this.#failedStarts + 1;
+    // One that cannot even start is not started in a tight loop; cells that come meanwhile say why.
+    if (this.#failedStarts < MAX_FAILED_STARTS) this.start();
+    else setTimeout(() => this.#closed || this.start(), RESTART_MS);
   }
 
   #signalGroup(signal: NodeJS.Signals): void {

@@ -1,0 +1,118 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+
+interface Cell {
+  cell_type: string;
+  id: string;
+  source: string[];
+  metadata: { tags?: string[] };
+  execution_count?: number | null;
+  outputs?: Record<string, unknown>[];
+}
+
+const CLI = fileURLToPath(new URL("../../kernel/cli.js", import.meta.url));
+
+describe("the command", () => {
+  let folder: string;
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), "tunebook-test-"));
+  });
+  after(() => rmSync(folder, { recursive: true, force: true }));
+
+  const command = (...args: string[]): { status: number | null; text: string } => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [CLI, ...args], {
+      encoding: "utf8",
+      cwd: folder,
+      timeout: 60_000,
+    });
+    return { status, text: stdout + stderr };
+  };
+  const notebook = (name: string, cells: [source: string, tags?: string[]][]): void => {
+    const code = cells.map(([source, tags]) => ({
+      cell_type: "code",
+      source,
+      metadata: tags ? { tags } : {},
+      outputs: [],
+      execution_count: null,
+    }));
+    const markdown = { cell_type: "markdown", source: "# A title", metadata: {} };
+    const value = { cells: [markdown, ...code], metadata: {}, nbformat: 4, nbformat_minor: 4 };
+    writeFileSync(join(folder, name), JSON.stringify(value));
+  };
+  const read = (name: string): Cell[] =>
+    (JSON.parse(readFileSync(join(folder, name), "utf8")) as { cells: Cell[] }).cells;
+
+  it("runs a notebook with parameters and writes its outputs", () => {
+    notebook("good.ipynb", [
+      ["let steps: number = 2;\nconst label: string = 'none';", ["parameters"]],
+      ["for (let i = 0; i < steps; i++) console.log(label, i);"],
+      ["display({ 'text/plain': '0%' }, { id: 'bar' });"],
+      ["display({ 'text/plain': '100%' }, { id: 'bar', update: true });\nsteps * 10"],
+    ]);
+    const { status, text } = command("run", "good.ipynb", "-p", "steps=3", "-p", "label=run");
+    assert.equal(status, 0, text);
+    const cells = read("good.out.ipynb");
+    assert.deepEqual(cells[2]!.metadata.tags, ["injected-parameters"]);
+    assert.deepEqual(cells[2]!.source.slice(1), ["steps = 3;\n", 'const label: string = "run";']);
+    assert.deepEqual(cells[3]!.outputs, [
+      { output_type: "stream", name: "stdout", text: ["run 0\n", "run 1\n", "run 2\n"] },
+    ]);
+    assert.deepEqual(cells[4]!.outputs![0]!.data, { "text/plain": ["100%"] });
+    assert.deepEqual(cells[5]!.outputs![0]!.data, { "text/plain": ["30"] });
+    assert.equal(cells[5]!.execution_count, 5);
+    assert.ok(cells.every(({ id }) => typeof id === "string" && id.length > 0));
+  });
+
+  it("stops at a failing cell, names it, and still writes the notebook", () => {
+    notebook("bad.ipynb", [["1"], ["throw new Error('no luck')"], ["3"]]);
+    const { status, text } = command("run", "bad.ipynb", "-o", "executed.ipynb");
+    assert.equal(status, 1);
+    assert.match(text, /Cell 2 failed/);
+    assert.match(text, /Error: no luck/);
+    const cells = read("executed.ipynb");
+    assert.equal(cells[2]!.outputs![0]!.output_type, "error");
+    assert.deepEqual(cells[3]!.outputs, []);
+  });
+
+  it("goes on with --allow-errors, and interrupts a cell that takes too long", () => {
+    notebook("slow.ipynb", [["while (true) {}"], ["'after'"]]);
+    const { status, text } = command("run", "slow.ipynb", "--timeout", "0.5", "--allow-errors");
+    assert.equal(status, 0, text);
+    assert.deepEqual(read("slow.out.ipynb")[2]!.outputs![0]!.data, { "text/plain": ["'after'"] });
+    assert.match(command("run", "slow.ipynb", "--timeout", "0.5").text, /CellTimeout: The cell took longer than 0.5 s/);
+  });
+
+  it("says what is wrong with a notebook or a parameter", () => {
+    writeFileSync(join(folder, "broken.ipynb"), "{");
+    assert.match(command("run", "broken.ipynb").text, /broken\.ipynb cannot be read as a notebook/);
+    assert.match(command("run", "good.ipynb", "-p", "9x=1").text, /expected NAME=VALUE/);
+  });
+
+  it("installs and removes the kernelspec", () => {
+    assert.equal(command("install", "--prefix", folder).status, 0);
+    const spec = join(folder, "share", "jupyter", "kernels", "tunebook");
+    const { argv, language, interrupt_mode } = JSON.parse(readFileSync(join(spec, "kernel.json"), "utf8"));
+    assert.equal(argv.length, 3);
+    assert.ok(existsSync(argv[1]));
+    assert.equal(argv[2], "{connection_file}");
+    assert.equal(language, "typescript");
+    assert.equal(interrupt_mode, "message");
+    for (const logo of ["logo-svg.svg", "logo-32x32.png", "logo-64x64.png"])
+      assert.ok(statSync(join(spec, logo)).size > 0);
+    assert.match(command("install", "--prefix", folder, "--name", "../x").text, /letters, digits/);
+    assert.equal(command("uninstall", "--prefix", folder).status, 0);
+    assert.equal(existsSync(spec), false);
+    assert.equal(command("uninstall", "--prefix", folder).status, 1);
+  });
+
+  it("examines the machine", () => {
+    const { text } = command("doctor");
+    for (const name of ["Node", "CPU backend", "Kernelspec", "Jupyter"])
+      assert.match(text, new RegExp(`^${name} `, "m"));
+  });
+});
