@@ -16,12 +16,15 @@ import {
 
 const SPACE = "\u2581";
 
+// Where a piece of text stands: at the beginning of all, after an added token, or in the middle of text.
+type Place = "begins" | "section" | "continues";
+
 /** How a text is encoded. */
 export interface PieceOptions {
   /** Special tokens in the text are tokens (default), or stay the text they are. */
   special?: boolean;
-  /** The text goes on where another ended, so nothing is put before its first word. */
-  continues?: boolean;
+  /** Ids that the text goes on from: after ordinary text nothing is put before its first word. */
+  after?: readonly number[];
   /** A mark that breaks special tokens which are to stay text: taken out again where it stands. */
   mark?: string;
 }
@@ -77,12 +80,13 @@ export class TokenPipeline {
   encode(text: string, options: PieceOptions = {}): number[] {
     const which = options.special === false ? "ordinary" : "all";
     const ids: number[] = [];
+    const last = options.after?.at(-1);
+    const first = last === undefined ? "begins" : this.added.has(last) ? "section" : "continues";
     for (const { text: piece, token, start } of this.#raw[which].split(text)) {
-      const continues = options.continues === true && start === 0;
+      const place = start === 0 ? first : "section";
       if (token !== undefined) ids.push(token.id);
-      else if (options.mark === undefined || !piece.includes(options.mark))
-        this.#encodePiece(piece, start === 0, continues, which, ids);
-      else this.#encodePiece(piece.replaceAll(options.mark, ""), start === 0, continues, "ordinary", ids);
+      else if (options.mark === undefined || !piece.includes(options.mark)) this.#encodePiece(piece, place, which, ids);
+      else this.#encodePiece(piece.replaceAll(options.mark, ""), place, "ordinary", ids);
     }
     return ids;
   }
@@ -111,18 +115,18 @@ export class TokenPipeline {
     return this.#specialSpellings;
   }
 
-  #encodePiece(text: string, first: boolean, continues: boolean, which: "all" | "ordinary", ids: number[]): void {
+  #encodePiece(text: string, place: Place, which: "all" | "ordinary", ids: number[]): void {
     const { normalizer, pre_tokenizer: usual, model } = this.#library;
     let normal = normalizer === null ? text : normalizer(text);
-    if (continues && this.#prepended !== "" && normal.startsWith(this.#prepended))
+    if (place === "continues" && this.#prepended !== "" && normal.startsWith(this.#prepended))
       normal = normal.slice(this.#prepended.length);
     for (const piece of this.#normalized[which].split(normal)) {
       if (piece.token !== undefined) {
         ids.push(piece.token.id);
         continue;
       }
-      const preTokenizer = continues && piece.start === 0 ? this.#continuing : usual;
-      const section = first && piece.start === 0 ? 0 : 1;
+      const preTokenizer = place === "continues" && piece.start === 0 ? this.#continuing : usual;
+      const section = place === "begins" && piece.start === 0 ? 0 : 1;
       let words = preTokenizer === null ? [piece.text] : preTokenizer(piece.text, { section_index: section });
       if (this.#presplit) words = words.flatMap(splitAtSpaces);
       if (which === "ordinary")

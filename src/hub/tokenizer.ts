@@ -12,12 +12,18 @@ import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer-files.js";
 
 /** Options of {@link Tokenizer.encode}. */
 export interface EncodeOptions {
-  /** Put the BOS (and whatever else the tokenizer declares) around the text; default true. A BOS that the text itself spells is not doubled. */
-  addSpecialTokens?: boolean;
+  /**
+   * Put around the text what the tokenizer declares (the BOS, mostly); default true. "before" leaves out what belongs after a whole
+   * text, for a prompt. A BOS that the text itself spells is not doubled.
+   */
+  addSpecialTokens?: boolean | "before";
   /** Special tokens spelled in the text become tokens; default true, false leaves them text. */
   parseSpecial?: boolean;
-  /** The text goes on where a prompt ended: no special tokens around it, and no space before its first word; default false. */
-  continues?: boolean;
+  /**
+   * Ids that the text goes on from, as a completion does from its prompt: no special tokens are put around it, and no space before
+   * its first word. The boundary is exact: no token spans it, so the prompt's ids are those that it has alone.
+   */
+  after?: readonly number[];
 }
 
 /** Options of {@link Tokenizer.applyChatTemplate}. */
@@ -86,17 +92,13 @@ export class Tokenizer {
   /** The ids of a text. */
   encode(text: string, options: EncodeOptions = {}): number[] {
     if (typeof text !== "string") throw new TokenizerError(`encode() takes a string, got ${typeof text}.`);
-    const { addSpecialTokens = true, parseSpecial = true, continues = false } = options;
-    const ids = this.#pipeline.encode(text, { special: parseSpecial, continues });
-    return addSpecialTokens && !continues ? this.withSpecialTokens(ids) : ids;
-  }
-
-  /** Ids with what the tokenizer declares around a text; nothing that already stands there is doubled. */
-  withSpecialTokens(ids: readonly number[]): number[] {
+    const { addSpecialTokens = true, parseSpecial = true, after = [] } = options;
+    const ids = this.#pipeline.encode(text, { special: parseSpecial, after });
+    if (addSpecialTokens === false || after.length > 0) return ids;
     const { prefix, suffix } = this.#pipeline;
-    const hasPrefix = prefix.length > 0 && prefix.every((id, i) => ids[i] === id);
+    const hasPrefix = prefix.every((id, i) => ids[i] === id);
     const tail = ids.length - suffix.length;
-    const hasSuffix = suffix.length > 0 && tail >= 0 && suffix.every((id, i) => ids[tail + i] === id);
+    const hasSuffix = addSpecialTokens === "before" || (tail >= 0 && suffix.every((id, i) => ids[tail + i] === id));
     return [...(hasPrefix ? [] : prefix), ...ids, ...(hasSuffix ? [] : suffix)];
   }
 
@@ -174,10 +176,10 @@ export class Tokenizer {
   /**
    * The ids of a rendered text, with the marks of {@link protectMessages} taken out.
    *
-   * @param continues The text goes on where another one ended.
+   * @param after Ids that the text goes on from.
    */
-  encodeProtected(text: string, mark: string, continues = false): number[] {
-    return this.#pipeline.encode(text, { mark, continues });
+  encodeProtected(text: string, mark: string, after: readonly number[] = []): number[] {
+    return this.#pipeline.encode(text, { mark, after });
   }
 
   /** Writes the tokenizer's files and its template into a folder, which is made if need be. */

@@ -72,8 +72,23 @@ for (const name of ["chatml", "llama"]) {
         ["the cat:", "a boat"],
         ["x ", "the boat"],
       ] as const) {
-        const ids = [...tokenizer.encode(prompt), ...tokenizer.encode(rest, { continues: true })];
+        const before = tokenizer.encode(prompt);
+        const ids = [...before, ...tokenizer.encode(rest, { after: before })];
         assert.equal(tokenizer.decode(ids, { skipSpecialTokens: true }), prompt + rest);
+      }
+    });
+
+    it("encodes a text in pieces as it does in one", () => {
+      for (const { text, plain } of golden.texts) {
+        // Cut in two, a special token would be another text.
+        if (text.includes("<")) continue;
+        for (let at = 0; at <= text.length; at++) {
+          const before = tokenizer.encode(text.slice(0, at), { addSpecialTokens: false });
+          const ids = [...before, ...tokenizer.encode(text.slice(at), { addSpecialTokens: false, after: before })];
+          // A piece may end where a merge would be; what it says stays the same.
+          if (!/[\ud800-\udbff]$/.test(text.slice(0, at)))
+            assert.equal(tokenizer.decode(ids), tokenizer.decode(plain), text.slice(0, at));
+        }
       }
     });
 
