@@ -57,6 +57,8 @@ export async function runNotebook(path: string, options: RunOptions = {}): Promi
   try {
     const info = await kernel.client.request("shell", "kernel_info_request", {}, { timeoutMs: 20_000 });
     describeKernel(notebook.metadata, info.reply.content);
+    // Until this is back the compiler loads, which no cell's time limit should pay for.
+    await kernel.client.execute("0", {}, { silent: true });
     const recorder = new OutputRecorder();
     // Output that comes after its cell has ended is recorded under that cell too.
     const owners = new Map<string, NotebookCell>();

@@ -96,6 +96,8 @@ export function emitFile(code: string, path: string): { js: string; map: string;
       moduleDetection: ts.ModuleDetectionKind.Auto,
       verbatimModuleSyntax: false,
       module: ts.ModuleKind.System,
+      // TypeScript 7 drops this format; the kernel's compiler is TypeScript 6.
+      ignoreDeprecations: "6.0",
       ...(path.endsWith(".tsx") ? { jsx: ts.JsxEmit.ReactJSX } : {}),
     },
     fileName: path,

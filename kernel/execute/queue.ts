@@ -150,8 +150,12 @@ export class ExecuteQueue {
 
   async #run(cell: string, code: string, request: Request, expression = false): Promise<Ending> {
     const { executor, output, cwd } = this.#parts;
+    let cancelled = false;
     const interrupted = new Promise<Ending>((resolve) => {
-      this.#interrupted = resolve;
+      this.#interrupted = (ending) => {
+        cancelled = true;
+        resolve(ending);
+      };
     });
     const work = async (): Promise<Ending> => {
       const compiler = await this.#parts.compiler();
@@ -161,7 +165,8 @@ export class ExecuteQueue {
       } catch (error) {
         return { ok: false, error: compileFailure(error) };
       }
-      if (this.#interrupted === undefined) return { ok: true };
+      if (cancelled) return { ok: true };
+      // From here on the executor's own interrupt ends the cell.
       this.#interrupted = undefined;
       const quiet = request.silent || expression;
       if (!quiet) this.#warn(cell, compiled.diagnostics);

@@ -3,7 +3,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { after, before, describe, it } from "node:test";
 import type { Answer } from "../../kernel/protocol/client.js";
-import { execute, sleep, startKernel, type TestKernel, value } from "./support.js";
+import { execute, published, sleep, startKernel, type TestKernel, value } from "./support.js";
 
 describe("interrupts", () => {
   let kernel: TestKernel;
@@ -14,8 +14,10 @@ describe("interrupts", () => {
   after(() => kernel.stop());
 
   async function interrupted(code: string): Promise<{ answer: Answer; ms: number }> {
-    const running = execute(kernel.client, code);
-    await sleep(250);
+    const begun = published(kernel.client, ({ header }) => header.msg_type === "stream");
+    const running = execute(kernel.client, `console.log("begun"); ${code}`);
+    await begun;
+    await sleep(50);
     const started = performance.now();
     await kernel.client.request("control", "interrupt_request", {}, { timeoutMs: 5_000 });
     const answer = await running;
@@ -86,6 +88,14 @@ describe("interrupts", () => {
 
   it("do nothing to an idle kernel", async () => {
     await kernel.client.request("control", "interrupt_request");
+    assert.equal(await value(kernel.client, "state"), "20");
+  });
+
+  it("stop a cell that is still being compiled", async () => {
+    const names = Array.from({ length: 300 }, (_, i) => `const wide${i} = { a: ${i}, b: [${i}, "x"] as const };`);
+    const running = execute(kernel.client, `${names.join("\n")}\nstate = 98;`);
+    await kernel.client.request("control", "interrupt_request");
+    assert.equal((await running).reply.content.ename, "InterruptedError");
     assert.equal(await value(kernel.client, "state"), "20");
   });
 

@@ -38,7 +38,7 @@ describe("what cells show", () => {
     const count = later.reply.content.execution_count as number;
     assert.match(text, /^RangeError: bad 8/);
     assert.match(text, new RegExp(`at fail \\(cell-${count - 1}:3:9\\)`));
-    assert.match(text, new RegExp(`at cell-${count}:2:3`));
+    assert.match(text, new RegExp(`at cell-${count}:2:\\d`));
     assert.doesNotMatch(text, /dist\/kernel|node:internal/);
   });
 

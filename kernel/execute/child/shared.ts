@@ -20,4 +20,4 @@ export type ToControl = { report: Report; bytes: number } | { acknowledge: true 
 export type ToMain = Command;
 
 /** Output not yet handed on, in bytes, beyond which the printing cell has to wait. */
-export const OUTPUT_WINDOW: number = 32 * 2 ** 20;
+export const OUTPUT_WINDOW: number = 4 * 2 ** 20;
