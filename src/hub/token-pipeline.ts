@@ -14,6 +14,8 @@ import {
   withUnicodeClasses,
 } from "./token-library.js";
 
+// No vocabulary comes near this; a larger id would only make a huge, empty table.
+const MAX_IDS = 2 ** 24;
 const SPACE = "\u2581";
 
 // Where a piece of text stands: at the beginning of all, after an added token, or in the middle of text.
@@ -72,7 +74,7 @@ export class TokenPipeline {
     this.#raw = this.#splitters(false);
     this.#normalized = this.#splitters(true);
     this.#specialSpellings = new Set([...this.added.values()].filter((t) => t.special).map((t) => t.content));
-    this.size = Math.max(this.#library.model.vocab.length, ...[...this.added.keys()].map((id) => id + 1));
+    this.size = [...this.added.keys()].reduce((size, id) => Math.max(size, id + 1), this.#library.model.vocab.length);
     [this.prefix, this.suffix] = this.#around();
   }
 
@@ -170,11 +172,17 @@ function addedTokens(source: JsonObject): AddedToken[] {
   if (list === undefined || list === null) return [];
   if (!Array.isArray(list)) throw new TypeError("added_tokens should be a list");
   return list.map((entry) => {
-    if (!isObject(entry) || typeof entry.content !== "string" || !Number.isSafeInteger(entry.id))
-      throw new TypeError("each of added_tokens should have a content and an id");
+    const id = isObject(entry) ? entry.id : undefined;
+    if (
+      !isObject(entry) ||
+      typeof entry.content !== "string" ||
+      typeof id !== "number" ||
+      !(Number.isInteger(id) && id >= 0 && id < MAX_IDS)
+    )
+      throw new TypeError(`each of added_tokens should have a content and an id below ${MAX_IDS}`);
     const special = entry.special === true;
     return {
-      id: entry.id as number,
+      id,
       content: entry.content,
       special,
       singleWord: entry.single_word === true,

@@ -171,6 +171,18 @@ describe("a folder without a usable tokenizer", () => {
     await refused(folder, /tokenizer.json is not JSON/);
     await writeFile(join(folder, "tokenizer.json"), '{"model":{"type":"Magic"}}');
     await refused(folder, /tokenizer.json cannot be used/);
+    const added = (token: object) => ({
+      model: { type: "BPE", vocab: {}, merges: [] },
+      added_tokens: [token],
+      decoder: null,
+      normalizer: null,
+      pre_tokenizer: null,
+      post_processor: null,
+    });
+    for (const token of [{ id: 2 ** 40, content: "a" }, { id: -1, content: "a" }, { id: 0 }]) {
+      await writeFile(join(folder, "tokenizer.json"), JSON.stringify(added(token)));
+      await refused(folder, /cannot be used/);
+    }
     await writeFile(join(folder, "tokenizer.json"), await readFile(join(fixtures, "llama/tokenizer.json")));
     await writeFile(join(folder, "tokenizer_config.json"), '{"chat_template":3}');
     await refused(folder, /"chat_template".*got 3/);
