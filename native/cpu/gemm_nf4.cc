@@ -1,0 +1,119 @@
+// isa: portable avx2 avx512
+// Products with an NF4 weight. Large ones decode while packing; a few rows (decoding) read the codes straight into the dot product.
+#include "nf4.h"
+
+namespace tunebook {
+namespace TB_ISA {
+namespace {
+
+#if TB_AVX2
+// R rows of W against M rows of A, whose even and odd elements stand apart (the two nibbles of a byte): a block is summed over its codes, then scaled.
+template <int M, int R>
+void dot_blocks(const Nf4& w, int64_t cols, int64_t row, const float* even, const float* odd, int64_t half, const Epilogue& e) {
+  vf acc[M][R];
+  for (int i = 0; i < M; i++) {
+    for (int r = 0; r < R; r++) acc[i][r] = vf{};
+  }
+  const int64_t blocks = cols / w.block;
+  const uint8_t* q = w.q + row * cols / 2;
+  for (int64_t b = 0; b < blocks; b++) {
+    vf sum[M][R];
+#pragma GCC unroll 4
+    for (int i = 0; i < M; i++) {
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) sum[i][r] = vf{};
+    }
+    for (int64_t s = b * w.block / 2; s < (b + 1) * w.block / 2; s += W) {
+      vf low[M], high[M];
+#pragma GCC unroll 4
+      for (int i = 0; i < M; i++) {
+        high[i] = load(even + i * half + s);
+        low[i] = load(odd + i * half + s);
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) {
+        const uint8_t* from = q + r * (cols / 2) + s;
+        __builtin_prefetch(from + 512);
+#if TB_AVX512
+        const __m512i bytes = _mm512_maskz_cvtepu8_epi32(kAll, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+        const vf c_high = codes_of(_mm512_maskz_srli_epi32(kAll, bytes, 4)), c_low = codes_of(bytes);
+#else
+        const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+        const vf c_high = codes_of(_mm256_srli_epi32(bytes, 4)), c_low = codes_of(bytes);
+#endif
+#pragma GCC unroll 4
+        for (int i = 0; i < M; i++) {
+          sum[i][r] += high[i] * c_high;
+          sum[i][r] += low[i] * c_low;
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+      const float scale = w.scale((row + r) * blocks + b);
+#pragma GCC unroll 4
+      for (int i = 0; i < M; i++) acc[i][r] += sum[i][r] * scale;
+    }
+  }
+  for (int i = 0; i < M; i++) {
+    float* y = e.y + i * e.ldy + row;
+    for (int r = 0; r < R; r++) {
+      float s = e.alpha * hsum(acc[i][r]);
+      if (e.bias != nullptr) s += e.bias[row + r];
+      if (e.beta != 0) s += e.beta * y[r];
+      y[r] = s;
+    }
+  }
+}
+
+template <int M>
+void gemv_nf4(int64_t rows, int64_t cols, const float* a, int64_t lda, const Nf4& w, const Epilogue& e) {
+  constexpr int R = M == 1 ? 4 : 2;
+  const int64_t half = cols / 2;
+  float* even = scratch_f32(6, cols * M);
+  float* odd = even + half * M;
+  for (int i = 0; i < M; i++) {
+    for (int64_t p = 0; p < half; p++) {
+      even[i * half + p] = a[i * lda + 2 * p];
+      odd[i * half + p] = a[i * lda + 2 * p + 1];
+    }
+  }
+  int64_t piece = 131072 / cols / R * R;
+  if (piece < R) piece = R;
+  tasks_if(rows * cols > 131072, ceil_div(rows, piece), [&](int64_t t) {
+    const int64_t end = (t + 1) * piece < rows ? (t + 1) * piece : rows;
+    int64_t j = t * piece;
+    for (; j + R <= end; j += R) dot_blocks<M, R>(w, cols, j, even, odd, half, e);
+    for (; j < end; j++) dot_blocks<M, 1>(w, cols, j, even, odd, half, e);
+  });
+}
+#endif
+
+void gemm_nf4(const gemm_nf4_args& g) {
+  const Nf4 w = open_nf4(g.q, g.absmax, g.absmax2, g.offset, g.rows * g.cols, g.block);
+  const int64_t n = g.trans_w ? g.rows : g.cols, k = g.trans_w ? g.cols : g.rows;
+  if (g.m <= 0 || n <= 0) return;
+  if (g.a.bytes < ((g.m - 1) * g.lda + k) * 4 || g.y.bytes < ((g.m - 1) * g.ldy + n) * 4 || (g.bias && g.bias.bytes < n * 4)) {
+    fail("%lld rows need %lld elements of a and %lld of y; there are %lld and %lld", (long long)g.m, (long long)((g.m - 1) * g.lda + k),
+         (long long)((g.m - 1) * g.ldy + n), (long long)(g.a.bytes / 4), (long long)(g.y.bytes / 4));
+  }
+  const Epilogue e{g.alpha, g.beta, g.y.f32(), g.ldy, g.bias.f32()};
+#if TB_AVX2
+  if (g.m <= 4 && g.trans_w && g.cols % g.block == 0 && g.block % (2 * W) == 0) {
+    switch (g.m) {
+      case 1: gemv_nf4<1>(g.rows, g.cols, g.a.f32(), g.lda, w, e); return;
+      case 2: gemv_nf4<2>(g.rows, g.cols, g.a.f32(), g.lda, w, e); return;
+      case 3: gemv_nf4<3>(g.rows, g.cols, g.a.f32(), g.lda, w, e); return;
+      default: gemv_nf4<4>(g.rows, g.cols, g.a.f32(), g.lda, w, e); return;
+    }
+  }
+#endif
+  gemm_wide(g.m, n, k, DenseA{g.a.f32(), g.lda, 1}, Nf4B{w, g.cols, g.trans_w != 0}, e);
+}
+
+}  // namespace
+
+void register_gemm_nf4(Backend& b) { b.gemm_nf4 = gemm_nf4; }
+
+}  // namespace TB_ISA
+}  // namespace tunebook

@@ -1,0 +1,145 @@
+// Reading NF4 weights: decoding runs of elements, and a right operand of the packed product that decodes while it packs.
+#pragma once
+#include "gemm_driver.h"
+#include "nf4_tables.h"
+
+namespace tunebook {
+namespace TB_ISA {
+
+// Forces x to its rounded float32 value, so that the compiler does not fuse the product into a following sum: bitsandbytes rounds twice.
+TB_INLINE float rounded(float x) {
+#if defined(__x86_64__)
+  __asm__("" : "+x"(x));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(x));
+#endif
+  return x;
+}
+
+constexpr int64_t kAbsmaxBlock = 256;
+
+struct Nf4 {
+  const uint8_t* q;
+  const float* absmax;       // one a block, or
+  const uint8_t* absmax8;    // doubly quantised: codes,
+  const float* absmax2;      // one scale for 256 codes,
+  float offset;              // and what was taken off before
+  const float* map;
+  int64_t block;
+
+  float scale(int64_t b) const {
+    if (absmax8 == nullptr) return absmax[b];
+    return rounded(map[absmax8[b]] * absmax2[b / kAbsmaxBlock]) + offset;
+  }
+};
+
+// Checks the tensors of a weight of n elements.
+static Nf4 open_nf4(const Ref& q, const Ref& absmax, const Ref& absmax2, const Ref& offset, int64_t n, int64_t block) {
+  if (block < 2 || block % 2 != 0) fail("the block must be an even number of elements, but is %lld", (long long)block);
+  const int64_t blocks = ceil_div(n, block);
+  if (q.bytes < (n + 1) / 2) fail("q has %lld bytes, but %lld elements need %lld", (long long)q.bytes, (long long)n, (long long)((n + 1) / 2));
+  Nf4 w{q.u8(), nullptr, nullptr, nullptr, 0.0f, dynamic_map(), block};
+  if (absmax.dtype == DType::UInt8) {
+    if (!absmax2 || !offset) fail("absmax is uint8 (doubly quantised), so absmax2 and offset must be given");
+    const int64_t groups = ceil_div(blocks, kAbsmaxBlock);
+    if (absmax.bytes < blocks || absmax2.bytes < groups * 4 || offset.bytes < 4) {
+      fail("absmax has %lld elements and absmax2 %lld, but %lld and %lld are needed", (long long)absmax.bytes, (long long)(absmax2.bytes / 4),
+           (long long)blocks, (long long)groups);
+    }
+    w.absmax8 = absmax.u8();
+    w.absmax2 = absmax2.f32();
+    w.offset = *offset.f32();
+  } else {
+    if (absmax.dtype != DType::Float32 || absmax2) fail("absmax must be uint8 with absmax2 and offset, or float32 without them");
+    if (absmax.bytes < blocks * 4) fail("absmax has %lld elements, but %lld are needed", (long long)(absmax.bytes / 4), (long long)blocks);
+    w.absmax = absmax.f32();
+  }
+  return w;
+}
+
+#if TB_AVX512
+// The codes of sixteen 32-bit lanes; only their low four bits are looked at.
+TB_INLINE vf codes_of(__m512i nibbles) { return (vf)_mm512_maskz_permutexvar_ps(kAll, nibbles, _mm512_load_ps(kNf4Codes)); }
+#elif TB_AVX2
+TB_INLINE vf codes_of(__m256i nibbles) {
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(kNf4Codes), nibbles);
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(kNf4Codes + 8), nibbles);
+  return (vf)_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(nibbles, 28)));
+}
+#endif
+
+// out[i] = code of element first + i, times scale. All lie in one block.
+static void decode_run(const uint8_t* q, int64_t first, int64_t count, float scale, float* out) {
+  if (count > 0 && first & 1) {
+    *out++ = kNf4Codes[q[first >> 1] & 15] * scale;
+    first++;
+    count--;
+  }
+  q += first >> 1;
+  int64_t i = 0;
+#if TB_AVX2
+  const __m128i mask = _mm_set1_epi8(15);
+  for (; i + 16 <= count; i += 16) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(q + i / 2));
+    const __m128i nibbles = _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(bytes, 4), mask), _mm_and_si128(bytes, mask));
+#if TB_AVX512
+    store(out + i, codes_of(_mm512_maskz_cvtepu8_epi32(kAll, nibbles)) * scale);
+#else
+    store(out + i, codes_of(_mm256_cvtepu8_epi32(nibbles)) * scale);
+    store(out + i + 8, codes_of(_mm256_cvtepu8_epi32(_mm_srli_si128(nibbles, 8))) * scale);
+#endif
+  }
+#endif
+  for (; i + 2 <= count; i += 2) {
+    out[i] = kNf4Codes[q[i / 2] >> 4] * scale;
+    out[i + 1] = kNf4Codes[q[i / 2] & 15] * scale;
+  }
+  if (i < count) out[i] = kNf4Codes[q[i / 2] >> 4] * scale;
+}
+
+// Elements [first, first + count) of the flattened weight.
+static void decode(const Nf4& w, int64_t first, int64_t count, float* out) {
+  while (count > 0) {
+    const int64_t b = first / w.block;
+    const int64_t end = (b + 1) * w.block - first;
+    const int64_t run = end < count ? end : count;
+    decode_run(w.q, first, run, w.scale(b), out);
+    first += run;
+    out += run;
+    count -= run;
+  }
+}
+
+// The right operand: W (rows x cols) itself, k running over its rows, or its transpose, k running over its columns.
+struct Nf4B {
+  Nf4 w;
+  int64_t cols;
+  bool transposed;
+
+  void pack_panels(float* out, int64_t p, int64_t k, int64_t j, int64_t n) const {
+    if (transposed) {
+      constexpr int64_t kStrip = 128;
+      alignas(64) float strip[W * kStrip];
+      for (int64_t c = 0; c < n; c += kNR, out += k * kNR) {
+        for (int64_t lane = 0; lane < kNR; lane += W) {
+          const int64_t left = n - c - lane;
+          const int64_t valid = left < 0 ? 0 : left < W ? left : W;
+          for (int64_t s = 0; s < k; s += kStrip) {
+            const int64_t length = k - s < kStrip ? k - s : kStrip;
+            for (int64_t i = 0; i < valid; i++) decode(w, (j + c + lane + i) * cols + p + s, length, strip + i * kStrip);
+            pack_across(out + s * kNR + lane, kNR, W, strip, kStrip, valid, length);
+          }
+        }
+      }
+      return;
+    }
+    alignas(64) float row[kGroup];
+    for (int64_t s = 0; s < k; s++) {
+      decode(w, (p + s) * cols + j, n, row);
+      for (int64_t c = 0; c < n; c += kNR) pack_along(out + c * k + s * kNR, kNR, kNR, row + c, 0, n - c < kNR ? n - c : kNR, 1);
+    }
+  }
+};
+
+}  // namespace TB_ISA
+}  // namespace tunebook
