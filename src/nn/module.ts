@@ -61,7 +61,8 @@ export class Parameter extends Tensor {
     }
     super.dispose();
     this.id = source.surrender();
-    this.rescope();
+    // A parameter outlives the scope in which it is first used: otherwise a step's end would take its values and gradient along.
+    outsideScope(() => this.rescope());
     return this;
   }
 
