@@ -54,6 +54,8 @@ export interface Analysis {
   references: Map<t.Identifier, Reference>;
   /** Every name that the cell mentions in a value or a type, declared here or not. */
   mentioned: Set<string>;
+  /** Names in types. */
+  typeNames: Set<string>;
   /** Names read or written as values that the cell does not declare. */
   free: Set<string>;
   faults: Fault[];
@@ -89,6 +91,7 @@ class Analyzer {
       declared: top.declared(file),
       references: new Map(),
       mentioned: new Set(),
+      typeNames: new Set(),
       free: new Set(),
       faults: [],
       exported: top.exported,
@@ -163,8 +166,10 @@ class Analyzer {
   }
 
   private types = (node: t.Node): void => {
-    if (ts.isIdentifier(node)) this.result.mentioned.add(node.text);
-    else ts.forEachChild(node, this.types);
+    if (ts.isIdentifier(node)) {
+      this.result.mentioned.add(node.text);
+      this.result.typeNames.add(node.text);
+    } else ts.forEachChild(node, this.types);
   };
 
   private visit(node: t.Node | undefined): void {

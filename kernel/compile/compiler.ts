@@ -147,7 +147,7 @@ export class Compiler {
     }
     const own = faults.filter(({ start }) => start >= header.length);
     for (const fault of own) fault.start -= header.length;
-    return { program, faults: own, typeOnly: typeOnlyImports(program, file) };
+    return { program, faults: own, typeOnly: typeOnlyImports(program, file, header.length) };
   }
 
   /** The checked cell's declarations as a file of their own, so that later cells need not infer its types again. */
@@ -162,19 +162,19 @@ export class Compiler {
   }
 }
 
-function needsNode(code: string, { mentioned, declared }: Analysis): boolean {
+function needsNode(code: string, { free, typeNames, declared }: Analysis): boolean {
   // Of Node's many additions to the language's own types only these are seen by code without names of Node's.
   if (/\b(?:import|stack|cause|dispose|asyncDispose|require)\b/.test(code)) return true;
-  for (const name of mentioned) if (!languageNames.has(name) && !declared.has(name)) return true;
+  for (const name of [...free, ...typeNames]) if (!languageNames.has(name) && !declared.has(name)) return true;
   return false;
 }
 
 /** Imported names that stand for types alone: the module need not even exist at run time. */
-function typeOnlyImports(program: t.Program, file: t.SourceFile): Set<string> {
+function typeOnlyImports(program: t.Program, file: t.SourceFile, from: number): Set<string> {
   const found = new Set<string>();
   const checker = program.getTypeChecker();
   for (const statement of file.statements) {
-    if (!ts.isImportDeclaration(statement) || !statement.importClause || statement.importClause.isTypeOnly) continue;
+    if (statement.end <= from || !ts.isImportDeclaration(statement) || !statement.importClause || statement.importClause.isTypeOnly) continue;
     const { name, namedBindings } = statement.importClause;
     const names = name ? [name] : [];
     if (namedBindings && ts.isNamedImports(namedBindings)) {

@@ -1,4 +1,5 @@
 import { statSync } from "node:fs";
+import { isBuiltin } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type t from "typescript";
@@ -118,7 +119,10 @@ export class Project {
   }
 
   private host(jsDocParsingMode: t.JSDocParsingMode): t.LanguageServiceHost {
-    return {
+    // Only remembers the package.json files that say how a file of a package is to be read.
+    const cache = ts.createModuleResolutionCache(this.folder, (path) => path, compilerOptions);
+    const host: t.LanguageServiceHost & { getModuleResolutionCache(): t.ModuleResolutionCache } = {
+      getModuleResolutionCache: () => cache,
       jsDocParsingMode,
       getCompilationSettings: () => compilerOptions,
       getScriptFileNames: () => [this.current, ...this.roots],
@@ -141,6 +145,7 @@ export class Project {
       resolveTypeReferenceDirectiveReferences: (references, from, redirect, options) =>
         references.map((reference) => this.typeReference(reference, from, redirect, options)),
     };
+    return host;
   }
 
   private versionOf(path: string): string {
@@ -185,6 +190,8 @@ export class Project {
       const extension = cell.endsWith(".d.ts") ? ts.Extension.Dts : ts.Extension.Ts;
       return { resolvedFileName: cell, extension, isExternalLibraryImport: false };
     }
+    // Node's declarations are there as ambient modules; looking for packages of their names costs each program 10 ms.
+    if (isBuiltin(name)) return undefined;
     const key = `${dirname(from)}\0${name}\0${mode ?? ""}`;
     const known = this.resolutions.get(key);
     if (known && this.exists(known.resolvedFileName)) return known;
