@@ -142,3 +142,30 @@ test("how a step is split into micro-batches, and on which side rows are padded,
     assert.ok(error < 1e-5, `relative error ${error}`);
   }
 });
+
+test("after three steps every A and B of a new adapter has changed", async () => {
+  const model = (await load("nf4")).addLora({ rank: 4, target: "all-linear", seed: 3 });
+  const { rows } = goldenValues("lora/golden");
+  const before = await matrices(model);
+  const steps = await train(model, rows, { steps: 3, batch: 8, lr: 1e-2, schedule: "constant" });
+  assert.ok(steps.every((s) => s.gradNorm > 0), `norms ${steps.map((s) => s.gradNorm)}`); // biome-ignore format: one claim a line
+  const after = await matrices(model);
+  assert.equal(after.size, 28);
+  for (const [key, values] of after) {
+    assert.ok(relativeError(values, before.get(key)!) > 1e-3, `${key} did not change`);
+  }
+  model.dispose();
+});
+
+test("the seed decides an adapter's first values", async () => {
+  const first: Map<string, Float32Array>[] = [];
+  for (const seed of [7, 7, 8]) {
+    const model = (await load(null)).addLora({ rank: 4, target: "all-linear", seed });
+    await model.logits([[1, 2, 3]]);
+    first.push(await matrices(model));
+    model.dispose();
+  }
+  const key = [...first[0]!.keys()].find((name) => name.includes("lora_A"))!;
+  assert.deepEqual(first[0], first[1]);
+  assert.notDeepEqual(first[0]!.get(key), first[2]!.get(key));
+});
