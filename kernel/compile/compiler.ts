@@ -174,7 +174,13 @@ function typeOnlyImports(program: t.Program, file: t.SourceFile, from: number): 
   const found = new Set<string>();
   const checker = program.getTypeChecker();
   for (const statement of file.statements) {
-    if (statement.end <= from || !ts.isImportDeclaration(statement) || !statement.importClause || statement.importClause.isTypeOnly) continue;
+    if (
+      statement.end <= from ||
+      !ts.isImportDeclaration(statement) ||
+      !statement.importClause ||
+      statement.importClause.isTypeOnly
+    )
+      continue;
     const { name, namedBindings } = statement.importClause;
     const names = name ? [name] : [];
     if (namedBindings && ts.isNamedImports(namedBindings)) {

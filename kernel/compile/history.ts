@@ -75,7 +75,8 @@ export class History {
       if (meaning === undefined) continue;
       const { value, type } = meaning;
       // A function comes as an import, so that it is shown as one, unless a type of that name needs the name too.
-      if (value) parts.push(bring(name, value, value.declaration.kind === "function" ? type !== undefined : type !== value));
+      if (value)
+        parts.push(bring(name, value, value.declaration.kind === "function" ? type !== undefined : type !== value));
       if (type && type !== value) parts.push(bring(name, type, false));
     }
     const own: string[] = [];
@@ -103,6 +104,7 @@ function bring(name: string, { cell, declaration }: Entry, variable: boolean): s
   // An imported variable could not be assigned to, and would be shown as an alias.
   if (variable && (kind === "let" || kind === "var"))
     return `declare let ${name}: typeof import(${specifier(cell)}).${name};`;
-  if (variable && (kind === "const" || kind === "function")) return `declare const ${name}: typeof import(${specifier(cell)}).${name};`;
+  if (variable && (kind === "const" || kind === "function"))
+    return `declare const ${name}: typeof import(${specifier(cell)}).${name};`;
   return `import { ${name} } from ${specifier(cell)};`;
 }

@@ -455,9 +455,12 @@ class Rewriter {
     const visited = this.expression(node);
     if (!ts.isIdentifier(bare) || visited === node || !this.analysis.references.has(bare)) return visited;
     if (!this.owns(bare.text) && !cellNames.has(bare.text)) return visited;
-    return this.at(
-      this.make.createParenthesizedExpression(this.make.createComma(this.make.createNumericLiteral(0), visited)),
-      node,
+    const comma = this.make.createComma(this.make.createNumericLiteral(0), visited);
+    // An engine names the closing parenthesis as the place of a failed call: it must map to the name's start.
+    for (const part of [visited, comma]) ts.setEmitFlags(part, ts.EmitFlags.NoTrailingSourceMap);
+    return ts.setEmitFlags(
+      this.at(this.make.createParenthesizedExpression(comma), node),
+      ts.EmitFlags.NoTrailingSourceMap,
     );
   }
 }

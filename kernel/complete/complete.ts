@@ -29,7 +29,7 @@ export function complete(compiler: Compiler, text: string, cursor: number): Comp
     if (!kinds.has(entry.name)) kinds.set(entry.name, kindOf(entry));
   }
   // Names of earlier cells that this one does not mention yet.
-  if (found?.isGlobalCompletion) {
+  if (found && !found.isMemberCompletion && !inString) {
     for (const [name, { kind }] of compiler.history.startingWith(prefix)) kinds.set(name, kind);
   }
   const matches = [...kinds.keys()].sort(byName);

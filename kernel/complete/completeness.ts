@@ -16,6 +16,8 @@ export function isComplete(text: string): Completeness {
     return endsOpen(file, code) ? { status: "incomplete", indent: indentation(code) } : { status: "complete" };
   const end = code.trimEnd().length;
   const first = faults[0]!;
+  // A string that its line does not close stays open for ever.
+  if (first.code === 1002 && !code.endsWith("\\")) return { status: "invalid" };
   const open = unterminated.has(first.code) || first.start >= end;
   return open ? { status: "incomplete", indent: indentation(code) } : { status: "invalid" };
 }
