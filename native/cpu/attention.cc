@@ -81,7 +81,7 @@ void attend_block(const attention_args& a, const Sequence& s, int64_t head, int6
     for (int64_t d = 0; d < dim; ++d) store(ot + d * kQueries + j, load(ot + d * kQueries + j) * factor);
     store(sum + j, load(maximum + j) * kLn2 + log_v(total));
   }
-  transpose_scaled(ot, kQueries, dim, queries, 1.0f, a.o.f32() + row * a.o_stride + head * dim, a.o_stride);
+  transpose(ot, kQueries, dim, queries, a.o.f32() + row * a.o_stride + head * dim, a.o_stride);
   for (int64_t i = 0; i < queries; ++i) a.lse.f32()[(row + i) * a.heads + head] = sum[i];
 }
 

@@ -61,7 +61,7 @@ void backward_block(const attention_backward_args& a, const Sequence& s, int64_t
   const float* d_o = a.do_.f32() + row * a.o_stride + head * dim;
   if (queries < lanes_used) memset(b.qt, 0, (size_t)(2 * dim * kQueries) * 4);
   transpose_scaled(q, a.q_stride, queries, dim, a.scale * kLog2e, b.qt, kQueries);
-  transpose_scaled(d_o, a.o_stride, queries, dim, 1.0f, b.dot, kQueries);
+  transpose(d_o, a.o_stride, queries, dim, b.dot, kQueries);
   copy_padded(q, a.q_stride, queries, dim, b.q, padded);
   copy_padded(d_o, a.o_stride, queries, dim, b.d_o, padded);
   for (int64_t i = 0; i < kQueries; ++i) {
@@ -84,7 +84,7 @@ void backward_block(const attention_backward_args& a, const Sequence& s, int64_t
     small_gemm<Into::Add>(keys, padded, queries, b.dscores, kQueries, 1, b.q, padded, dk + k0 * padded, padded);
     small_gemm<Into::Add>(dim, lanes_used, keys, k, 1, a.k_stride, b.dscores, kQueries, b.dqt, kQueries);
   }
-  transpose_scaled(b.dqt, kQueries, dim, queries, 1.0f, a.dq.f32() + row * a.q_stride + head * dim, a.q_stride);
+  transpose(b.dqt, kQueries, dim, queries, a.dq.f32() + row * a.q_stride + head * dim, a.q_stride);
 }
 
 void backward_head(const attention_backward_args& a, const Sequence& s, int64_t head, float* dk, float* dv) {

@@ -1,7 +1,7 @@
 // isa: portable avx2 avx512
 // Filling, copying between dtypes, permuting, copying parts of rows.
 #include "check.h"
-#include "simd.h"
+#include "transpose.h"
 
 namespace tunebook {
 namespace TB_ISA {
@@ -117,16 +117,9 @@ void copy(const copy_args& a) {
   });
 }
 
-// y[j] = x[j * stride], 16 x 16 at a time where both sides are strided: lines of the cache are used whole.
-void transpose_tile(const uint32_t* x, int64_t x_row, uint32_t* y, int64_t y_row, int64_t rows, int64_t cols) {
-  // y[r * y_row + c] = x[c * x_row + r]
-  constexpr int64_t T = 16;
-  for (int64_t r0 = 0; r0 < rows; r0 += T)
-    for (int64_t c0 = 0; c0 < cols; c0 += T) {
-      const int64_t r1 = r0 + T < rows ? r0 + T : rows, c1 = c0 + T < cols ? c0 + T : cols;
-      for (int64_t r = r0; r < r1; ++r)
-        for (int64_t c = c0; c < c1; ++c) y[r * y_row + c] = x[c * x_row + r];
-    }
+// y[r * y_row + c] = x[c * x_row + r] for at most 16 rows of y, 16 columns at a time: lines of the cache are used whole.
+void transpose_stripe(const float* x, int64_t x_row, float* y, int64_t y_row, int64_t rows, int64_t cols) {
+  for (int64_t c = 0; c < cols; c += 16) transpose(x + c * x_row, x_row, cols - c < 16 ? cols - c : 16, rows, y + c, y_row);
 }
 
 void permute(const permute_args& a) {
@@ -146,8 +139,8 @@ void permute(const permute_args& a) {
   int64_t e[4], sx[4], sy[4] = {0, 0, 0, 1};  // y's dims; strides by y's axes
   for (int j = 0; j < 4; ++j) e[j] = d[p[j]], sx[j] = x_strides[p[j]];
   for (int j = 2; j >= 0; --j) sy[j] = sy[j + 1] * e[j + 1];
-  const uint32_t* x = a.x.as<const uint32_t>();
-  uint32_t* y = a.y.as<uint32_t>();
+  const float* x = a.x.f32();
+  float* y = a.y.f32();
   int unit = 0;  // y's axis along which x is contiguous
   for (int j = 0; j < 4; ++j)
     if (p[j] == 3) unit = j;
@@ -170,7 +163,7 @@ void permute(const permute_args& a) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t stripe = t % stripes, o1 = t / stripes % e[other[1]], o0 = t / stripes / e[other[1]];
       const int64_t r0 = stripe * 16, rows = e[unit] - r0 < 16 ? e[unit] - r0 : 16;
-      transpose_tile(x + o0 * sx[other[0]] + o1 * sx[other[1]] + r0, sx[3], y + o0 * sy[other[0]] + o1 * sy[other[1]] + r0 * sy[unit],
+      transpose_stripe(x + o0 * sx[other[0]] + o1 * sx[other[1]] + r0, sx[3], y + o0 * sy[other[0]] + o1 * sy[other[1]] + r0 * sy[unit],
                      sy[unit], rows, e[3]);
     }
   });

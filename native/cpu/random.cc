@@ -8,16 +8,16 @@ namespace tunebook {
 namespace TB_ISA {
 namespace {
 
-constexpr int64_t kPiece = 16384;  // a multiple of the 4 W elements made at once
+constexpr int64_t kPiece = 16384;  // a multiple of the kWords elements made at once
 
 // f(i, lanes, words) for vectors of [0, n): words are the W random words of elements i ...
 template <class F>
 void each_random(int64_t n, int64_t seed, int64_t offset, F f) {
   parallel_pieces(n, kPiece, [&](int64_t begin, int64_t end) {
-    alignas(64) uint32_t words[4 * W];
-    for (int64_t i = begin; i < end; i += 4 * W) {
+    alignas(64) uint32_t words[kWords];
+    for (int64_t i = begin; i < end; i += kWords) {
       philox((uint32_t)seed, (uint64_t)(uint32_t)offset + (uint64_t)(i / 4), words);
-      for (int64_t j = 0; j < 4 * W && i + j < end; j += W) f(i + j, end - i - j < W ? end - i - j : (int64_t)W, words + j);
+      for (int64_t j = 0; j < kWords && i + j < end; j += W) f(i + j, end - i - j < W ? end - i - j : (int64_t)W, words + j);
     }
   });
 }
@@ -43,26 +43,37 @@ void random_uniform(const random_uniform_args& a) {
   each_random(a.n, a.seed, a.offset, [=](int64_t i, int64_t m, const uint32_t* words) { store_to(y + i, low + range * uniform_v(words), m); });
 }
 
+// cos 2 pi u in even lanes, sin 2 pi u in odd ones; u on [0, 1).
+TB_INLINE vf cos_or_sin(vf u) {
+  const vf quarter = round_v(u * 4.0f), r = u * 4.0f - quarter, s = r * r;
+  vf sine = splat(-4.681219812e-03f) + s * 1.581044489e-04f;
+  sine = 7.969257981e-02f + s * sine;
+  sine = -6.459640861e-01f + s * sine;
+  sine = r * (1.570796371f + s * sine);
+  vf cosine = splat(-2.085963823e-02f) + s * 9.027132182e-04f;
+  cosine = 2.536691427e-01f + s * cosine;
+  cosine = -1.233700514f + s * cosine;
+  cosine = 1.0f + s * cosine;
+  const vi k = __builtin_convertvector(quarter, vi) + (lanes() & 1) * 3;  // a sine is the cosine three quarters on
+  const vf y = (k & 1) != 0 ? sine : cosine;
+  return from_bits(bits(y) ^ (((k + 1) & 2) << 30));
+}
+
 void random_normal(const random_normal_args& a) {
   check_size("n", a.n);
   check_tensor("y", a.y, a.n);
   const float mean = a.mean, std = a.std;
   float* y = a.y.f32();
   each_random(a.n, a.seed, a.offset, [=](int64_t i, int64_t m, const uint32_t* words) {
-    // Elements 2k and 2k+1 share a radius and an angle; each lane reads both words of its pair.
-    uint32_t first[W];
-    float angle_part[W], out[W];
-    for (int j = 0; j < W; ++j) {
-      first[j] = words[j & ~1];
-      angle_part[j] = (float)(words[j | 1] >> 8) * 5.9604644775390625e-8f;
+    // Elements 2k and 2k+1 share a radius and an angle: both words of a pair are needed in both lanes.
+    uint32_t first[W], second[W];
+    for (int j = 0; j < W; j += 2) {
+      first[j] = first[j + 1] = words[j];
+      second[j] = second[j + 1] = words[j + 1];
     }
     const vf u = uniform_v(first) + 5.9604644775390625e-8f;  // (0, 1]
     const vf radius = vsqrt(-2.0f * log_v(u));
-    for (int j = 0; j < W; ++j) {
-      const float angle = angle_part[j] * 6.28318530717958648f;
-      out[j] = (j & 1) ? __builtin_sinf(angle) : __builtin_cosf(angle);
-    }
-    store_to(y + i, mean + std * radius * load(out), m);
+    store_to(y + i, mean + std * radius * cos_or_sin(uniform_v(second)), m);
   });
 }
 

@@ -122,7 +122,7 @@ void sample(const sample_args& a) {
     float* p = scratch_f32(1, vocab);
     const float scale = 1.0f / a.temperature;
     for_vectors(vocab, [&](int64_t i, int64_t m) { store_to(p + i, exp_v((load_to(x + i, m) - top) * scale), m); });
-    uint32_t words[4 * W];
+    uint32_t words[kWords];
     philox((uint32_t)a.seed, (uint64_t)(uint32_t)a.offset + (uint64_t)r, words);
     const double u = ((double)(words[0] >> 5) * 67108864.0 + (double)(words[1] >> 6)) / 9007199254740992.0;
     Candidate* list = static_cast<Candidate*>(scratch(2, vocab * (int64_t)sizeof(Candidate)));

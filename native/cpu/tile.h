@@ -1,6 +1,6 @@
 // The small matrix products inside attention: operands of a few dozen rows that stand in the first-level cache.
 #pragma once
-#include "simd.h"
+#include "transpose.h"
 
 namespace tunebook {
 namespace TB_ISA {
@@ -68,31 +68,6 @@ static void small_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t 
 #endif
     case 1: return tile_column<1, into>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, r);
   }
-}
-
-// y[c * y_row + r] = x[r * x_row + c] * scale
-static void transpose_scaled(const float* x, int64_t x_row, int64_t rows, int64_t cols, float scale, float* y, int64_t y_row) {
-  int64_t r = 0;
-#if defined(__SSE2__)
-  const __m128 s = _mm_set1_ps(scale);
-  for (; r + 4 <= rows; r += 4) {
-    const float* from = x + r * x_row;
-    float* to = y + r;
-    int64_t c = 0;
-    for (; c + 4 <= cols; c += 4) {
-      __m128 a = _mm_loadu_ps(from + c), b = _mm_loadu_ps(from + x_row + c), d = _mm_loadu_ps(from + 2 * x_row + c), e = _mm_loadu_ps(from + 3 * x_row + c);
-      _MM_TRANSPOSE4_PS(a, b, d, e);
-      _mm_storeu_ps(to + c * y_row, _mm_mul_ps(a, s));
-      _mm_storeu_ps(to + (c + 1) * y_row, _mm_mul_ps(b, s));
-      _mm_storeu_ps(to + (c + 2) * y_row, _mm_mul_ps(d, s));
-      _mm_storeu_ps(to + (c + 3) * y_row, _mm_mul_ps(e, s));
-    }
-    for (; c < cols; ++c)
-      for (int i = 0; i < 4; ++i) to[c * y_row + i] = from[i * x_row + c] * scale;
-  }
-#endif
-  for (; r < rows; ++r)
-    for (int64_t c = 0; c < cols; ++c) y[c * y_row + r] = x[r * x_row + c] * scale;
 }
 
 }  // namespace TB_ISA

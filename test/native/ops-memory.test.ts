@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as op from "../../src/tensor/calls.js";
 import { DTYPE_CODE } from "../../src/tensor/dtype.js";
-import { close, f32, fails, Numbers, out, raw, read } from "./ops-harness.js";
+import { close, f32, fails, Numbers, out, raw, read, readInts } from "./ops-harness.js";
 
 const { bfloat16, float16, int32, uint8 } = DTYPE_CODE;
 
@@ -124,6 +124,14 @@ test("permute agrees with index arithmetic for all 24 orders", async () => {
       assert.deepEqual(await read(y, n), Float32Array.from(expected), `${dims} by ${p}`);
     }
   }
+});
+
+test("permute moves int32 items unchanged", async () => {
+  const items = Int32Array.from({ length: 40 * 40 }, (_, i) => 0x7f800001 + i * 2654435761); // patterns of signalling NaN among them
+  const y = raw(new Int32Array(1600), int32);
+  op.permute(raw(items, int32), y, 1, 1, 40, 40, 0, 1, 3, 2);
+  const moved = await readInts(y, 1600);
+  for (let i = 0; i < 40; i++) for (let j = 0; j < 40; j++) assert.equal(moved[i * 40 + j], items[j * 40 + i]);
 });
 
 test("copy_2d copies and adds parts of rows", async () => {
