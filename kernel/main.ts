@@ -65,17 +65,6 @@ async function main(file: string): Promise<void> {
     process.exit(0);
   }
 
-  await sockets.open((channel, message) => {
-    dispatcher.handle(channel, message);
-    start();
-  });
-  sockets.publish("status", { execution_state: "starting" });
-  process.on("SIGINT", () => queue.interrupt());
-  process.on("SIGTERM", () => void stop());
-  process.on("uncaughtException", (error) => log(error.stack ?? String(error)));
-  process.on("unhandledRejection", (error) => log((error as Error)?.stack ?? String(error)));
-  followParent(() => void stop());
-
   let started = false;
   function start(): void {
     if (started) return;
@@ -86,7 +75,19 @@ async function main(file: string): Promise<void> {
       void compiler();
     });
   }
+
+  await sockets.bind();
+  sockets.publish("status", { execution_state: "starting" });
+  sockets.listen((channel, message) => {
+    dispatcher.handle(channel, message);
+    start();
+  });
   setTimeout(start, 100);
+  process.on("SIGINT", () => queue.interrupt());
+  process.on("SIGTERM", () => void stop());
+  process.on("uncaughtException", (error) => log(error.stack ?? String(error)));
+  process.on("unhandledRejection", (error) => log((error as Error)?.stack ?? String(error)));
+  followParent(() => void stop());
 }
 
 /** Questions to the front end's user: they go to the client whose cell asks. */

@@ -8,6 +8,7 @@ import { Signer } from "./signing.js";
 /** The channels on which requests arrive. */
 export type RequestChannel = "shell" | "control" | "stdin";
 
+const CHANNELS: readonly RequestChannel[] = ["shell", "control", "stdin"];
 const MAX_FRAME_BYTES = 512 * 2 ** 20;
 
 /** The kernel's five sockets: binds them, verifies what arrives, signs and orders what leaves. */
@@ -40,14 +41,17 @@ export class KernelSockets {
     };
   }
 
-  /** Binds all sockets and hands each verified request to `handle`. */
-  async open(handle: (channel: RequestChannel, message: Message) => void): Promise<void> {
-    const channels = ["shell", "control", "stdin"] as const;
+  /** Binds all sockets but the heartbeat's. */
+  async bind(): Promise<void> {
     await Promise.all([
-      ...channels.map((channel) => this.#routers[channel].bind(address(this.#info, channel))),
+      ...CHANNELS.map((channel) => this.#routers[channel].bind(address(this.#info, channel))),
       this.#iopub.bind(address(this.#info, "iopub")),
     ]);
-    for (const channel of channels) void this.#receive(channel, handle);
+  }
+
+  /** Hands each verified request to `handle` from now on. */
+  listen(handle: (channel: RequestChannel, message: Message) => void): void {
+    for (const channel of CHANNELS) void this.#receive(channel, handle);
     void this.#welcome();
   }
 
@@ -114,8 +118,10 @@ export class KernelSockets {
       try {
         handle(channel, decode(frames, this.#signer));
       } catch (error) {
-        if (!(error instanceof BadMessage)) throw error;
-        this.#log(`dropped a message on ${channel}: ${error.message}`);
+        const { message, stack } = error as Error;
+        // A request that fails must not end the channel.
+        if (error instanceof BadMessage) this.#log(`dropped a message on ${channel}: ${message}`);
+        else this.#log(`a message on ${channel} was not handled: ${stack}`);
       }
     }
   }
