@@ -23,7 +23,7 @@ import {
   type TrainableCount,
   weightBytes,
 } from "./report.js";
-import { recover, stats } from "./tensor/native.js";
+import { recover, state, stats } from "./tensor/native.js";
 import { seed } from "./tensor/ops/random.js";
 import { noGrad } from "./tensor/record.js";
 import { scope } from "./tensor/scope.js";
@@ -218,7 +218,7 @@ export class Model implements Disposable {
 
   /** The text that follows a prompt, piece by piece, in whole characters. */
   async *stream(prompt: string, options: SamplingOptions = {}): AsyncGenerator<string, void> {
-    yield* this.continue(this.tokenizer.encode(prompt), options);
+    yield* this.continue(this.tokenizer.encode(prompt, { addSpecialTokens: "before" }), options);
   }
 
   /** The assistant's answer to a conversation, through the tokenizer's chat template. */
@@ -235,7 +235,7 @@ export class Model implements Disposable {
     const given = options.stop === undefined ? [] : Array.isArray(options.stop) ? options.stop : [options.stop];
     const strings = given.filter((s): s is string => typeof s === "string" && s !== "");
     const stops = new Set([...this.stopIds(), ...given.filter((s) => typeof s === "number")]);
-    const decoder = this.tokenizer.streamDecoder();
+    const decoder = this.tokenizer.streamDecoder({ skipSpecialTokens: true, after: ids });
     let pending = "";
     for await (const id of generateIds(this.network, ids, settings, stops)) {
       throwIfInterrupted("Generation", options.signal);
@@ -314,10 +314,10 @@ export class Model implements Disposable {
       throw new StateError(`${what}: a training run of this model is under way; await it, or stop it with run.stop().`);
   }
 
-  /** Clears what an interrupted call left behind; refuses work on a model without weights. */
+  /** Clears what an interrupted or failed call left behind. */
   private ready(): void {
     if (this.run) return;
-    recover();
+    if (state() !== "running") recover();
     resetTape();
   }
 

@@ -120,7 +120,10 @@ export class LoadPlan implements PromiseLike<Model> {
 
   private async fill(network: CausalLM, folder: string | undefined): Promise<void> {
     const { weights, progress = true } = this.options;
-    if (weights === "none") return;
+    if (weights === "none") {
+      for (const [, p] of network.namedParameters()) p.withoutValues();
+      return;
+    }
     if (weights === "random" || folder === undefined) {
       seed(this.options.seed ?? 0);
       return randomWeights(network);

@@ -1,5 +1,6 @@
 import { collate } from "../data/collate.js";
-import { type PrepareOptions, prepareExamples } from "../data/prepare.js";
+import type { Format } from "../data/format.js";
+import { type TokenizeOptions, tokenizeRows } from "../data/tokenize.js";
 import { throwIfInterrupted } from "../display/host.js";
 import { ProgressBar } from "../display/progress.js";
 import { ConfigError, DataError } from "../errors.js";
@@ -60,7 +61,7 @@ export async function evaluate(
   const bar = (label: string): ProgressBar | undefined =>
     progress ? new ProgressBar({ label, total: rows.length }) : undefined;
   if (wants("loss", "perplexity", "accuracy")) {
-    const { examples } = await prepareExamples(rows, model.tokenizer, prepareOptions(options, network));
+    const { examples } = await tokenizeRows(rows, model.tokenizer, prepareOptions(options, network));
     const b = bar("Loss");
     const loss = await guarded(b, () =>
       meanLoss(network, examples, { batch, signal: options.signal }, padId(model.tokenizer), (done) => b?.update(done)),
@@ -92,11 +93,11 @@ async function guarded<T>(bar: ProgressBar | undefined, work: () => Promise<T>):
   }
 }
 
-function prepareOptions(options: EvaluateOptions, network: CausalLM): PrepareOptions {
+function prepareOptions(options: EvaluateOptions, network: CausalLM): TokenizeOptions {
   return {
     maxLength: Math.min(options.maxLength ?? network.config.maxPositions, network.config.maxPositions),
     ...(options.textField === undefined ? {} : { textField: options.textField }),
-    ...(options.format === undefined ? {} : { format: options.format }),
+    ...(options.format === undefined ? {} : { format: options.format as Format }),
   };
 }
 
@@ -116,7 +117,7 @@ async function tokenAccuracy(
   let count = 0;
   for (let i = 0; i < examples.length; i += batch) {
     throwIfInterrupted("Evaluation");
-    const b = collate(examples.slice(i, i + batch), { padId: pad, side: "right" });
+    const b = collate(examples.slice(i, i + batch), { padId: pad, paddingSide: "right" });
     const best = scope(() =>
       noGrad(() =>
         network
@@ -206,7 +207,7 @@ async function classify(
       prompt,
       completion: completion.replace(completion.trim(), () => label.trim()),
     }));
-    const { examples } = await prepareExamples(candidates, model.tokenizer, {
+    const { examples } = await tokenizeRows(candidates, model.tokenizer, {
       maxLength: options.maxLength ?? network.config.maxPositions,
     });
     const scores = await likelihoods(network, examples, padId(model.tokenizer));
@@ -219,7 +220,7 @@ async function classify(
 
 /** Sum of log-probabilities of each example's trained tokens, in nats. */
 async function likelihoods(network: CausalLM, examples: Parameters<typeof collate>[0], pad: number): Promise<number[]> {
-  const b = collate(examples, { padId: pad, side: "right" });
+  const b = collate(examples, { padId: pad, paddingSide: "right" });
   const loss = scope(() =>
     noGrad(
       () =>

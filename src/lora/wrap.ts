@@ -52,6 +52,9 @@ export class LoraLinear extends LinearLike {
       dropout: settings.dropout,
     });
     this.active = name;
+    if (!this.base_layer.materialized) return;
+    this.lora_A[name].weight.materialize();
+    this.lora_B[name].weight.materialize();
   }
 
   forward(x: Tensor): Tensor {

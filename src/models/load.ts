@@ -1,12 +1,11 @@
 import { CheckpointError } from "../errors.js";
 import type { SafetensorsFolder } from "../hub/safetensors-folder.js";
-import { normalInto } from "../nn/init.js";
-import type { Module, Parameter } from "../nn/module.js";
+import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
 import { settle } from "../tensor/native.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
-import { empty, tensor } from "../tensor/tensor.js";
+import { tensor } from "../tensor/tensor.js";
 
 /** Where one tensor of a checkpoint goes. */
 type Target = { shape: readonly number[]; parameter: Parameter } | { shape: readonly number[]; layer: QuantizedLinear };
@@ -48,28 +47,28 @@ export async function loadWeights(
   }
 }
 
-/** Gives random values to everything that has none (`weights: "random"`), quantising layer by layer. */
+/** Gives every parameter its initial values (`weights: "random"`), quantising layer by layer. */
 export async function randomWeights(model: Module): Promise<void> {
   for (const target of checkpointTargets(model).values()) {
-    if ("layer" in target) {
-      // The same scale as the architecture's own initialiser for a dense layer.
-      const weight = outsideScope(() => empty(target.shape));
-      normalInto(weight, 0.02);
-      target.layer.load(weight);
-      weight.dispose();
-      await settle();
-    } else target.parameter.materialize();
+    if ("layer" in target) target.layer.initialize();
+    else target.parameter.materialize();
+    await settle();
   }
-  await settle();
 }
 
-/** Every tensor a checkpoint of this model holds, by name. */
+/** Every tensor a checkpoint of this model holds, by name, in the order of the modules. */
 export function checkpointTargets(model: Module): Map<string, Target> {
   const targets = new Map<string, Target>();
-  for (const [name, parameter] of model.namedParameters()) targets.set(name, { shape: parameter.shape, parameter });
+  const seen = new Set<Parameter>();
   for (const [name, module] of model.namedModules()) {
+    const full = (key: string): string => (name === "" ? key : `${name}.${key}`);
     if (module instanceof QuantizedLinear)
-      targets.set(`${name}.weight`, { shape: [module.outFeatures, module.inFeatures], layer: module });
+      targets.set(full("weight"), { shape: [module.outFeatures, module.inFeatures], layer: module });
+    for (const [key, child] of module.children()) {
+      if (!(child instanceof Parameter) || seen.has(child)) continue;
+      seen.add(child);
+      targets.set(full(key), { shape: child.shape, parameter: child });
+    }
   }
   return targets;
 }

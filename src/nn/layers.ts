@@ -28,6 +28,11 @@ export class Linear extends LinearLike {
         : undefined;
   }
 
+  /** Whether its weight has memory. */
+  get materialized(): boolean {
+    return this.weight.materialized;
+  }
+
   get inFeatures(): number {
     return this.weight.shape[1]!;
   }

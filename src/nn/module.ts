@@ -12,7 +12,7 @@ export type Initializer = (parameter: Parameter) => void;
  * without its weights; loading sets the memory before anything is initialised.
  */
 export class Parameter extends Tensor {
-  private readonly init: Initializer | undefined;
+  private init: Initializer | undefined;
   private starting = false;
 
   /** @param init how to fill it at first use; without one it must be loaded. */
@@ -49,6 +49,12 @@ export class Parameter extends Tensor {
     this.adopt(outsideScope(() => empty(this.shape, this.dtype)));
     this.init(this);
     this.starting = false;
+    return this;
+  }
+
+  /** Forgets how to initialise it: it stays a shape until something is loaded. */
+  withoutValues(): this {
+    this.init = undefined;
     return this;
   }
 

@@ -50,14 +50,24 @@ export class QuantizedLinear extends LinearLike {
   readonly options: Nf4Options;
   bias: Parameter | undefined;
   private state: Nf4Weight | undefined;
+  readonly #dense: Parameter; // hidden from the module tree: it has no values of its own any more
 
-  constructor(inFeatures: number, outFeatures: number, options: Nf4Options, bias?: Parameter) {
+  /** Takes a linear layer's place: its weight is quantised now if it is in memory, otherwise when it comes. */
+  constructor(replaced: Linear, options: Nf4Options) {
     super();
-    this.inFeatures = inFeatures;
-    this.outFeatures = outFeatures;
+    this.inFeatures = replaced.inFeatures;
+    this.outFeatures = replaced.outFeatures;
     this.options = options;
-    this.bias = bias;
-    if (bias) bias.requiresGrad = false;
+    this.#dense = replaced.weight;
+    this.bias = replaced.bias;
+    if (this.bias) this.bias.requiresGrad = false;
+    if (replaced.materialized) this.initialize();
+  }
+
+  /** Quantises the values that the dense weight has, or would be initialised with. */
+  initialize(): void {
+    this.load(this.#dense.materialize());
+    this.#dense.dispose();
   }
 
   /** The packed weight. @throws ConfigError while nothing was quantised into it. */
@@ -119,12 +129,7 @@ export function quantizeModule(model: Module, options: Nf4Options, skip: readonl
   model.setRequiresGrad(false); // what is quantised is trained through adapters, and so is what stands between
   for (const [name, module] of [...model.namedModules()]) {
     if (!(module instanceof Linear) || skip.some((s) => name === s || name.endsWith(`.${s}`))) continue;
-    const quantized = new QuantizedLinear(module.inFeatures, module.outFeatures, options, module.bias);
-    if (module.weight.materialized) {
-      quantized.load(module.weight);
-      module.weight.dispose();
-    }
-    model.replace(name, quantized);
+    model.replace(name, new QuantizedLinear(module, options));
     replaced.push(name);
   }
   if (replaced.length === 0)

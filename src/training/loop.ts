@@ -1,6 +1,6 @@
 import { type Batch, collate } from "../data/collate.js";
 import type { Example } from "../data/mask.js";
-import { BatchSampler } from "../data/sampler.js";
+import { BatchSampler, updatesPerEpoch } from "../data/sampler.js";
 import { isInterrupted, throwIfInterrupted } from "../display/host.js";
 import { DataError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
@@ -40,7 +40,7 @@ export interface RunPlan {
 /** Optimizer steps an epoch: full groups of micro-batches, and one for the rest (as transformers' Trainer counts). */
 export function planRun(examples: number, s: TrainSettings): RunPlan {
   const batchesPerEpoch = Math.ceil(examples / s.batch);
-  const stepsPerEpoch = Math.floor(batchesPerEpoch / s.accumulate) + (batchesPerEpoch % s.accumulate > 0 ? 1 : 0);
+  const stepsPerEpoch = updatesPerEpoch(batchesPerEpoch, s.accumulate);
   const steps = s.steps ?? Math.max(1, Math.ceil(stepsPerEpoch * s.epochs));
   const every = s.evalEvery ?? stepsPerEpoch;
   return {
@@ -80,13 +80,15 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     beta2,
     momentum: s.momentum,
   });
-  const sampler = new BatchSampler({
-    length: train.length,
-    batch: s.batch,
-    seed: s.seed,
-    shuffle: s.shuffle,
-    ...(s.groupByLength ? { lengths: train.map((e) => e.ids.length) } : {}),
-  });
+  const sampler = new BatchSampler(
+    Int32Array.from(train, (e) => e.ids.length),
+    {
+      batch: s.batch,
+      seed: s.seed,
+      shuffle: s.shuffle,
+      groupByLength: s.groupByLength,
+    },
+  );
   const sum = outsideScope(() => empty([2])); // [loss, squared norm]: read in one go
   const best = new BestKeeper(parameters);
   const result: LoopResult = {
@@ -109,7 +111,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       const started = performance.now();
       const inEpoch = (step - 1) % plan.stepsPerEpoch;
       const micro = Math.min(s.accumulate, plan.batchesPerEpoch - inEpoch * s.accumulate);
-      const batches = Array.from({ length: micro }, () => collateRows(train, sampler.next(), input));
+      const batches = Array.from({ length: micro }, () => collateRows(train, nextBatch(sampler), input));
       const lr = s.lr * scheduleFactor(s.schedule, step - 1, plan.warmup, plan.steps);
       const { loss, norm, tokens } = await optimizerStep(model, optimizer, batches, lr, s, sum);
       if (!Number.isFinite(loss) || !Number.isFinite(norm)) throw await explainDivergence(model, batches, step);
@@ -188,11 +190,16 @@ async function optimizerStep(
   return { loss: l!, norm: Math.sqrt(n!), tokens };
 }
 
-function collateRows(examples: readonly Example[], indices: readonly number[], input: LoopInput): Batch {
+function collateRows(examples: readonly Example[], indices: Int32Array, input: LoopInput): Batch {
   return collate(
-    indices.map((i) => examples[i]!),
-    { padId: input.padId, side: input.settings.paddingSide },
+    Array.from(indices, (i) => examples[i]!),
+    { padId: input.padId, paddingSide: input.settings.paddingSide },
   );
+}
+
+// The sampler says once where an epoch ends; the loop counts epochs by steps.
+function nextBatch(sampler: BatchSampler): Int32Array {
+  return sampler.next() ?? sampler.next()!;
 }
 
 /** Mean loss a trained token over all examples, in nats; without gradients. */
@@ -208,7 +215,7 @@ export async function meanLoss(
   try {
     for (let i = 0; i < examples.length; i += s.batch) {
       if (isInterrupted(s.signal)) throwIfInterrupted("Evaluation", s.signal);
-      const batch = collate(examples.slice(i, i + s.batch), { padId, side: s.paddingSide ?? "right" });
+      const batch = collate(examples.slice(i, i + s.batch), { padId, paddingSide: s.paddingSide ?? "right" });
       tokens += batch.tokens;
       if (batch.tokens > 0) accumulateLoss(model, batch, sum);
       if (onBatch || i % (8 * s.batch) === 0) await sum.data();

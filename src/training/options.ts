@@ -72,12 +72,12 @@ export interface TrainOptions<Row = Record<string, unknown>> {
 export type TrainSettings = Required<
   Omit<
     TrainOptions,
-    "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "format" | "signal"
+    "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "textField" | "format" | "signal"
   >
 > &
   Pick<
     TrainOptions,
-    "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "format" | "signal"
+    "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "textField" | "format" | "signal"
   >;
 
 const LATER = [
@@ -91,6 +91,32 @@ const LATER = [
   "deterministic",
 ] as const;
 
+const DEFAULTS: TrainSettings = {
+  method: "sft",
+  epochs: 1,
+  batch: 4,
+  accumulate: 1,
+  lr: 2e-4,
+  schedule: "linear",
+  warmup: 0,
+  weightDecay: 0,
+  maxGradNorm: 1,
+  optimizer: "adamw",
+  adamEpsilon: 1e-8,
+  adamBetas: [0.9, 0.999],
+  momentum: 0,
+  overlong: "truncate",
+  paddingSide: "right",
+  groupByLength: false,
+  logEvery: 1,
+  keepBest: false,
+  seed: 42,
+  shuffle: true,
+  labelSmoothing: 0,
+  callbacks: [],
+  progress: true,
+};
+
 /** Defaults of transformers' TrainingArguments, but for the learning rate (2e-4, LoRA's usual one) and sizes that fit a notebook. */
 export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
   const given = options as TrainOptions & Record<string, unknown>;
@@ -99,40 +125,18 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
       throw new ConfigError(`train: the option "${key}" is not available yet; leave it out.`);
   }
   const s: TrainSettings = {
-    method: "sft",
-    epochs: 1,
-    batch: 4,
-    accumulate: 1,
-    lr: 2e-4,
-    schedule: "linear",
-    warmup: 0,
-    weightDecay: 0,
-    maxGradNorm: 1,
-    optimizer: "adamw",
-    adamEpsilon: 1e-8,
-    adamBetas: [0.9, 0.999],
-    momentum: 0,
-    overlong: "truncate",
-    paddingSide: "right",
-    groupByLength: false,
-    logEvery: 1,
-    keepBest: false,
-    seed: 42,
-    shuffle: true,
-    textField: "text",
-    labelSmoothing: 0,
-    callbacks: [],
-    progress: true,
+    ...DEFAULTS,
     ...Object.fromEntries(Object.entries(given).filter(([, v]) => v !== undefined)),
   };
   const known = new Set([
-    ...Object.keys(s),
+    ...Object.keys(DEFAULTS),
     "validation",
     "steps",
     "maxLength",
     "evalEvery",
     "earlyStopping",
     "output",
+    "textField",
     "format",
     "signal",
     ...LATER,

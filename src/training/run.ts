@@ -1,5 +1,6 @@
 import { Dataset } from "../data/dataset.js";
-import { prepareExamples } from "../data/prepare.js";
+import type { Format } from "../data/format.js";
+import { describeReport, tokenizeRows } from "../data/tokenize.js";
 import { displaySymbol, inspectSymbol, interruptSignal, type MimeBundle } from "../display/host.js";
 import { type Table, table } from "../display/table.js";
 import { InterruptedError } from "../errors.js";
@@ -117,13 +118,16 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       const prepare = {
         maxLength: Math.min(s.maxLength ?? limit, limit),
         overlong: s.overlong,
-        textField: s.textField,
-        ...(s.format ? { format: s.format } : {}),
+        ...(s.textField === undefined ? {} : { textField: s.textField }),
+        ...(s.format ? { format: s.format as Format } : {}),
+        ...(s.signal ? { signal: s.signal } : {}),
       };
-      const train = await prepareExamples(data, tokenizer, prepare);
-      const validation = s.validation ? await prepareExamples(s.validation, tokenizer, prepare) : undefined;
+      const train = await tokenizeRows(data, tokenizer, { ...prepare, name: "the training rows" });
+      const validation = s.validation
+        ? await tokenizeRows(s.validation, tokenizer, { ...prepare, name: "the validation rows" })
+        : undefined;
       const plan = planRun(train.examples.length, s);
-      this.live?.start(plan, [train.summary, validation?.summary].filter((t) => t !== undefined).join(" "));
+      this.live?.start(plan, describeReport(train.report, prepare.maxLength));
       resetPeak();
       seed(s.seed);
       const started = performance.now();
