@@ -1,9 +1,18 @@
+import { resetTape } from "./autograd/tape.js";
 import { interruptHost } from "./display/host.js";
 import * as native from "./tensor/native.js";
+import { resetRecording } from "./tensor/record.js";
+import { resetScopes } from "./tensor/scope.js";
 
 // A kernel's interrupt stops queued native work too; in plain Node there is no such flag.
 const host = interruptHost();
 if (host) native.setInterruptFlag(host.flag);
+host?.onReset?.(() => {
+  native.recover();
+  resetTape();
+  resetScopes();
+  resetRecording();
+});
 
 export { backward } from "./autograd/tape.js";
 export { Dataset, loadDataset } from "./data/dataset.js";

@@ -61,6 +61,8 @@ export interface Publisher {
 export interface InterruptHost {
   flag: Int32Array;
   signal(): AbortSignal;
+  /** Calls back after an interrupt that may have skipped `finally` blocks. Kernels may leave it out. */
+  onReset?(callback: () => void): () => void;
 }
 
 const registry = globalThis as unknown as Record<symbol, unknown>;
