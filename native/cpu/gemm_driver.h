@@ -29,15 +29,16 @@ TB_INLINE Epilogue piece_of(const Epilogue& e, int64_t piece) {
   return {e.alpha, 1.0f, e.y, e.ldy, nullptr};
 }
 
-// Packed slivers against one packed panel.
-TB_INLINE void panel_times_slivers(int64_t k, const float* slivers, const float* panel, const Epilogue& e, int64_t row, int64_t rows, int64_t column,
+// Packed slivers of MR rows against one packed panel.
+template <int MR>
+static void panel_times_slivers(int64_t k, const float* slivers, const float* panel, const Epilogue& e, int64_t row, int64_t rows, int64_t column,
                                    int64_t columns) {
-  for (int64_t i = 0; i < rows; i += kMR, slivers += k * kMR) {
-    const int64_t r = rows - i < kMR ? rows - i : kMR;
+  for (int64_t i = 0; i < rows; i += MR, slivers += k * MR) {
+    const int64_t r = rows - i < MR ? rows - i : MR;
     if (kNV > 1 && columns <= W) {
-      tile<kMR, 1, true, false>(k, slivers, 0, 0, panel, kNR, e, row + i, column, r, columns);
+      tile<MR, 1, true, false>(k, slivers, 0, 0, panel, kNR, e, row + i, column, r, columns);
     } else {
-      tile<kMR, kNV, true, false>(k, slivers, 0, 0, panel, kNR, e, row + i, column, r, columns);
+      tile<MR, kNV, true, false>(k, slivers, 0, 0, panel, kNR, e, row + i, column, r, columns);
     }
   }
 }
@@ -53,8 +54,8 @@ TB_INLINE void tasks_if(bool parallel, int64_t count, F&& f) {
 }
 
 // Wide products: A is packed by all threads, then each task packs a group of B's columns and runs over the rows.
-template <class B>
-void gemm_wide(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, const Epilogue& e) {
+template <int MR, class B>
+void gemm_wide_of(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, const Epilogue& e) {
   const bool parallel = 2.0 * m * n * k > kSerialFlops;
   const KSplit ks = split_k(k);
   // Few columns and many threads: smaller groups, and rows cut as well (B's columns are then packed once for each cut).
@@ -64,18 +65,18 @@ void gemm_wide(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, con
   const int64_t groups = ceil_div(n, group);
   for (int64_t i0 = 0; i0 < m; i0 += kMB) {
     const int64_t rows = m - i0 < kMB ? m - i0 : kMB;
-    const int64_t slivers = ceil_div(rows, kMR);
+    const int64_t slivers = ceil_div(rows, MR);
     int64_t cuts = 1;
     while (groups * cuts < 2 * threads && slivers / (cuts + 1) >= 8) cuts++;
-    const int64_t cut = ceil_div(slivers, cuts) * kMR;
-    float* packed = scratch_f32(4, slivers * kMR * ks.size);
+    const int64_t cut = ceil_div(slivers, cuts) * MR;
+    float* packed = scratch_f32(4, slivers * MR * ks.size);
     for (int64_t piece = 0; piece < ks.count; piece++) {
       const int64_t p0 = piece * ks.size, kc = k - p0 < ks.size ? k - p0 : ks.size;
       constexpr int64_t kSliversATask = 8;
       tasks_if(parallel && slivers > kSliversATask, ceil_div(slivers, kSliversATask), [&](int64_t t) {
-        const int64_t first = t * kSliversATask * kMR;
-        const int64_t count = rows - first < kSliversATask * kMR ? rows - first : kSliversATask * kMR;
-        a.pack_slivers(packed + first * kc, i0 + first, count, p0, kc);
+        const int64_t first = t * kSliversATask * MR;
+        const int64_t count = rows - first < kSliversATask * MR ? rows - first : kSliversATask * MR;
+        a.pack_slivers(packed + first * kc, MR, i0 + first, count, p0, kc);
       });
       const Epilogue pe = piece_of(e, piece);
       tasks_if(parallel, groups * cuts, [&](int64_t t) {
@@ -86,15 +87,25 @@ void gemm_wide(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, con
         float* panels = scratch_f32(5, ceil_div(group, kNR) * kNR * ks.size);
         b.pack_panels(panels, p0, kc, j0, columns);
         // A block of slivers meets all panels of the group before the next one comes.
-        constexpr int64_t kBlock = 4 * kMR;
+        constexpr int64_t kBlock = 4 * MR;
         for (int64_t i = 0; i < count; i += kBlock) {
           const int64_t r = count - i < kBlock ? count - i : kBlock;
           for (int64_t j = 0; j < columns; j += kNR) {
-            panel_times_slivers(kc, packed + (first + i) * kc, panels + j * kc, pe, i0 + first + i, r, j0 + j, columns - j < kNR ? columns - j : kNR);
+            panel_times_slivers<MR>(kc, packed + (first + i) * kc, panels + j * kc, pe, i0 + first + i, r, j0 + j, columns - j < kNR ? columns - j : kNR);
           }
         }
       });
     }
+  }
+}
+
+template <class B>
+void gemm_wide(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, const Epilogue& e) {
+  // Eight rows twice rather than twelve and four (the rank of an adapter is often 8 or 16).
+  if (kMR == 12 && (m <= 8 || (m > 12 && m <= 16))) {
+    gemm_wide_of<8>(m, n, k, a, b, e);
+  } else {
+    gemm_wide_of<kMR>(m, n, k, a, b, e);
   }
 }
 
@@ -105,7 +116,7 @@ void gemm_narrow(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, c
   const KSplit ks = split_k(k);
   float* panels = scratch_f32(4, ceil_div(n, kNR) * kNR * ks.size);
   constexpr int64_t kRows = 4 * kMR;
-  const bool in_place = a.col == 1 && n <= 2 * kNR;
+  const bool in_place = (a.col == 1 || a.row == 1) && n <= 2 * kNR;
   for (int64_t piece = 0; piece < ks.count; piece++) {
     const int64_t p0 = piece * ks.size, kc = k - p0 < ks.size ? k - p0 : ks.size;
     b.pack_panels(panels, p0, kc, 0, n);
@@ -114,20 +125,20 @@ void gemm_narrow(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, c
       const int64_t first = t * kRows, rows = m - first < kRows ? m - first : kRows;
       const int64_t whole = in_place ? rows / kMR * kMR : 0;
       for (int64_t i = 0; i < whole; i += kMR) {
-        const float* at = a.data + (first + i) * a.row + p0;
+        const float* at = a.data + (first + i) * a.row + p0 * a.col;
         for (int64_t j = 0; j < n; j += kNR) {
           if (kNV > 1 && n - j <= W) {
-            tile<kMR, 1, false, false>(kc, at, a.row, 1, panels + j * kc, kNR, pe, first + i, j, kMR, n - j);
+            tile<kMR, 1, false, false>(kc, at, a.row, a.col, panels + j * kc, kNR, pe, first + i, j, kMR, n - j);
           } else {
-            tile<kMR, kNV, false, false>(kc, at, a.row, 1, panels + j * kc, kNR, pe, first + i, j, kMR, n - j < kNR ? n - j : kNR);
+            tile<kMR, kNV, false, false>(kc, at, a.row, a.col, panels + j * kc, kNR, pe, first + i, j, kMR, n - j < kNR ? n - j : kNR);
           }
         }
       }
       if (whole == rows) return;
       float* slivers = scratch_f32(5, kRows * ks.size);
-      a.pack_slivers(slivers, first + whole, rows - whole, p0, kc);
+      a.pack_slivers(slivers, kMR, first + whole, rows - whole, p0, kc);
       for (int64_t j = 0; j < n; j += kNR) {
-        panel_times_slivers(kc, slivers, panels + j * kc, pe, first + whole, rows - whole, j, n - j < kNR ? n - j : kNR);
+        panel_times_slivers<kMR>(kc, slivers, panels + j * kc, pe, first + whole, rows - whole, j, n - j < kNR ? n - j : kNR);
       }
     });
   }

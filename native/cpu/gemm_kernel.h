@@ -42,7 +42,7 @@ TB_INLINE void store_row(const vf* acc, const Epilogue& e, float* y, const float
   }
 }
 
-// Rows of A: packed, element (i, p) at a[p * kMR + i]; or in place, at a[i * a_row + p * a_col].
+// Rows of A: packed, element (i, p) at a[p * MR + i]; or in place, at a[i * a_row + p * a_col].
 // Rows of B: vectors at b[p * ldb + v * W]; a packed panel has ldb = kNR and is padded with zeros. kMaskedB: B in place, whose last vector holds only what
 // `columns` leaves of it.
 template <int MR, int NV, bool kPackedA, bool kMaskedB>
@@ -62,7 +62,7 @@ static void tile(int64_t k, const float* a, int64_t a_row, int64_t a_col, const 
     vf bv[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) bv[v] = kMaskedB && v == NV - 1 && last < W ? load_n(b + v * W, last) : load(b + v * W);
-    if (kPackedA) __builtin_prefetch(a + 16 * kMR);
+    if (kPackedA) __builtin_prefetch(a + 16 * MR);
     __builtin_prefetch(b + (kMaskedB ? 8 : 16) * ldb);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; i++) {
@@ -71,7 +71,7 @@ static void tile(int64_t k, const float* a, int64_t a_row, int64_t a_col, const 
       for (int v = 0; v < NV; v++) acc[i][v] += x * bv[v];
     }
     if (kPackedA) {
-      a += kMR;
+      a += MR;
     } else {
 #pragma GCC unroll 16
       for (int g = 0; g < (MR + 2) / 3; g++) a3[g] += a_col;

@@ -8,13 +8,14 @@ namespace {
 
 #if TB_AVX2
 // R rows of W against M rows of A, whose even and odd elements stand apart (the two nibbles of a byte): a block is summed over its codes, then scaled.
-template <int M, int R>
+// kBlock is the block's length where it is known, so that its loop unrolls.
+template <int M, int R, int kBlock>
 void dot_blocks(const Nf4& w, int64_t cols, int64_t row, const float* even, const float* odd, int64_t half, const Epilogue& e) {
   vf acc[M][R];
   for (int i = 0; i < M; i++) {
     for (int r = 0; r < R; r++) acc[i][r] = vf{};
   }
-  const int64_t blocks = cols / w.block;
+  const int64_t block = kBlock > 0 ? kBlock : w.block, blocks = cols / block;
   const uint8_t* q = w.q + row * cols / 2;
   for (int64_t b = 0; b < blocks; b++) {
     vf sum[M][R];
@@ -23,7 +24,9 @@ void dot_blocks(const Nf4& w, int64_t cols, int64_t row, const float* even, cons
 #pragma GCC unroll 4
       for (int r = 0; r < R; r++) sum[i][r] = vf{};
     }
-    for (int64_t s = b * w.block / 2; s < (b + 1) * w.block / 2; s += W) {
+#pragma GCC unroll 4
+    for (int64_t l = 0; l < block / 2; l += W) {
+      const int64_t s = b * (block / 2) + l;
       vf low[M], high[M];
 #pragma GCC unroll 4
       for (int i = 0; i < M; i++) {
@@ -83,8 +86,12 @@ void gemv_nf4(int64_t rows, int64_t cols, const float* a, int64_t lda, const Nf4
   tasks_if(rows * cols > 131072, ceil_div(rows, piece), [&](int64_t t) {
     const int64_t end = (t + 1) * piece < rows ? (t + 1) * piece : rows;
     int64_t j = t * piece;
-    for (; j + R <= end; j += R) dot_blocks<M, R>(w, cols, j, even, odd, half, e);
-    for (; j < end; j++) dot_blocks<M, 1>(w, cols, j, even, odd, half, e);
+    if (w.block == 64) {
+      for (; j + R <= end; j += R) dot_blocks<M, R, 64>(w, cols, j, even, odd, half, e);
+    } else {
+      for (; j + R <= end; j += R) dot_blocks<M, R, 0>(w, cols, j, even, odd, half, e);
+    }
+    for (; j < end; j++) dot_blocks<M, 1, 0>(w, cols, j, even, odd, half, e);
   });
 }
 #endif

@@ -111,10 +111,10 @@ struct DenseA {
   const float* data;
   int64_t row, col;
 
-  // Slivers of rows [i, i + m), columns [p, p + k), each sliver k * kMR floats.
-  void pack_slivers(float* out, int64_t i, int64_t m, int64_t p, int64_t k) const {
-    for (int64_t r = 0; r < m; r += kMR, out += k * kMR) {
-      pack(out, kMR, data + (i + r) * row + p * col, row, col, m - r < kMR ? m - r : kMR, k);
+  // Slivers of rows [i, i + m), columns [p, p + k), each sliver k * height floats.
+  void pack_slivers(float* out, int64_t height, int64_t i, int64_t m, int64_t p, int64_t k) const {
+    for (int64_t r = 0; r < m; r += height, out += k * height) {
+      pack(out, height, data + (i + r) * row + p * col, row, col, m - r < height ? m - r : height, k);
     }
   }
 };

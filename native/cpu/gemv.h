@@ -1,4 +1,4 @@
-// Products with one to four rows (decoding): bound by memory, so B is read once, in the order in which it stands.
+// Products with few rows (decoding, one prompt of a few tokens): bound by memory, so B is read once, in the order in which it stands.
 #pragma once
 #include "gemm_driver.h"
 
@@ -43,6 +43,32 @@ static void dot_rows(int64_t k, const float* a, int64_t lda, const float* b, int
       y[r] = s;
     }
   }
+}
+
+// Up to 16 rows: R columns of B stay in the first-level cache while groups of four rows meet them.
+template <int R>
+static void dot_groups(int64_t m, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e, int64_t column) {
+  for (int64_t i = 0; i < m; i += 4) {
+    const Epilogue at{e.alpha, e.beta, e.y + i * e.ldy, e.ldy, e.bias};
+    switch (m - i) {
+      case 1: dot_rows<1, R>(k, a + i * lda, lda, b, ldb, at, column); break;
+      case 2: dot_rows<2, R>(k, a + i * lda, lda, b, ldb, at, column); break;
+      case 3: dot_rows<3, R>(k, a + i * lda, lda, b, ldb, at, column); break;
+      default: dot_rows<4, R>(k, a + i * lda, lda, b, ldb, at, column); break;
+    }
+  }
+}
+
+static void few_rows_dot(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e) {
+  constexpr int R = 4;
+  int64_t piece = 65536 / (k > 0 ? k : 1) / R * R;
+  if (piece < R) piece = R;
+  tasks_if(m * n * k > 262144, ceil_div(n, piece), [&](int64_t t) {
+    const int64_t end = (t + 1) * piece < n ? (t + 1) * piece : n;
+    int64_t j = t * piece;
+    for (; j + R <= end; j += R) dot_groups<R>(m, k, a, lda, b + j * ldb, ldb, e, j);
+    for (; j < end; j++) dot_groups<1>(m, k, a, lda, b + j * ldb, ldb, e, j);
+  });
 }
 
 template <int M>
@@ -109,9 +135,11 @@ TB_INLINE const float* rows_along_k(int64_t m, int64_t k, const DenseA& a, int64
   return copy;
 }
 
-// Whether it took the product: m is 1 to 4 and B stands along k or along n.
+constexpr int64_t kFewRows = TB_AVX512 ? 20 : 8;
+
+// Whether it took the product: few rows, and B stands along k (or, for one to four rows, along n).
 static bool gemv(int64_t m, int64_t n, int64_t k, const DenseA& a, const DenseB& b, const Epilogue& e) {
-  if (m > 4 || (b.row != 1 && b.col != 1)) return false;
+  if (b.row == 1 ? m > kFewRows : b.col == 1 ? m > 4 : true) return false;
   int64_t lda;
   const float* rows = rows_along_k(m, k, a, &lda);
   if (b.row == 1) {
@@ -119,7 +147,8 @@ static bool gemv(int64_t m, int64_t n, int64_t k, const DenseA& a, const DenseB&
       case 1: gemv_dot<1>(n, k, rows, lda, b.data, b.col, e); break;
       case 2: gemv_dot<2>(n, k, rows, lda, b.data, b.col, e); break;
       case 3: gemv_dot<3>(n, k, rows, lda, b.data, b.col, e); break;
-      default: gemv_dot<4>(n, k, rows, lda, b.data, b.col, e); break;
+      case 4: gemv_dot<4>(n, k, rows, lda, b.data, b.col, e); break;
+      default: few_rows_dot(m, n, k, rows, lda, b.data, b.col, e); break;
     }
   } else {
     switch (m) {

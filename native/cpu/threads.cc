@@ -61,7 +61,14 @@ class Pool {
     }
     take();
     const uint64_t joined = state_.fetch_and(~kOpen) & kJoinedMask;
-    while (done_.load(std::memory_order_acquire) != joined) pause();
+    // A worker that was taken off its core in the middle of a piece must be let back on it.
+    for (int spin = 0; done_.load(std::memory_order_acquire) != joined; spin++) {
+      if (spin < kSpins) {
+        pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
     if (failed_.load(std::memory_order_acquire)) throw error_;
   }
 
