@@ -44,11 +44,14 @@ TB_INLINE vf exp2_v(vf x) {
   return scale_by(exp2_poly(x - n), n);
 }
 
-// 2^x for x <= 0
+// 2^x for x <= 0; below 2^-125 zero, so that no subnormal number slows down what follows
 TB_INLINE vf exp2_negative_v(vf x) {
-  x = vmax(splat(-151.0f), x);
-  const vf n = round_v(x);
-  return scale_by(exp2_poly(x - n), n);
+  const vf a = vmax(splat(-126.0f), x);
+  const vf magic = splat(12582912.0f);
+  const vf shifted = a + magic;  // its lower bits are the integer
+  const vf p = exp2_poly(a - (shifted - magic));
+  const vf y = from_bits(bits(p) + (bits(shifted) << 23));
+  return x >= splat(-125.0f) ? y : (x == x ? splat(0.0f) : x);  // NaN with whatever payload stays NaN
 }
 
 // e^x

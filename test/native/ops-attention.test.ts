@@ -277,6 +277,24 @@ test("large scores do not overflow", async () => {
   close(await read(o, n * 4), reference(s, q, k, v).o, 2e-3); // scores of several thousand: their float32 rounding shows
 });
 
+test("NaN in a key reaches every query that sees it, and no other", async () => {
+  for (const [length, payload] of [
+    [70, 0x7fc00000],
+    [70, 0x7fc00001],
+    [2, 0x7fc00001],
+  ] as const) {
+    const [at, dim] = [length >> 1, 4];
+    const k = new Float32Array(length * dim).fill(1);
+    new Uint32Array(k.buffer)[at * dim] = payload;
+    const [o, lse] = [out(length * dim), out(length)];
+    const ranges = [i32([0]), i32([length]), i32([0]), i32([length])] as const;
+    const ones = f32(new Float32Array(length * dim).fill(1));
+    op.attention(ones, f32(k), ones, ...ranges, o, lse, 1, length, length, 1, 1, dim, dim, dim, dim, dim, 1, 0, 0.5);
+    const result = await read(o, length * dim);
+    for (let i = 0; i < length; i++) assert.equal(Number.isNaN(result[i * dim]!), i >= at, `query ${i} of ${length}`);
+  }
+});
+
 test("attention refuses sequences and strides that do not fit", async () => {
   const x = f32(new Float32Array(64));
   const [o, lse] = [out(64), out(16)];
