@@ -174,94 +174,95 @@ class Analyzer {
 
   private visit(node: t.Node | undefined): void {
     if (node === undefined) return;
-    if (ts.isIdentifier(node)) return this.refer(node);
-    if (ts.isFunctionLike(node)) return this.functionLike(node);
-    if (ts.isClassLike(node)) return this.classLike(node);
-    if (ts.isExpressionWithTypeArguments(node)) {
+    if (ts.isIdentifier(node)) this.refer(node);
+    else if (ts.isFunctionLike(node)) this.functionLike(node);
+    else if (ts.isClassLike(node)) this.classLike(node);
+    else if (ts.isExpressionWithTypeArguments(node)) {
       this.visit(node.expression);
       for (const type of node.typeArguments ?? []) this.types(type);
-      return;
-    }
-    if (ts.isTypeNode(node) || ts.isTypeParameterDeclaration(node)) return this.types(node);
-    switch (node.kind) {
-      case ts.SyntaxKind.InterfaceDeclaration:
-      case ts.SyntaxKind.TypeAliasDeclaration:
-        return this.types(node);
-      case ts.SyntaxKind.PropertyAccessExpression:
-        return this.visit((node as t.PropertyAccessExpression).expression);
-      case ts.SyntaxKind.PropertyAssignment:
-        this.propertyName((node as t.PropertyAssignment).name);
-        return this.visit((node as t.PropertyAssignment).initializer);
-      case ts.SyntaxKind.ShorthandPropertyAssignment:
-        this.refer((node as t.ShorthandPropertyAssignment).name);
-        return this.visit((node as t.ShorthandPropertyAssignment).objectAssignmentInitializer);
-      case ts.SyntaxKind.BinaryExpression:
-        return this.binary(node as t.BinaryExpression);
-      case ts.SyntaxKind.PrefixUnaryExpression:
-      case ts.SyntaxKind.PostfixUnaryExpression: {
-        const { operator, operand } = node as t.PrefixUnaryExpression;
-        if (operator === ts.SyntaxKind.PlusPlusToken || operator === ts.SyntaxKind.MinusMinusToken)
-          this.writes(operand);
-        return this.visit(operand);
+    } else if (ts.isTypeNode(node) || ts.isTypeParameterDeclaration(node)) this.types(node);
+    else (this.handlers[node.kind] ?? this.children).call(this, node as never);
+  }
+
+  /** Nodes whose children are not simply visited one after the other. */
+  private readonly handlers: { [kind: number]: (node: never) => void } = {
+    [ts.SyntaxKind.InterfaceDeclaration]: this.types,
+    [ts.SyntaxKind.TypeAliasDeclaration]: this.types,
+    [ts.SyntaxKind.BreakStatement]: () => {},
+    [ts.SyntaxKind.ContinueStatement]: () => {},
+    [ts.SyntaxKind.MetaProperty]: () => {},
+    [ts.SyntaxKind.ImportDeclaration]: () => {},
+    [ts.SyntaxKind.ExportDeclaration]: () => {},
+    [ts.SyntaxKind.PropertyAccessExpression]: (node: t.PropertyAccessExpression) => this.visit(node.expression),
+    [ts.SyntaxKind.PropertyAssignment]: (node: t.PropertyAssignment) => {
+      this.propertyName(node.name);
+      this.visit(node.initializer);
+    },
+    [ts.SyntaxKind.ShorthandPropertyAssignment]: (node: t.ShorthandPropertyAssignment) => {
+      this.refer(node.name);
+      this.visit(node.objectAssignmentInitializer);
+    },
+    [ts.SyntaxKind.BinaryExpression]: (node: t.BinaryExpression) => {
+      const operator = node.operatorToken.kind;
+      if (operator >= ts.SyntaxKind.FirstAssignment && operator <= ts.SyntaxKind.LastAssignment) this.writes(node.left);
+      this.visit(node.left);
+      this.visit(node.right);
+    },
+    [ts.SyntaxKind.PrefixUnaryExpression]: this.unary,
+    [ts.SyntaxKind.PostfixUnaryExpression]: this.unary,
+    [ts.SyntaxKind.VariableStatement]: (node: t.VariableStatement) => {
+      if (isAmbient(node)) this.types(node);
+      else this.children(node);
+    },
+    [ts.SyntaxKind.VariableDeclaration]: ({ name, type, initializer }: t.VariableDeclaration) => {
+      this.binding(name);
+      if (type) this.types(type);
+      this.visit(initializer);
+    },
+    [ts.SyntaxKind.Block]: (node: t.Block) => {
+      this.within(new Collector().lexical(node.statements), () => this.children(node));
+    },
+    [ts.SyntaxKind.CaseBlock]: (node: t.CaseBlock) => {
+      const statements = node.clauses.flatMap((clause) => [...clause.statements]);
+      this.within(new Collector().lexical(statements), () => this.children(node));
+    },
+    [ts.SyntaxKind.ForStatement]: this.loop,
+    [ts.SyntaxKind.ForInStatement]: this.loop,
+    [ts.SyntaxKind.ForOfStatement]: this.loop,
+    [ts.SyntaxKind.CatchClause]: ({ variableDeclaration, block }: t.CatchClause) => {
+      const names = new Collector();
+      if (variableDeclaration) names.binding(variableDeclaration.name);
+      this.within(names.names, () => {
+        this.visit(variableDeclaration);
+        this.visit(block);
+      });
+    },
+    [ts.SyntaxKind.LabeledStatement]: (node: t.LabeledStatement) => this.visit(node.statement),
+    [ts.SyntaxKind.ImportEqualsDeclaration]: (node: t.ImportEqualsDeclaration) => {
+      let left: t.Node = node.moduleReference;
+      while (ts.isQualifiedName(left)) left = left.left;
+      if (ts.isIdentifier(left)) this.refer(left);
+    },
+    [ts.SyntaxKind.ReturnStatement]: (node: t.ReturnStatement) => {
+      if (this.functions === 0) {
+        this.fault(node, 1108, "A 'return' statement can only be used within a function body.");
       }
-      case ts.SyntaxKind.VariableDeclaration: {
-        const { name, type, initializer } = node as t.VariableDeclaration;
-        this.binding(name);
-        if (type) this.types(type);
-        return this.visit(initializer);
-      }
-      case ts.SyntaxKind.VariableStatement:
-        if (isAmbient(node as t.VariableStatement)) return this.types(node);
-        return this.children(node);
-      case ts.SyntaxKind.Block:
-        return this.within(new Collector().lexical((node as t.Block).statements), () => this.children(node));
-      case ts.SyntaxKind.CaseBlock: {
-        const statements = (node as t.CaseBlock).clauses.flatMap((clause) => [...clause.statements]);
-        return this.within(new Collector().lexical(statements), () => this.children(node));
-      }
-      case ts.SyntaxKind.ForStatement:
-      case ts.SyntaxKind.ForInStatement:
-      case ts.SyntaxKind.ForOfStatement:
-        return this.loop(node as t.ForStatement | t.ForInOrOfStatement);
-      case ts.SyntaxKind.CatchClause: {
-        const { variableDeclaration, block } = node as t.CatchClause;
-        const names = new Collector();
-        if (variableDeclaration) names.binding(variableDeclaration.name);
-        return this.within(names.names, () => {
-          this.visit(variableDeclaration);
-          this.visit(block);
-        });
-      }
-      case ts.SyntaxKind.LabeledStatement:
-        return this.visit((node as t.LabeledStatement).statement);
-      case ts.SyntaxKind.BreakStatement:
-      case ts.SyntaxKind.ContinueStatement:
-      case ts.SyntaxKind.MetaProperty:
-      case ts.SyntaxKind.ImportDeclaration:
-      case ts.SyntaxKind.ExportDeclaration:
-        return;
-      case ts.SyntaxKind.ImportEqualsDeclaration: {
-        const { moduleReference } = node as t.ImportEqualsDeclaration;
-        let left: t.Node = moduleReference;
-        while (ts.isQualifiedName(left)) left = left.left;
-        if (ts.isIdentifier(left)) this.refer(left);
-        return;
-      }
-      case ts.SyntaxKind.ReturnStatement:
-        if (this.functions === 0)
-          this.fault(node, 1108, "A 'return' statement can only be used within a function body.");
-        return this.children(node);
-      case ts.SyntaxKind.EnumDeclaration: {
-        const { name, members } = node as t.EnumDeclaration;
-        const names = new Set([name.text]);
-        for (const member of members) if (!ts.isComputedPropertyName(member.name)) names.add(member.name.text);
-        return this.within(names, () => this.visitAll(members.map((member) => member.initializer!).filter(Boolean)));
-      }
-      case ts.SyntaxKind.ModuleDeclaration:
-        return this.namespace(node as t.ModuleDeclaration);
-      default:
-        return this.children(node);
-    }
+      this.visit(node.expression);
+    },
+    [ts.SyntaxKind.EnumDeclaration]: ({ name, members }: t.EnumDeclaration) => {
+      const names = new Set([name.text]);
+      for (const member of members) if (!ts.isComputedPropertyName(member.name)) names.add(member.name.text);
+      this.within(names, () => {
+        for (const { initializer } of members) this.visit(initializer);
+      });
+    },
+    [ts.SyntaxKind.ModuleDeclaration]: this.namespace,
+  };
+
+  private unary(node: t.PrefixUnaryExpression | t.PostfixUnaryExpression): void {
+    const { operator, operand } = node;
+    if (operator === ts.SyntaxKind.PlusPlusToken || operator === ts.SyntaxKind.MinusMinusToken) this.writes(operand);
+    this.visit(operand);
   }
 
   private propertyName(name: t.PropertyName | undefined): void {
@@ -280,13 +281,6 @@ class Analyzer {
       this.binding(element.name);
       this.visit(element.initializer);
     }
-  }
-
-  private binary(node: t.BinaryExpression): void {
-    const operator = node.operatorToken.kind;
-    if (operator >= ts.SyntaxKind.FirstAssignment && operator <= ts.SyntaxKind.LastAssignment) this.writes(node.left);
-    this.visit(node.left);
-    this.visit(node.right);
   }
 
   private writes(target: t.Node): void {
@@ -313,7 +307,10 @@ class Analyzer {
   }
 
   private functionLike(node: t.SignatureDeclaration): void {
-    if (!("body" in node) || node.body === undefined) return this.types(node);
+    if (!("body" in node) || node.body === undefined) {
+      this.types(node);
+      return;
+    }
     const inner = new Collector();
     if (ts.isFunctionExpression(node) && node.name) inner.names.add(node.name.text);
     if (!ts.isArrowFunction(node)) inner.names.add("arguments");
@@ -342,7 +339,10 @@ class Analyzer {
   }
 
   private classLike(node: t.ClassLikeDeclaration): void {
-    if (isAmbient(node)) return this.types(node);
+    if (isAmbient(node)) {
+      this.types(node);
+      return;
+    }
     this.visitAll(node.modifiers);
     const names = new Set(node.name ? [node.name.text] : []);
     this.within(names, () => {
@@ -372,7 +372,10 @@ class Analyzer {
   }
 
   private namespace(node: t.ModuleDeclaration): void {
-    if (isAmbient(node) || !node.body) return this.types(node);
+    if (isAmbient(node) || !node.body) {
+      this.types(node);
+      return;
+    }
     const names = new Set(ts.isIdentifier(node.name) ? [node.name.text] : []);
     // Blocks of one namespace see each other's exports.
     for (const other of this.file.statements) {

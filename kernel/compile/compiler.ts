@@ -50,7 +50,7 @@ export class Compiler {
   /** Does the first work ahead of the first request. */
   warmUp(node: boolean): void {
     if (node) this.project.loadNode();
-    const code = "const warm = [1, 2].map((x) => `${x + 1}`); warm.length";
+    const code = "const warm = [1, 2].map((x) => [x, `a`] as const); warm.length";
     const { analysis } = emitCell(code, "cell-0", this.around(new Set()));
     this.check(code, this.history.header(analysis), analysis);
   }

@@ -1,4 +1,6 @@
 // The thread that holds TypeScript. One request at a time, answered in order.
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { parentPort, workerData } from "node:worker_threads";
 import { complete } from "../complete/complete.js";
 import { isComplete } from "../complete/completeness.js";
@@ -10,6 +12,8 @@ import { saveCodeCache } from "./typescript.js";
 const port = parentPort!;
 const compiler = new Compiler((workerData as { folder: string }).folder);
 let cold = true;
+let idle: NodeJS.Timeout | undefined;
+let answered = 0;
 
 function answer(call: Call): unknown {
   switch (call.type) {
@@ -51,11 +55,26 @@ port.on("message", (message: Request | Notice) => {
   }
   port.postMessage(reply);
   if (cold) warm();
+  else if (++answered % TIDY_EVERY === 0) tidyLater();
 });
 
 compiler.warmUp(false);
 // The first cell often waits already and needs the language alone; Node's declarations come after it.
 setTimeout(warm, 50);
+
+// Old checkers are garbage that V8 would rather keep: collected when nobody waits.
+const TIDY_EVERY = 20;
+const TIDY_AFTER_MS = 1_000;
+
+function tidyLater(): void {
+  clearTimeout(idle);
+  idle = setTimeout(() => {
+    setFlagsFromString("--expose-gc");
+    collect ??= runInNewContext("gc") as () => void;
+    collect();
+  }, TIDY_AFTER_MS).unref();
+}
+let collect: (() => void) | undefined;
 
 function warm(): void {
   if (!cold) return;
@@ -63,5 +82,6 @@ function warm(): void {
   setTimeout(() => {
     compiler.warmUp(true);
     setTimeout(saveCodeCache, 3_000).unref();
+    tidyLater();
   }, 5);
 }

@@ -141,7 +141,7 @@ const cases: Record<string, [unknown, ...string[]]> = {
   "template and tag": [
     ["1-2", "x"],
     "const a = 1; const tag = (s: TemplateStringsArray) => s[0];",
-    "[`${a}-${a + 1}`, tag`x`]",
+    "[`$" + "{a}-$" + "{a + 1}`, tag`x`]",
   ],
   "update and compound": [
     [2, 12, 5],

@@ -16,7 +16,7 @@ async function faults(...cells: string[]): Promise<string[]> {
 describe("types across cells", () => {
   const good: Record<string, string[]> = {
     "inferred values": [
-      "const a = [1, 2].map((n) => `${n}`); const m = new Map([['a', 1]]);",
+      "const a = [1, 2].map((n) => String(n)); const m = new Map([['a', 1]]);",
       "const s: string[] = a; const n: number | undefined = m.get('x');",
     ],
     "literal types of constants": ["const kind = 'a';", "const same: 'a' = kind;"],

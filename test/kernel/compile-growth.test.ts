@@ -1,0 +1,89 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { createScope } from "../../kernel/compile/scope.js";
+import { CompileError, CompileService } from "../../kernel/compile/service.js";
+import { Notebook } from "./compile-notebook.js";
+
+function median(values: number[]): number {
+  return [...values].sort((a, b) => a - b)[values.length >> 1]!;
+}
+
+describe("many cells", () => {
+  it("costs no more time or memory with 300 cells than with 60", () => {
+    const notebook = new Notebook();
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("gc") as () => void;
+    const took: number[] = [];
+    let heap = 0;
+    for (let i = 0; i < 300; i++) {
+      const start = performance.now();
+      const { cell, diagnostics } = notebook.compile(
+        `const x${i} = [1, ${i}].map((v) => v * 2); class C${i} { v = x${i} } function f${i}(c = new C${Math.max(0, i - 1)}()) { return c.v.length + x${Math.max(0, i - 1)}.length }`,
+      );
+      notebook.compiler.commit(cell);
+      took.push(performance.now() - start);
+      assert.deepEqual(diagnostics, []);
+      if (i === 59) {
+        collect();
+        heap = process.memoryUsage().heapUsed;
+      }
+    }
+    collect();
+    const grown = (process.memoryUsage().heapUsed - heap) / 1e6;
+    const [early, late] = [median(took.slice(30, 60)), median(took.slice(-30))];
+    assert.ok(grown < 20, `${grown.toFixed(1)} MB for 240 cells`);
+    // Other work on the machine moves single figures; a cost that grows with the cells would be far beyond this.
+    assert.ok(late < 2.5 * early + 10, `${early.toFixed(1)} ms at 60 cells, ${late.toFixed(1)} ms at 300`);
+    assert.deepEqual(notebook.faults("const n: number = f299() + f0() + x150[0]!;"), []);
+  });
+
+  it("keeps a chain of inferred types short", () => {
+    const notebook = new Notebook();
+    const declare = (code: string): void => notebook.compiler.commit(notebook.compile(code).cell);
+    declare("const step0 = { n: 0 };");
+    for (let i = 1; i <= 60; i++) declare(`const step${i} = { n: step${i - 1}.n + 1 };`);
+    assert.deepEqual(notebook.faults("const n: number = step60.n;"), []);
+    const files = notebook.compiler.project.program().getSourceFiles();
+    // The last cell's own declarations say its type: none of the sixty before it is read again.
+    assert.equal(files.filter(({ fileName }) => fileName.includes("__tunebook__cell-")).length, 1);
+  });
+});
+
+describe("the compile service", () => {
+  const request = (code: string, cell: string): Parameters<CompileService["compile"]>[0] => ({
+    code,
+    cell,
+    typecheck: "error",
+    cwd: process.cwd(),
+  });
+
+  it("answers from its own thread", async () => {
+    const service = new CompileService();
+    const AsyncFunction = Object.getPrototypeOf(async () => {}).constructor as new (
+      ...parts: string[]
+    ) => (scope: object) => Promise<{ value: unknown } | undefined>;
+    const compiled = await service.compile(request("let a = 2; a * 3", "cell-1"));
+    service.commit("cell-1");
+    assert.deepEqual(compiled.declares, ["a"]);
+    assert.deepEqual(await new AsyncFunction("$scope", "$import", "$cell", compiled.js)(createScope()), { value: 6 });
+    await assert.rejects(service.compile(request("a.nope", "cell-2")), (error) => {
+      assert.ok(error instanceof CompileError);
+      assert.equal(error.diagnostics[0]!.code, 2339);
+      return true;
+    });
+    assert.deepEqual((await service.complete("a.toF", 5)).matches, ["toFixed"]);
+    assert.ok((await service.inspect("a", 1, 0)).found);
+    assert.equal((await service.isComplete("{")).status, "incomplete");
+    assert.match(
+      (await service.transpile("/x/a.ts", "export const a: number = 1; import './b.js'")).js,
+      /System\.register/,
+    );
+    await assert.rejects(service.transpile("/x/a.ts", "const = 1"), { name: "SyntaxError", message: /a\.ts:1:7/ });
+    service.reset();
+    await assert.rejects(service.compile(request("a", "cell-3")), { name: "CompileError" });
+    await service.dispose();
+    await assert.rejects(service.isComplete("1"), /disposed/);
+  });
+});
