@@ -149,9 +149,10 @@ async function main() {
       rounds: { type: "string", default: "4" },
       steps: { type: "string", default: "3" },
       smoke: { type: "boolean", default: false },
+      "no-setup": { type: "boolean", default: false },
     },
   });
-  setup();
+  if (!values["no-setup"]) setup();
   step("preparing the Python packages");
   await ensureVenv("peers");
   step("LoRA steps");

@@ -40,6 +40,7 @@ class Conformance(KernelTests):
     supported_history_operations = ("tail", "range", "search")
     code_history_pattern = "6 *"
     code_inspect_sample = "Math.max"
+    code_clear_output = '(globalThis as any)[Symbol.for("tunebook.publish/1")].clear();'
 
 
 class Welcome(IopubWelcomeTests):
@@ -135,7 +136,9 @@ class Cells(Client):
         self.assertIn("child", self.text(outputs))
 
     def test_queued_cells_are_aborted_after_an_error(self):
-        ids = [self.start(code) for code in ['throw new Error("first")', "1", "2"]]
+        # The first one takes a moment, so that the others stand in the queue when it fails.
+        failing = 'await new Promise((done) => setTimeout(done, 500));\nthrow new Error("first");'
+        ids = [self.start(code) for code in [failing, "1", "2"]]
         statuses = []
         while len(statuses) < 3:
             reply = self.client.get_shell_msg(timeout=30)
