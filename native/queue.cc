@@ -240,7 +240,9 @@ Failure Queue::failure() {
 
 std::vector<Pending*> Queue::finished() {
   std::lock_guard<std::mutex> lock(result_mutex_);
-  return std::move(results_);
+  std::vector<Pending*> taken;
+  taken.swap(results_);
+  return taken;
 }
 
 void Queue::run_op(Entry* entry) {

@@ -2,6 +2,7 @@ import type { Diagnostic } from "../compile/types.js";
 import type { ErrorReport } from "./channel.js";
 
 const MAX_SHOWN = 10;
+const MAX_LINE = 200;
 
 /** The error of a cell that was not compiled: every finding with its line, a caret and the compiler's number. */
 export function compileFailure(thrown: unknown): ErrorReport {
@@ -26,7 +27,10 @@ export function warnings(diagnostics: readonly Diagnostic[]): string {
 
 function excerpt({ message, code, line, column, length, source }: Diagnostic): string {
   const number = code > 0 ? ` (TS${code})` : "";
-  const carets = "^".repeat(Math.max(1, Math.min(length, source.length - column + 1)));
-  const margin = `${line}`.padStart(4);
-  return [`${message}${number}`, `${margin} | ${source}`, `     | ${" ".repeat(column - 1)}${carets}`].join("\n");
+  // Of a very long line: the part around the place.
+  const from = Math.max(0, column - MAX_LINE / 2);
+  const shown = source.slice(from, from + MAX_LINE);
+  const indent = " ".repeat(column - 1 - from);
+  const carets = "^".repeat(Math.max(1, Math.min(length, shown.length - indent.length)));
+  return [`${message}${number}`, `${String(line).padStart(4)} | ${shown}`, `     | ${indent}${carets}`].join("\n");
 }

@@ -93,6 +93,7 @@ export class Executor extends EventEmitter<Events> {
     });
     try {
       await this.#ready.promise;
+      // An interrupt may have ended it meanwhile.
       if (this.#running?.cell === command.cell) {
         this.#running.sent = true;
         this.send(command);
@@ -113,6 +114,15 @@ export class Executor extends EventEmitter<Events> {
   /** Stops the running cell; a process that does not stop within the grace period is ended. */
   interrupt(): void {
     if (this.#closed || this.#child?.pid === undefined) return;
+    if (this.#running?.sent === false) {
+      // The process is still starting: the cell never reaches it.
+      const { resolve } = this.#running;
+      this.#running = undefined;
+      const error = { ename: "InterruptedError", evalue: "The cell was interrupted before it ran." };
+      const traceback = [`${error.ename}: ${error.evalue}`];
+      resolve({ status: "error", interrupted: true, error: { ...error, traceback } });
+      return;
+    }
     this.send({ type: "interrupt" });
     this.#signalGroup("SIGINT");
     if (this.#running === undefined) return;

@@ -190,7 +190,8 @@ void attention(const attention_args& a) {
     const Sequence s = sequence_of(a, i);
     claim_rows("query", owned, a.q_rows, s.q_begin, s.q_len, i);
     if (s.k_begin < 0 || s.k_len < 0 || s.k_begin + s.k_len > a.k_rows)
-      fail("sequence %lld: key rows %lld..%lld are outside the %lld rows", (long long)i, (long long)s.k_begin, (long long)(s.k_begin + s.k_len), (long long)a.k_rows);
+      fail("sequence %lld: key rows %lld..%lld are outside the %lld rows", (long long)i,
+           (long long)s.k_begin, (long long)(s.k_begin + s.k_len), (long long)a.k_rows);
     if (s.q_len <= kFew && s.k_len > 0) {
       count += a.kv_heads * pieces_of(s);
       if (pieces_of(s) > 1) partials += a.kv_heads * pieces_of(s) * s.q_len * group * width;

@@ -65,7 +65,8 @@ inline Sequence sequence_of(const Args& a, int64_t s) {
 // Marks rows [begin, begin + len) of `rows`; no two sequences may own one row.
 inline void claim_rows(const char* name, uint8_t* owned, int64_t rows, int64_t begin, int64_t len, int64_t s) {
   if (begin < 0 || len < 0 || begin + len > rows)
-    fail("sequence %lld: %s rows %lld..%lld are outside the %lld rows", (long long)s, name, (long long)begin, (long long)(begin + len), (long long)rows);
+    fail("sequence %lld: %s rows %lld..%lld are outside the %lld rows", (long long)s,
+         name, (long long)begin, (long long)(begin + len), (long long)rows);
   for (int64_t r = begin; r < begin + len; ++r) {
     if (owned[r]) fail("sequence %lld: %s row %lld belongs to another sequence too", (long long)s, name, (long long)r);
     owned[r] = 1;

@@ -19,7 +19,8 @@ void check_labels(const Ref& labels, int64_t rows, int64_t vocab, float smoothin
   for (int64_t r = 0; r < rows; ++r) {
     const int32_t label = labels.i32()[r];
     if (label != kIgnored && (label < 0 || label >= vocab))
-      fail("label %d at row %lld is outside the vocabulary of %lld (0..%lld, or -100 for none)", label, (long long)r, (long long)vocab, (long long)vocab - 1);
+      fail("label %d at row %lld is outside the vocabulary of %lld (0..%lld, or -100 for none)", label,
+          (long long)r, (long long)vocab, (long long)vocab - 1);
   }
 }
 
@@ -105,7 +106,8 @@ void linear_cross_entropy(const linear_cross_entropy_args& a) {
   if (chunk == 0) return;
   const int64_t pieces = (used + chunk - 1) / chunk;
   chunk = (used + pieces - 1) / pieces;
-  float *logits = scratch_f32(0, product(chunk, vocab)), *gathered = scratch_f32(1, chunk * dim), *dgathered = a.dx ? scratch_f32(2, chunk * dim) : nullptr;
+  float *logits = scratch_f32(0, product(chunk, vocab)), *gathered = scratch_f32(1, chunk * dim);
+  float* dgathered = a.dx ? scratch_f32(2, chunk * dim) : nullptr;
   for (int64_t at = 0; at < used; at += chunk) {
     const int64_t count = used - at < chunk ? used - at : chunk;
     const int32_t* row = rows + at;

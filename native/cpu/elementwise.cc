@@ -9,7 +9,8 @@ namespace {
 
 constexpr int64_t kPiece = 16384;
 
-enum Unary { Affine, Abs, Exp, Log, Sqrt, Rsqrt, Reciprocal, Tanh, Sigmoid, Silu, GeluErf, GeluTanh, Relu, Pow, Clamp, Sin, Cos, LogSigmoid, QuickGelu };
+enum Unary { Affine, Abs, Exp, Log, Sqrt, Rsqrt, Reciprocal, Tanh, Sigmoid, Silu, GeluErf, GeluTanh, Relu, Pow,
+             Clamp, Sin, Cos, LogSigmoid, QuickGelu };
 
 // Functions that nothing hot calls go through libm, lane by lane.
 template <class F>

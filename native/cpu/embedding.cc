@@ -14,7 +14,8 @@ void check_ids(const Ref& ids, int64_t rows, int64_t dim, int64_t vocab) {
   check_tensor("ids", ids, rows, DType::Int32);
   for (int64_t r = 0; r < rows; ++r) {
     const int32_t id = ids.i32()[r];
-    if (id < 0 || id >= vocab) fail("id %d at row %lld is outside the vocabulary of %lld (0..%lld)", id, (long long)r, (long long)vocab, (long long)vocab - 1);
+    if (id < 0 || id >= vocab)
+      fail("id %d at row %lld is outside the vocabulary of %lld (0..%lld)", id, (long long)r, (long long)vocab, (long long)vocab - 1);
   }
 }
 

@@ -34,8 +34,8 @@ constexpr int kWords = 4 * kCounters;  // two vectors of results
 // out[4 * j + k] = word k of counter first + j. The four words of a counter stand in 64-bit lanes; only the lower halves count, and the
 // upper ones are not cleared.
 TB_INLINE void philox(uint32_t key, uint64_t first, uint32_t* out) {
-  vl counter;
-  for (int l = 0; l < kCounters; ++l) counter[l] = first + (uint64_t)((l >> 1) + (l & 1) * (kCounters / 2));  // the order that low_pairs and high_pairs undo
+  vl counter;  // in the order that low_pairs and high_pairs undo
+  for (int l = 0; l < kCounters; ++l) counter[l] = first + (uint64_t)((l >> 1) + (l & 1) * (kCounters / 2));
   vl c0 = counter, c1 = counter >> 32, c2 = {}, c3 = {};
   const vl m0 = c2 + 0xD2511F53u, m1 = c2 + 0xCD9E8D57u;
   uint32_t k0 = key, k1 = 0;

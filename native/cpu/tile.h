@@ -12,13 +12,17 @@ enum class Into { Store, Add, Rescale };
 
 // C (R x V vectors) = or += A B, or C * rescale + A B. A's element (i, p) stands at a[i * a_row + p * a_col], B is k x V vectors.
 template <int R, int V, Into into>
-TB_INLINE void tile(int64_t k, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t ldb, float* c, int64_t ldc, const float* rescale) {
+TB_INLINE void tile(int64_t k, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t ldb, float* c, int64_t ldc,
+                    const float* rescale) {
   vf acc[R][V];
 #pragma GCC unroll 8
   for (int i = 0; i < R; ++i)
 #pragma GCC unroll 8
-    for (int j = 0; j < V; ++j)
-      acc[i][j] = into == Into::Store ? splat(0.0f) : into == Into::Add ? load(c + i * ldc + j * W) : load(c + i * ldc + j * W) * load(rescale + j * W);
+    for (int j = 0; j < V; ++j) {
+      if (into == Into::Store) acc[i][j] = splat(0.0f);
+      else acc[i][j] = load(c + i * ldc + j * W);
+      if (into == Into::Rescale) acc[i][j] *= load(rescale + j * W);
+    }
   for (int64_t p = 0; p < k; ++p) {
     vf row[V];
 #pragma GCC unroll 8
@@ -54,8 +58,8 @@ static void tile_column(int64_t m, int64_t k, const float* a, int64_t a_row, int
 
 // C (m x n) from A (m x k) and B (k x n); n is a multiple of W, rows of B stand ldb apart. rescale: n factors, one a column.
 template <Into into>
-static void small_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t ldb, float* c, int64_t ldc,
-                       const float* rescale = nullptr) {
+static void small_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t ldb, float* c,
+                       int64_t ldc, const float* rescale = nullptr) {
   constexpr int64_t kStep = kTileVectors * W;
   int64_t j = 0;
   for (; j + kStep <= n; j += kStep)

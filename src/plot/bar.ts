@@ -2,7 +2,7 @@ import { columnFormatter, displayWidth } from "../display/format.js";
 import { Columns, numbersOf, type PlotData, point, seriesOf } from "./columns.js";
 import { Plot } from "./plot.js";
 import { barText, titled } from "./text.js";
-import { axis, categoryAxis, colorOf, makeFigure, type PlotOptions, safeText, scaleOf } from "./theme.js";
+import { axis, categoryAxis, colorOf, makeFigure, noTicks, type PlotOptions, safeText, scaleOf } from "./theme.js";
 
 export interface BarOptions extends PlotOptions {
   /** Column of the categories. Default: the first. */
@@ -35,8 +35,9 @@ export function bar(data: PlotData, options: BarOptions = {}): Plot {
       values: rows.map((row) => values[row]!),
     }));
   });
-  const letters = names.reduce((sum, name) => sum + Math.min(32, displayWidth(name)) + 2, 0);
-  const horizontal = options.horizontal ?? (letters > 90 && names.length <= 40);
+  const widths = names.map((name) => Math.min(32, displayWidth(name)));
+  const crowded = widths.reduce((sum, width) => sum + width + 2, 0) > 90 && Math.max(...widths) > 8;
+  const horizontal = options.horizontal ?? (crowded && names.length <= 40);
   const bars = names.length * (options.stacked ? 1 : groups.length);
   const write = columnFormatter(groups.flatMap((group) => group.values.filter((value) => value !== null)));
   const traces = groups.map((group, index) => ({
@@ -66,7 +67,7 @@ export function bar(data: PlotData, options: BarOptions = {}): Plot {
     ...categoryAxis(names),
     ...(horizontal ? { autorange: "reversed" } : {}),
     showgrid: false,
-    ticks: "",
+    ...noTicks,
   });
   const height = options.height ?? (horizontal ? Math.max(260, 120 + names.length * 26) : 420);
   const figure = makeFigure(

@@ -4,7 +4,7 @@ import { DataError } from "../errors.js";
 import { Columns, type PlotData, point } from "./columns.js";
 import { Plot } from "./plot.js";
 import { titled } from "./text.js";
-import { axis, blues, categoryAxis, makeFigure, type PlotOptions } from "./theme.js";
+import { axis, blues, categoryAxis, makeFigure, noTicks, type PlotOptions } from "./theme.js";
 
 /** Counts of predictions: `matrix[actual][predicted]`. */
 export interface ConfusionMatrix {
@@ -56,11 +56,11 @@ export function confusion(data: PlotData | ConfusionMatrix, options: ConfusionOp
     [trace],
     { ...options, height },
     {
-      xaxis: axis(options.xLabel ?? "predicted", { ...categoryAxis(names), showgrid: false, ticks: "" }),
+      xaxis: axis(options.xLabel ?? "predicted", { ...categoryAxis(names), showgrid: false, ...noTicks }),
       yaxis: axis(options.yLabel ?? "actual", {
         ...categoryAxis(names),
         showgrid: false,
-        ticks: "",
+        ...noTicks,
         autorange: "reversed",
       }),
       width,

@@ -4,7 +4,7 @@ import { DataError } from "../errors.js";
 import { Columns, numberOf, numbersOf, type PlotData, point } from "./columns.js";
 import { Plot } from "./plot.js";
 import { titled } from "./text.js";
-import { axis, categoryAxis, makeFigure, type PlotOptions, safeText } from "./theme.js";
+import { axis, categoryAxis, makeFigure, noTicks, type PlotOptions, safeText } from "./theme.js";
 
 export interface HeatmapOptions extends PlotOptions {
   /** For rows: columns of the place and of the value. Defaults: the first two columns and the first numeric one after. */
@@ -37,20 +37,26 @@ export function heatmap(data: PlotData | readonly (readonly number[])[], options
     z: cells,
     colorscale: "Viridis",
     hoverongaps: false,
-    xgap: 1,
-    ygap: 1,
+    // Between many cells, gaps would make a pattern of their own.
+    xgap: xs.length * ys.length <= 400 ? 1 : 0,
+    ygap: xs.length * ys.length <= 400 ? 1 : 0,
     colorbar: { title: { text: safeText(options.zLabel ?? zLabel) }, outlinewidth: 0, thickness: 14 },
     ...(shown
       ? { text: cells.map((row) => row.map((value) => (value === null ? "" : write(value)))), texttemplate: "%{text}" }
       : {}),
   };
-  const height = options.height ?? Math.min(900, Math.max(320, 130 + ys.length * 32));
+  const height = options.height ?? Math.min(640, Math.max(320, 130 + ys.length * 32));
   const figure = makeFigure(
     [trace],
     { ...options, height },
     {
-      xaxis: axis(options.xLabel ?? xLabel, { ...categoryAxis(xs), showgrid: false, ticks: "" }),
-      yaxis: axis(options.yLabel ?? yLabel, { ...categoryAxis(ys), showgrid: false, ticks: "", autorange: "reversed" }),
+      xaxis: axis(options.xLabel ?? xLabel, { ...categoryAxis(xs), showgrid: false, ...noTicks }),
+      yaxis: axis(options.yLabel ?? yLabel, {
+        ...categoryAxis(ys),
+        showgrid: false,
+        ...noTicks,
+        autorange: "reversed",
+      }),
     },
   );
   return new Plot(figure, options, () => {

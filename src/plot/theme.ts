@@ -58,7 +58,7 @@ const grid = "#e6e6e6";
 /** An axis with a label. */
 export function axis(label: string | undefined, extra: Record<string, unknown> = {}): Record<string, unknown> {
   return {
-    title: { text: label === undefined ? "" : safeText(label), standoff: 12 },
+    title: { text: label === undefined ? "" : safeText(label), standoff: 12, font: { size: 14 } },
     automargin: true,
     gridcolor: grid,
     linecolor: "#999999",
@@ -78,7 +78,7 @@ export function scaleOf(
 ): Record<string, unknown> {
   const log = scale === "log";
   return {
-    ...(log ? { type: "log", dtick: 1 } : {}),
+    ...(log ? { type: "log" } : {}),
     ...(range ? { range: log ? range.map((end) => Math.log10(end)) : [...range] } : {}),
   };
 }
@@ -91,6 +91,22 @@ export function categoryAxis(names: readonly string[]): Record<string, unknown> 
   return { ...base, tickmode: "array", tickvals: names, ticktext: names.map((name) => safeText(name, 32)) };
 }
 
+/** For axes of names: no marks, but the room they take between the axis and the names. */
+export const noTicks: Readonly<Record<string, unknown>> = { ticks: "outside", tickcolor: "rgba(0,0,0,0)" };
+
+const emptyNote = {
+  text: "no data",
+  x: 0.5,
+  y: 0.5,
+  xref: "paper",
+  yref: "paper",
+  showarrow: false,
+  font: { size: 15 },
+};
+
+const isEmpty = (trace: Record<string, unknown>): boolean =>
+  [trace.x, trace.y].some((values) => !Array.isArray(values) || values.every((value) => value === null));
+
 /** A figure with the looks that all plots share. */
 export function makeFigure(
   data: Record<string, unknown>[],
@@ -98,6 +114,8 @@ export function makeFigure(
   layout: Record<string, unknown>,
 ): Figure {
   const named = data.filter((trace) => trace.showlegend !== false && trace.name !== undefined).length;
+  const beside = named > 5 || data.reduce((sum, trace) => sum + String(trace.name ?? "").length + 6, 0) > 96;
+  const above = named > 1 && !beside;
   const title = options.title === undefined ? undefined : safeText(options.title, 100);
   return {
     data,
@@ -108,7 +126,7 @@ export function makeFigure(
       plot_bgcolor: "#ffffff",
       colorway: [...palette],
       font: { size: 13, color: ink },
-      margin: { l: 64, r: 28, t: 24 + (title === undefined ? 0 : 32) + (named > 1 ? 28 : 0), b: 56 },
+      margin: { l: 64, r: 28, t: 24 + (title === undefined ? 0 : 26) + (above ? 24 : 0), b: 56 },
       ...(title === undefined
         ? {}
         : {
@@ -125,8 +143,12 @@ export function makeFigure(
             },
           }),
       showlegend: named > 1,
-      legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", traceorder: "normal" },
+      // Few short names stand in a line above; more of them go to the right.
+      legend: above
+        ? { orientation: "h", x: 0, xanchor: "left", y: 1, yanchor: "bottom", traceorder: "normal" }
+        : { orientation: "v", x: 1.02, xanchor: "left", y: 1, yanchor: "top", traceorder: "normal" },
       hovermode: "closest",
+      ...(data.every((trace) => isEmpty(trace)) ? { annotations: [emptyNote] } : {}),
       ...layout,
     },
     // Formulas are never wanted in names that come from data.

@@ -143,14 +143,15 @@ describe("what cells show", () => {
 
   it("gives libraries a publisher with tokens of cells", async () => {
     const code = [
-      "interface Publisher { publish(bundle: object, options?: object): void; clear(wait?: boolean): void; cell(): unknown }",
+      "interface Publisher { publish(bundle: object, options?: object): void; clear(wait?: boolean): void; cell(): unknown; hold(work: Promise<unknown>): void }",
       "const publisher = Reflect.get(globalThis, Symbol.for('tunebook.publish/1')) as Publisher;",
       "const token = publisher.cell();",
       "publisher.publish({ 'text/plain': 'now' }, { id: 'p' });",
       "publisher.clear(true);",
+      "publisher.hold(new Promise<void>((resolve) => setTimeout(() => { console.log('held'); resolve(); }, 80)));",
     ].join("\n");
     const first = await execute(kernel.client, code);
-    assert.deepEqual(sequence(first), ["busy", "execute_input", "display_data", "clear_output", "idle"]);
+    assert.deepEqual(sequence(first), ["busy", "execute_input", "display_data", "clear_output", "stream", "idle"]);
     assert.deepEqual(of(first, "clear_output")[0]!.content, { wait: true });
     const update = published(kernel.client, ({ header }) => header.msg_type === "update_display_data");
     await execute(

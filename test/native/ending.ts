@@ -38,3 +38,18 @@ if (how === "exit") {
     await read(y, 1);
   });
 }
+
+if (how === "limit") {
+  // What is cached does not count: freed blocks of another size make room.
+  const blocks = [native.alloc(5e6, 0), native.alloc(5e6, 0)];
+  for (const b of blocks) native.free(b);
+  const big = native.alloc(1e7, 0);
+  try {
+    native.alloc(1e7, 0);
+  } catch (error) {
+    console.log(String(error));
+  }
+  native.free(big);
+  native.free(native.alloc(1.2e7, 0));
+  console.log("fits again");
+}

@@ -185,10 +185,16 @@ test("a process may end with queued work, with a read that nobody waits for, and
     ["idle", 0],
     ["pending", 0],
     ["worker", 0],
+    ["limit", 0],
   ] as const) {
-    const run = child("ending.js", {}, how);
+    const run = child("ending.js", how === "limit" ? { TUNEBOOK_MEMORY_LIMIT: "20000000" } : {}, how);
     assert.equal(run.status, status, `${how}: signal ${run.signal}\n${run.stdout}\n${run.stderr}`);
     if (how === "pending") assert.match(run.stdout, /read 2/);
+    if (how === "limit")
+      assert.match(
+        run.stdout,
+        /^OutOfMemoryError: Not enough memory for a tensor of 10.* of a limit of 19 MiB.*\nfits again/s,
+      );
     if (how === "worker") assert.match(run.stdout, /already open in another thread/);
   }
 });

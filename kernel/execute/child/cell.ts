@@ -28,7 +28,7 @@ export class Cell implements TimerOwner {
   readonly id: string;
   readonly quiet: boolean;
   readonly timers: Set<NodeJS.Timeout | NodeJS.Immediate> = new Set();
-  /** Displays whose bundles are still being made. */
+  /** Output that is still being made. */
   readonly pending: Set<Promise<void>> = new Set();
   readonly console: Console;
   interrupted = false;
@@ -67,12 +67,16 @@ export class Cell implements TimerOwner {
       this.#output.display(this, made, options);
       return;
     }
-    const pending: Promise<void> = made
-      .then((data) => this.#output.display(this, data, options))
-      .catch((error: unknown) => this.console.error("The display has failed:", error))
-      .finally(() => this.pending.delete(pending));
-    this.pending.add(pending);
+    const shown = made.then((data) => this.#output.display(this, data, options));
+    this.hold(shown.catch((error: unknown) => this.console.error("The display has failed:", error)));
   };
+
+  /** The cell does not end before this has settled, one way or the other. */
+  hold(work: Promise<unknown>): void {
+    const settled = (): void => void this.pending.delete(pending);
+    const pending: Promise<void> = Promise.resolve(work).then(settled, settled);
+    this.pending.add(pending);
+  }
 
   /** Asks the front end's user for a line. */
   readonly input = (prompt = "", options: { password?: boolean } = {}): Promise<string> => {

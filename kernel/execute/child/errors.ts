@@ -21,6 +21,7 @@ interface Place {
 const INTERNAL = fileURLToPath(new URL("../../", import.meta.url));
 const CONTEXT_LINES = 2;
 const MAX_FRAMES = 20;
+const MAX_LINE = 200;
 
 /** Knows the source maps of all cells, and writes stacks and tracebacks in the cells' own lines. */
 export class Traces {
@@ -124,8 +125,11 @@ export class Traces {
     const excerpt: string[] = [];
     for (let line = first; line <= Math.min(code.length, place.line + 1); line++) {
       if (line > place.line && code[line - 1]!.trim() === "") break;
-      excerpt.push(`${line === place.line ? ">" : " "} ${String(line).padStart(4)} | ${code[line - 1]}`);
-      if (line === place.line) excerpt.push(`       | ${" ".repeat(place.column - 1)}^`);
+      // Of a very long line: the part around the place.
+      const from = line === place.line ? Math.max(0, place.column - MAX_LINE / 2) : 0;
+      const shown = code[line - 1]!.slice(from, from + MAX_LINE);
+      excerpt.push(`${line === place.line ? ">" : " "} ${String(line).padStart(4)} | ${shown}`);
+      if (line === place.line) excerpt.push(`       | ${" ".repeat(place.column - 1 - from)}^`);
     }
     lines.splice(at + 1, 0, ...excerpt);
     return lines.join("\n");

@@ -16,6 +16,8 @@ export interface Publisher {
   clear(wait?: boolean): void;
   /** A token of the running cell. */
   cell(): unknown;
+  /** The cell (the running one by default) counts as running until this work, whose output is its own, has settled. */
+  hold(work: Promise<unknown>, cell?: unknown): void;
 }
 
 /** The interrupt that libraries find at `Symbol.for("tunebook.interrupt/1")`. */
@@ -25,7 +27,8 @@ export interface Interrupt {
   /** Aborted when the cell running now is interrupted. */
   signal(): AbortSignal;
   /**
-   * Calls back after an interrupt has ended a cell by force, when `finally` blocks may have been skipped.
+   * Calls back after an interrupt: when it has ended a cell by force, so that `finally` blocks may have been skipped,
+   * and before the next cell starts.
    *
    * @returns a function that takes the callback away.
    */
@@ -43,6 +46,9 @@ export function installMeetingPoints(host: Host, flag: Int32Array, resets: Set<(
       if (host.current !== undefined) host.clear(host.current, wait);
     },
     cell: () => host.current,
+    hold(work, cell = host.current) {
+      if (cell instanceof Cell) cell.hold(work);
+    },
   };
   const interrupt: Interrupt = {
     flag,

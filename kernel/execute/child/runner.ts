@@ -129,7 +129,8 @@ export class Runner implements Output {
     this.#before = this.#current;
     this.#current = cell;
     this.#cells.set(cell.id, new WeakRef(cell));
-    Atomics.store(this.#flag, 0, 0);
+    // What an interrupt has stopped since the last cell is cleared away before this one.
+    if (Atomics.exchange(this.#flag, 0, 0) !== 0) this.#reset();
     this.#traces.add(cell.id, command.map, command.source);
     let settled: Promise<{ value: unknown } | undefined>;
     try {
@@ -203,10 +204,7 @@ export class Runner implements Output {
     for (const cell of this.#listeners) cell.stop(reason);
     this.#listeners.clear();
     this.#asking.clear();
-    if (running === undefined) {
-      this.#reset();
-      return;
-    }
+    if (running === undefined) return;
     running.stop(reason);
     native.setTimeout(
       () => {

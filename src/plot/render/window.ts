@@ -72,10 +72,32 @@ function boxOf(element: Element, metrics: FontMetrics): Box {
   return { x, y, width: right - x, height: bottom - y };
 }
 
+/** A box as its element's own transform moves it: translate, scale, and rotate with or without a centre. */
 function moved(box: Box, element: Element): Box {
-  const [, x = "0", y = "0"] =
-    /translate\(\s*([-\d.e]+)[\s,]*([-\d.e]+)?/.exec(element.getAttribute("transform") ?? "") ?? [];
-  return { ...box, x: box.x + Number(x), y: box.y + Number(y) };
+  const steps = [...(element.getAttribute("transform") ?? "").matchAll(/(\w+)\(([^)]*)\)/g)];
+  if (steps.length === 0) return box;
+  let corners: [number, number][] = [
+    [box.x, box.y],
+    [box.x + box.width, box.y],
+    [box.x, box.y + box.height],
+    [box.x + box.width, box.y + box.height],
+  ];
+  for (const [, name, list = ""] of steps.reverse()) {
+    const [a = 0, b, c] = list.split(/[\s,]+/).map(Number);
+    if (name === "translate") corners = corners.map(([x, y]) => [x + a, y + (b ?? 0)]);
+    else if (name === "scale") corners = corners.map(([x, y]) => [x * a, y * (b ?? a)]);
+    else if (name === "rotate") corners = corners.map((corner) => rotated(corner, a, b ?? 0, c ?? 0));
+  }
+  const xs = corners.map(([x]) => x);
+  const ys = corners.map(([, y]) => y);
+  const [x, y] = [Math.min(...xs), Math.min(...ys)];
+  return { x, y, width: Math.max(...xs) - x, height: Math.max(...ys) - y };
+}
+
+function rotated([x, y]: [number, number], degrees: number, aroundX: number, aroundY: number): [number, number] {
+  const angle = (degrees * Math.PI) / 180;
+  const [dx, dy] = [x - aroundX, y - aroundY];
+  return [aroundX + dx * Math.cos(angle) - dy * Math.sin(angle), aroundY + dx * Math.sin(angle) + dy * Math.cos(angle)];
 }
 
 function number(element: Element, attribute: string): number {
