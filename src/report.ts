@@ -103,6 +103,7 @@ export function summaryTable(model: CausalLM, device: string): Table {
     title: `${config.modelType}: ${formatCount(total)} parameters, ${config.layers} layers, hidden ${config.hiddenSize}, ${config.heads} heads (${config.kvHeads} for keys), context ${config.maxPositions}, on ${device}`,
     footer: `trainable params: ${trainable.toLocaleString("en-US")} || all params: ${total.toLocaleString("en-US")} || trainable%: ${percent.toFixed(4)} · weights ${formatBytes(weights)}${adapters > 0 ? ` · adapters ${formatBytes(adapters)}` : ""}`,
     maxRows: 60,
+    maxTextCell: 64,
     align: { elements: "right", memory: "right", shape: "right" },
   });
 }

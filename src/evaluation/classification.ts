@@ -1,3 +1,4 @@
+import { formatDuration, formatNumber } from "../display/format.js";
 import { displaySymbol, inspectSymbol, type MimeBundle } from "../display/host.js";
 import { type Table, table } from "../display/table.js";
 
@@ -90,7 +91,8 @@ export class Metrics {
 
   toTable(): Table {
     const entries = Object.entries(this).filter((e): e is [string, number] => typeof e[1] === "number");
-    return table(["metric", "value"], entries, { title: "Evaluation" });
+    const shown = entries.map(([name, v]) => [name, name === "seconds" ? formatDuration(v) : formatNumber(v)]);
+    return table(["metric", "value"], shown, { title: "Evaluation", align: { value: "right" } });
   }
 
   [displaySymbol](): MimeBundle {

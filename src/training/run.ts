@@ -1,6 +1,7 @@
 import { Dataset } from "../data/dataset.js";
 import type { Format } from "../data/format.js";
 import { describeReport, tokenizeRows } from "../data/tokenize.js";
+import { formatBytes, formatDuration, formatNumber } from "../display/format.js";
 import { displaySymbol, inspectSymbol, interruptSignal, type MimeBundle } from "../display/host.js";
 import { type Table, table } from "../display/table.js";
 import { InterruptedError } from "../errors.js";
@@ -33,6 +34,35 @@ export interface TrainResult {
   /** "finished", "stopped" or "early stopping". */
   ended: LoopResult["ended"];
   toTable(): Table;
+}
+
+type Figures = Pick<
+  TrainResult,
+  | "steps"
+  | "loss"
+  | "seconds"
+  | "samplesPerSecond"
+  | "stepsPerSecond"
+  | "tokensPerSecond"
+  | "flops"
+  | "peakMemory"
+  | "epoch"
+>;
+
+function resultTable(values: Figures, best: TrainResult["best"]): Table {
+  const rows = [
+    ["steps", formatNumber(values.steps)],
+    ["epochs", formatNumber(values.epoch)],
+    ["training loss", formatNumber(values.loss)],
+    ...(best ? [["best validation loss", `${formatNumber(best.validationLoss)} at step ${best.step}`]] : []),
+    ["time", formatDuration(values.seconds)],
+    ["samples/s", formatNumber(values.samplesPerSecond)],
+    ["steps/s", formatNumber(values.stepsPerSecond)],
+    ["tokens/s", formatNumber(Math.round(values.tokensPerSecond))],
+    ["FLOPs", values.flops.toExponential(2)],
+    ["peak memory", formatBytes(values.peakMemory)],
+  ];
+  return table(["result", "value"], rows, { title: "Training", align: { value: "right" } });
 }
 
 /** What a run needs of the model's facade. */
@@ -190,19 +220,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       peakMemory: stats().peakBytes,
       epoch: history.length / plan.stepsPerEpoch,
     };
-    const shown = table(
-      ["result", "value"],
-      [
-        ...Object.entries(values),
-        ...(result.best
-          ? [
-              ["best validation loss", result.best.validationLoss],
-              ["at step", result.best.step],
-            ]
-          : []),
-      ],
-      { title: "Training" },
-    );
+    const shown = resultTable(values, result.best);
     const out: TrainResult = {
       ...values,
       best: result.best,
