@@ -55,6 +55,8 @@ async function render(request: RenderRequest): Promise<Uint8Array | string> {
       sansSerifFamily: fontFamily,
     },
     background: "white",
+    // Cells of heat maps keep their edges.
+    imageRendering: 1,
     fitTo: { mode: "zoom", value: request.scale },
   });
   return picture.render().asPng();
