@@ -93,16 +93,19 @@ describe("interrupts", () => {
 
   it("stop a cell that is still being compiled", async () => {
     const names = Array.from({ length: 300 }, (_, i) => `const wide${i} = { a: ${i}, b: [${i}, "x"] as const };`);
+    const taken = published(kernel.client, ({ header }) => header.msg_type === "execute_input");
     const running = execute(kernel.client, `${names.join("\n")}\nstate = 98;`);
+    await taken;
     await kernel.client.request("control", "interrupt_request");
     assert.equal((await running).reply.content.ename, "InterruptedError");
     assert.equal(await value(kernel.client, "state"), "20");
   });
 
   it("abort the cells that wait", async () => {
-    const running = execute(kernel.client, "while (true) {}");
+    const begun = published(kernel.client, ({ header }) => header.msg_type === "stream");
+    const running = execute(kernel.client, "console.log('begun'); while (true) {}");
     const waiting = execute(kernel.client, "state = 99");
-    await sleep(200);
+    await begun;
     await kernel.client.request("control", "interrupt_request");
     assert.equal((await running).reply.content.status, "error");
     assert.equal((await waiting).reply.content.status, "aborted");
@@ -112,8 +115,10 @@ describe("interrupts", () => {
   it("restart the executor when nothing else helps, and say so", async () => {
     const code =
       "process.on('SIGINT', () => {}); require('node:child_process').execFileSync('sh', ['-c', 'trap \"\" INT; sleep 20']);";
-    const running = execute(kernel.client, code);
-    await sleep(250);
+    const begun = published(kernel.client, ({ header }) => header.msg_type === "stream");
+    const running = execute(kernel.client, `console.log("begun"); ${code}`);
+    await begun;
+    await sleep(100);
     await kernel.client.request("control", "interrupt_request");
     const { content } = (await running).reply;
     assert.equal(content.ename, "ExecutorDied");
