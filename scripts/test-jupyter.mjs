@@ -3,12 +3,13 @@
 //   node scripts/test-jupyter.mjs                     everything
 //   node scripts/test-jupyter.mjs --only protocol     jupyter_kernel_test, nbclient, papermill, nbconvert
 //   node scripts/test-jupyter.mjs --only lab          JupyterLab in a browser
+//   node scripts/test-jupyter.mjs --only real         real weights and text of ../shared, by `tunebook run`
 //   … --no-setup                                     with what is built already
 //   node scripts/test-jupyter.mjs --look NOTEBOOK…    opens executed notebooks and takes a picture of each
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { jupyterEnvironment, startLab } from "./jupyter-lab.mjs";
@@ -154,12 +155,56 @@ async function completion(page) {
   await page.keyboard.press("Escape");
 }
 
+/** `tunebook run` on real weights and real text, where the shared folder has them; then the executed notebook in JupyterLab. */
+async function realInput() {
+  step("tunebook run on real weights and real text");
+  const shared = process.env.TUNEBOOK_SHARED ?? join(root, "..", "shared");
+  const model = join(shared, "models", "stories260K");
+  const rows = join(shared, "data", "dialogsum", "dialogsum.dev.jsonl");
+  if (!existsSync(model) || !existsSync(rows)) {
+    console.log(`skipped: ${model} or ${rows} is absent`);
+    counts.skipped++;
+    return;
+  }
+  mkdirSync(screenshots, { recursive: true });
+  const folder = mkdtempSync(join(tmpdir(), "tunebook-real-"));
+  const executed = join(folder, "real-input.ipynb");
+  const source = join("test", "jupyter", "real-input.ipynb");
+  const parameters = [`model=${model}`, `rows=${rows}`, "steps=60"].flatMap((each) => ["-p", each]);
+  let server;
+  try {
+    await check("the notebook runs to its end", async () => {
+      run(process.execPath, [join("dist", "kernel", "cli.js"), "run", source, "-o", executed, ...parameters]);
+    });
+    await check("QLoRA lowers the validation loss clearly", async () => {
+      const { cells } = JSON.parse(readFileSync(executed, "utf8"));
+      const texts = cells.flatMap((cell) => cell.outputs ?? []).map((output) => output.data?.["text/plain"] ?? "");
+      const line = texts.map((text) => /^loss +([\d.]+) +([\d.]+)$/m.exec([text].flat().join(""))).find(Boolean);
+      if (!line) throw new Error("no table holds the loss before and after");
+      console.log(`validation loss ${line[1]} before, ${line[2]} after`);
+      if (!(Number(line[2]) < 0.7 * Number(line[1]))) throw new Error("the loss hardly moved");
+    });
+    await check("the executed notebook opens in JupyterLab with its tables and charts", async () => {
+      server = await startLab(folder, { disabledExtensions: ["jupyterlab-plotly"] });
+      const book = await server.open("real-input.ipynb");
+      await book.page.locator(".jp-OutputArea table td").first().waitFor({ timeout: 20_000 });
+      await book.page.locator('.jp-OutputArea img[src^="data:image/png;base64,"]').first().waitFor({ timeout: 20_000 });
+      await book.screenshot(join(screenshots, "real-input.png"));
+    });
+  } finally {
+    await server?.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 /** Takes a picture of notebooks as they stand, outputs included, without running them. */
 async function look(paths) {
   await ensureVenv("jupyter");
   mkdirSync(screenshots, { recursive: true });
-  for (const path of paths.map((each) => resolve(each))) {
-    const server = await startLab(dirname(path), { disabledExtensions: ["jupyterlab-plotly"] });
+  for (const path of paths) {
+    const folder = mkdtempSync(join(tmpdir(), "tunebook-look-"));
+    cpSync(path, join(folder, basename(path)));
+    const server = await startLab(folder, { disabledExtensions: ["jupyterlab-plotly"] });
     try {
       const book = await server.open(basename(path));
       const target = join(screenshots, `${basename(path, ".ipynb")}.png`);
@@ -167,6 +212,7 @@ async function look(paths) {
       console.log(target);
     } finally {
       await server.close();
+      rmSync(folder, { recursive: true, force: true });
     }
   }
 }
@@ -181,10 +227,12 @@ async function main() {
     },
   });
   if (values.look) return look(positionals);
-  if (!["", "protocol", "lab"].includes(values.only)) throw new Error("usage: see the head of this file");
+  if (!["", "protocol", "lab", "real"].includes(values.only)) throw new Error("usage: see the head of this file");
   await prepare(values["no-setup"]);
-  if (values.only !== "lab") protocol();
-  if (values.only !== "protocol") await lab();
+  const wanted = (part) => values.only === "" || values.only === part;
+  if (wanted("protocol")) protocol();
+  if (wanted("lab")) await lab();
+  if (wanted("real")) await realInput();
   const skipped = counts.skipped > 0 ? `, ${counts.skipped} skipped` : "";
   console.log(`${counts.passed} passed, ${counts.failed} failed${skipped}`);
   if (counts.failed > 0) process.exitCode = 1;
