@@ -1,3 +1,4 @@
+import { isBuiltin } from "node:module";
 import type t from "typescript";
 import type { Analysis, Fault } from "./analyze.js";
 import { describe } from "./diagnostics.js";
@@ -76,6 +77,7 @@ export class Compiler {
         for (const name of typeOnly) analysis.declared.get(name)!.value = false;
       }
       pending.program = program;
+      this.project.keep(packagesOf(analysis));
     }
     this.pending = [...this.pending.slice(-1), pending];
     const declares = [...analysis.declared].filter(([, { value }]) => value).map(([name]) => name);
@@ -167,6 +169,13 @@ function needsNode(code: string, { free, typeNames, declared }: Analysis): boole
   if (/\b(?:import|stack|cause|dispose|asyncDispose|require)\b/.test(code)) return true;
   for (const name of [...free, ...typeNames]) if (!languageNames.has(name) && !declared.has(name)) return true;
   return false;
+}
+
+function packagesOf({ declared }: Analysis): Set<string> {
+  const found = new Set<string>();
+  for (const { imported } of declared.values())
+    if (imported && !isBuiltin(imported.specifier)) found.add(imported.specifier);
+  return found;
 }
 
 /** Imported names that stand for types alone: the module need not even exist at run time. */

@@ -12,6 +12,7 @@ export const CELL_PREFIX = "__tunebook__";
 // dist/kernel/compile/project.js: the package is three folders up.
 const packageFolder = fileURLToPath(new URL("../../../", import.meta.url));
 const packageName = "tunebook";
+const ownDeclarations = join(packageFolder, "dist", "src");
 
 /** Strict, but friendly to a notebook: parameters need no type, packages without types are `any`, a caught error too. */
 export const compilerOptions: t.CompilerOptions = {
@@ -48,16 +49,19 @@ export class Project {
   private readonly resolutions = new Map<string, t.ResolvedModuleFull>();
   /** Paths of committed cells by the specifier that later cells import them with. */
   private readonly cells = new Map<string, string>();
+  private readonly kept = new Set<string>();
   private roots: string[];
   private nodeLoaded = false;
-  private folder: string;
+  private folder = "";
+  private currentPath = "";
+  private packages = "";
   private version = 0;
   private text = "";
 
   constructor(folder: string) {
-    this.folder = folder;
     for (const [path, text] of [...this.libraries.language, ...this.libraries.cell]) this.virtual.set(path, text);
     this.roots = [...this.virtual.keys()];
+    this.moveTo(folder);
     // Comments of the declarations are not parsed into trees: a third of the start. Inspection reads them from the text.
     const comments = ts.JSDocParsingMode.ParseNone;
     this.service = ts.createLanguageService(this.host(comments), ts.createDocumentRegistry(true, folder, comments));
@@ -65,7 +69,7 @@ export class Project {
 
   /** Path of the current cell. */
   get current(): string {
-    return join(this.folder, `${CELL_PREFIX}cell.ts`);
+    return this.currentPath;
   }
 
   get withNode(): boolean {
@@ -85,9 +89,7 @@ export class Project {
 
   setFolder(folder: string): void {
     if (folder === this.folder) return;
-    this.folder = folder;
-    this.resolutions.clear();
-    this.version++;
+    this.moveTo(folder);
   }
 
   /** A committed cell: its declarations (`.d.ts`) or, where they cannot be written down, its code (`.ts`). */
@@ -104,6 +106,25 @@ export class Project {
       this.snapshots.delete(path);
     }
     this.cells.clear();
+    this.version++;
+  }
+
+  /** Keeps the packages that a cell has imported in the program: cells without them would drop them, to be read again. */
+  keep(specifiers: Iterable<string>): void {
+    for (const specifier of specifiers) this.kept.add(`import ${JSON.stringify(specifier)};`);
+    const text = [...this.kept, "export {};"].join("\n");
+    if (this.virtual.get(this.packages) === text) return;
+    this.virtual.set(this.packages, text);
+    this.version++;
+  }
+
+  private moveTo(folder: string): void {
+    this.virtual.delete(this.packages);
+    this.folder = folder;
+    this.currentPath = join(folder, `${CELL_PREFIX}cell.ts`);
+    this.packages = join(folder, `${CELL_PREFIX}packages.ts`);
+    this.resolutions.clear();
+    this.keep([]);
     this.version++;
   }
 
@@ -125,7 +146,7 @@ export class Project {
       getModuleResolutionCache: () => cache,
       jsDocParsingMode,
       getCompilationSettings: () => compilerOptions,
-      getScriptFileNames: () => [this.current, ...this.roots],
+      getScriptFileNames: () => [this.current, this.packages, ...this.roots],
       getScriptVersion: (path) => this.versionOf(path),
       getScriptSnapshot: (path) => this.snapshot(path),
       getCurrentDirectory: () => this.folder,
@@ -150,7 +171,9 @@ export class Project {
 
   private versionOf(path: string): string {
     if (path === this.current) return `${this.version}`;
-    if (this.virtual.has(path) || path.includes("/node_modules/")) return "1";
+    if (path === this.packages) return `${this.kept.size}`;
+    // Packages do not change while a kernel runs, nor does this one.
+    if (this.virtual.has(path) || path.includes("/node_modules/") || path.startsWith(ownDeclarations)) return "1";
     // A file of the user's: as it is now.
     const stat = statSync(path, { throwIfNoEntry: false });
     return stat ? `${stat.mtimeMs}-${stat.size}` : "0";

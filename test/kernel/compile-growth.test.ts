@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { Worker } from "node:worker_threads";
 import { createScope } from "../../kernel/compile/scope.js";
 import { CompileError, CompileService } from "../../kernel/compile/service.js";
 import { Notebook } from "./compile-notebook.js";
@@ -85,5 +86,25 @@ describe("the compile service", () => {
     await assert.rejects(service.compile(request("a", "cell-3")), { name: "CompileError" });
     await service.dispose();
     await assert.rejects(service.isComplete("1"), /disposed/);
+  });
+
+  it("knows its cells again when its thread was lost", async () => {
+    const post = Worker.prototype.postMessage;
+    let thread: Worker | undefined;
+    Worker.prototype.postMessage = function (this: Worker, ...given: Parameters<typeof post>) {
+      thread = this;
+      post.apply(this, given);
+    };
+    try {
+      const service = new CompileService();
+      await service.compile(request("const kept = 1;", "cell-1"));
+      service.commit("cell-1");
+      const lost = service.compile(request("kept + 1", "cell-2"));
+      await Promise.all([thread!.terminate(), assert.rejects(lost, /thread was lost/)]);
+      assert.deepEqual((await service.compile(request("const more: number = kept;", "cell-3"))).diagnostics, []);
+      await service.dispose();
+    } finally {
+      Worker.prototype.postMessage = post;
+    }
   });
 });
