@@ -19,21 +19,21 @@ void dot_blocks(const Nf4& w, int64_t cols, int64_t row, const float* even, cons
   const uint8_t* q = w.q + row * cols / 2;
   for (int64_t b = 0; b < blocks; b++) {
     vf sum[M][R];
-#pragma GCC unroll 4
+TB_UNROLL(4)
     for (int i = 0; i < M; i++) {
-#pragma GCC unroll 4
+TB_UNROLL(4)
       for (int r = 0; r < R; r++) sum[i][r] = vf{};
     }
-#pragma GCC unroll 4
+TB_UNROLL(4)
     for (int64_t l = 0; l < block / 2; l += W) {
       const int64_t s = b * (block / 2) + l;
       vf low[M], high[M];
-#pragma GCC unroll 4
+TB_UNROLL(4)
       for (int i = 0; i < M; i++) {
         high[i] = load(even + i * half + s);
         low[i] = load(odd + i * half + s);
       }
-#pragma GCC unroll 4
+TB_UNROLL(4)
       for (int r = 0; r < R; r++) {
         const uint8_t* from = q + r * (cols / 2) + s;
         __builtin_prefetch(from + 512);
@@ -44,17 +44,17 @@ void dot_blocks(const Nf4& w, int64_t cols, int64_t row, const float* even, cons
         const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
         const vf c_high = codes_of(_mm256_srli_epi32(bytes, 4)), c_low = codes_of(bytes);
 #endif
-#pragma GCC unroll 4
+TB_UNROLL(4)
         for (int i = 0; i < M; i++) {
           sum[i][r] += high[i] * c_high;
           sum[i][r] += low[i] * c_low;
         }
       }
     }
-#pragma GCC unroll 4
+TB_UNROLL(4)
     for (int r = 0; r < R; r++) {
       const float scale = w.scale((row + r) * blocks + b);
-#pragma GCC unroll 4
+TB_UNROLL(4)
       for (int i = 0; i < M; i++) acc[i][r] += sum[i][r] * scale;
     }
   }

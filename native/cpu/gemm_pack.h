@@ -16,7 +16,7 @@ TB_INLINE void exchange(vf& a, vf& b, std::integer_sequence<int, L...>) {
 }
 template <int S>
 TB_INLINE void transpose_step(vf* r) {
-#pragma GCC unroll 16
+TB_UNROLL(16)
   for (int i = 0; i < W; i++) {
     if (!(i & S)) exchange<S>(r[i], r[i + S], std::make_integer_sequence<int, W>());
   }
@@ -39,19 +39,19 @@ static void pack_across(float* out, int64_t stride, int64_t width, const float* 
     const int64_t left = k - p < W ? k - p : W;
     vf r[W];
     if (left == W && n == W) {
-#pragma GCC unroll 16
+TB_UNROLL(16)
       for (int i = 0; i < W; i++) r[i] = load(x + i * row + p);
     } else {
-#pragma GCC unroll 16
+TB_UNROLL(16)
       for (int i = 0; i < W; i++) r[i] = i < n ? load_to(x + i * row + p, left) : vf{};
     }
     transpose(r);
     float* to = out + p * stride;
     if (left == W && width == W) {
-#pragma GCC unroll 16
+TB_UNROLL(16)
       for (int i = 0; i < W; i++) store(to + i * stride, r[i]);
     } else {
-#pragma GCC unroll 16
+TB_UNROLL(16)
       for (int i = 0; i < W; i++) {
         if (i < left) store_to(to + i * stride, r[i], width);
       }

@@ -9,21 +9,21 @@ namespace TB_ISA {
 template <int M, int R>
 static void dot_rows(int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e, int64_t column) {
   vf acc[M][R];
-#pragma GCC unroll 8
+TB_UNROLL(8)
   for (int i = 0; i < M; i++) {
-#pragma GCC unroll 8
+TB_UNROLL(8)
     for (int r = 0; r < R; r++) acc[i][r] = vf{};
   }
   int64_t p = 0;
   for (; p + W <= k; p += W) {
     vf x[M];
-#pragma GCC unroll 8
+TB_UNROLL(8)
     for (int i = 0; i < M; i++) x[i] = load(a + i * lda + p);
-#pragma GCC unroll 8
+TB_UNROLL(8)
     for (int r = 0; r < R; r++) {
       const vf w = load(b + r * ldb + p);
       __builtin_prefetch(b + r * ldb + p + 256);
-#pragma GCC unroll 8
+TB_UNROLL(8)
       for (int i = 0; i < M; i++) acc[i][r] += x[i] * w;
     }
   }
@@ -88,21 +88,21 @@ static void gemv_dot(int64_t n, int64_t k, const float* a, int64_t lda, const fl
 template <int M, int V>
 static void axpy_columns(int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e, int64_t column, int64_t columns) {
   vf acc[M][V];
-#pragma GCC unroll 8
+TB_UNROLL(8)
   for (int i = 0; i < M; i++) {
-#pragma GCC unroll 16
+TB_UNROLL(16)
     for (int v = 0; v < V; v++) acc[i][v] = vf{};
   }
   const int64_t last = columns - (V - 1) * W;
   for (int64_t p = 0; p < k; p++, b += ldb) {
     vf x[M];
-#pragma GCC unroll 8
+TB_UNROLL(8)
     for (int i = 0; i < M; i++) x[i] = splat(a[i * lda + p]);
-#pragma GCC unroll 16
+TB_UNROLL(16)
     for (int v = 0; v < V; v++) {
       const vf w = v == V - 1 && last < W ? load_n(b + v * W, last) : load(b + v * W);
       __builtin_prefetch(b + 12 * ldb + v * W);
-#pragma GCC unroll 8
+TB_UNROLL(8)
       for (int i = 0; i < M; i++) acc[i][v] += x[i] * w;
     }
   }

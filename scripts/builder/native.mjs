@@ -36,7 +36,7 @@ const REMEDY = {
 };
 
 function findCompiler() {
-  const asked = process.env["CXX"];
+  const asked = process.env.CXX;
   const candidates = asked ? [asked] : ["g++", "clang++", "c++"];
   for (const command of candidates) {
     const [program, ...rest] = command.split(" ");

@@ -89,7 +89,7 @@ function load(): Addon {
 /** Where ops that can fail because of their data were recorded, by the op's number; the newest few hundred. */
 const origins = new Map<number, Error>();
 const ORIGINS = 512;
-const traceAll = process.env["TUNEBOOK_TRACE"] === "1";
+const traceAll = process.env.TUNEBOOK_TRACE === "1";
 
 /** Frames of this library's own tensor layer say nothing about who made the call. */
 function originOf(sequence: number): string {
