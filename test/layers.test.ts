@@ -18,7 +18,19 @@ const ALLOWED: Record<string, readonly string[]> = {
   quantization: ["tensor", "autograd", "nn", "hub"],
   lora: ["tensor", "autograd", "nn", "hub", "quantization"],
   models: ["tensor", "autograd", "nn", "hub", "quantization", "lora"],
-  training: ["tensor", "autograd", "nn", "hub", "quantization", "lora", "models", "data", "display", "plot"],
+  training: [
+    "tensor",
+    "autograd",
+    "nn",
+    "hub",
+    "quantization",
+    "lora",
+    "models",
+    "data",
+    "display",
+    "plot",
+    "evaluation",
+  ],
   evaluation: ["tensor", "autograd", "nn", "hub", "quantization", "lora", "models", "data", "display", "plot"],
 };
 

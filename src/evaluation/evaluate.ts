@@ -10,9 +10,9 @@ import { packedRows } from "../nn/cache.js";
 import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
-import { meanLoss } from "../training/loop.js";
 import { classificationResult, Metrics } from "./classification.js";
 import type { SamplingOptions } from "./generate.js";
+import { meanLoss } from "./loss.js";
 
 /** What `evaluate` can measure now. */
 export type MetricName = "loss" | "perplexity" | "accuracy" | "exactMatch" | "classification";

@@ -1,8 +1,9 @@
 import { type Batch, collate } from "../data/collate.js";
 import type { Example } from "../data/mask.js";
 import { BatchSampler, updatesPerEpoch } from "../data/sampler.js";
-import { isInterrupted, throwIfInterrupted } from "../display/host.js";
+import { throwIfInterrupted } from "../display/host.js";
 import { DataError } from "../errors.js";
+import { meanLoss } from "../evaluation/loss.js";
 import type { CausalLM } from "../models/causal.js";
 import type { Parameter } from "../nn/module.js";
 import { stats } from "../tensor/native.js";
@@ -12,7 +13,7 @@ import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { empty, type Tensor, view } from "../tensor/tensor.js";
 import { explainDivergence } from "./health.js";
-import { accumulateGradients, accumulateLoss } from "./loss.js";
+import { accumulateGradients } from "./loss.js";
 import { Optimizer } from "./optimizer.js";
 import type { TrainSettings, TrainStep } from "./options.js";
 import { scheduleFactor, warmupSteps } from "./schedule.js";
@@ -200,33 +201,6 @@ function collateRows(examples: readonly Example[], indices: Int32Array, input: L
 // The sampler says once where an epoch ends; the loop counts epochs by steps.
 function nextBatch(sampler: BatchSampler): Int32Array {
   return sampler.next() ?? sampler.next()!;
-}
-
-/** Mean loss a trained token over all examples, in nats; without gradients. */
-export async function meanLoss(
-  model: CausalLM,
-  examples: readonly Example[],
-  s: { batch: number; paddingSide?: "right" | "left"; signal?: AbortSignal | undefined },
-  padId: number,
-  onBatch?: (done: number) => void,
-): Promise<number> {
-  const sum = outsideScope(() => fill(empty([1]), 0));
-  let tokens = 0;
-  try {
-    for (let i = 0; i < examples.length; i += s.batch) {
-      if (isInterrupted(s.signal)) throwIfInterrupted("Evaluation", s.signal);
-      const batch = collate(examples.slice(i, i + s.batch), { padId, paddingSide: s.paddingSide ?? "right" });
-      tokens += batch.tokens;
-      if (batch.tokens > 0) accumulateLoss(model, batch, sum);
-      if (onBatch || i % (8 * s.batch) === 0) await sum.data();
-      onBatch?.(Math.min(examples.length, i + s.batch));
-    }
-    if (tokens === 0)
-      throw new DataError("evaluate: no row has a trained token: every label is masked; check format and maxLength.");
-    return (await sum.item()) / tokens;
-  } finally {
-    sum.dispose();
-  }
 }
 
 /** Copies of the trained parameters at the lowest validation loss. */

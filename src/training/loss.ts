@@ -1,23 +1,10 @@
 import { backward } from "../autograd/tape.js";
 import type { Batch } from "../data/collate.js";
+import { batchLoss } from "../evaluation/loss.js";
 import type { CausalLM } from "../models/causal.js";
-import { packedRows } from "../nn/cache.js";
 import { addScaled } from "../tensor/ops/elementwise.js";
-import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
-import { type Tensor, tensor } from "../tensor/tensor.js";
-
-/** Weighted sum of the cross entropies of a batch's trained tokens: scale · Σ, one element; and each row's own (rows). */
-export function batchLoss(
-  model: CausalLM,
-  batch: Batch,
-  scale: number,
-  smoothing = 0,
-): { total: Tensor; rows: Tensor } {
-  const rows = packedRows(batch.inputIds, batch.positions, batch.sequences.begin, batch.sequences.length);
-  const h = model.hidden(rows); // (batch · length, hidden)
-  return model.headLoss(h, tensor(batch.labels), scale, smoothing);
-}
+import type { Tensor } from "../tensor/tensor.js";
 
 /**
  * Adds a micro-batch's gradients to the parameters and its share of the loss to `sum`. `tokens` are the trained tokens of the whole optimizer
@@ -35,9 +22,4 @@ export function accumulateGradients(
     if (total.requiresGrad) backward(total);
     addScaled(sum, total);
   });
-}
-
-/** Adds the loss of a batch (nats, not divided) to `sum`, without gradients. */
-export function accumulateLoss(model: CausalLM, batch: Batch, sum: Tensor): void {
-  scope(() => noGrad(() => addScaled(sum, batchLoss(model, batch, 1).total)));
 }

@@ -1,0 +1,54 @@
+import { type Batch, collate } from "../data/collate.js";
+import type { Example } from "../data/mask.js";
+import { isInterrupted, throwIfInterrupted } from "../display/host.js";
+import { DataError } from "../errors.js";
+import type { CausalLM } from "../models/causal.js";
+import { packedRows } from "../nn/cache.js";
+import { addScaled, fill } from "../tensor/ops/elementwise.js";
+import { noGrad } from "../tensor/record.js";
+import { outsideScope, scope } from "../tensor/scope.js";
+import { empty, type Tensor, tensor } from "../tensor/tensor.js";
+
+/** Weighted sum of the cross entropies of a batch's trained tokens: scale · Σ, one element; and each row's own (rows). */
+export function batchLoss(
+  model: CausalLM,
+  batch: Batch,
+  scale: number,
+  smoothing = 0,
+): { total: Tensor; rows: Tensor } {
+  const rows = packedRows(batch.inputIds, batch.positions, batch.sequences.begin, batch.sequences.length);
+  const h = model.hidden(rows); // (batch · length, hidden)
+  return model.headLoss(h, tensor(batch.labels), scale, smoothing);
+}
+
+/** Adds the loss of a batch (nats, not divided) to `sum`, without gradients. */
+export function accumulateLoss(model: CausalLM, batch: Batch, sum: Tensor): void {
+  scope(() => noGrad(() => addScaled(sum, batchLoss(model, batch, 1).total)));
+}
+
+/** Mean loss a trained token over all examples, in nats; without gradients. */
+export async function meanLoss(
+  model: CausalLM,
+  examples: readonly Example[],
+  s: { batch: number; paddingSide?: "right" | "left"; signal?: AbortSignal | undefined },
+  padId: number,
+  onBatch?: (done: number) => void,
+): Promise<number> {
+  const sum = outsideScope(() => fill(empty([1]), 0));
+  let tokens = 0;
+  try {
+    for (let i = 0; i < examples.length; i += s.batch) {
+      if (isInterrupted(s.signal)) throwIfInterrupted("Evaluation", s.signal);
+      const batch = collate(examples.slice(i, i + s.batch), { padId, paddingSide: s.paddingSide ?? "right" });
+      tokens += batch.tokens;
+      if (batch.tokens > 0) accumulateLoss(model, batch, sum);
+      if (onBatch || i % (8 * s.batch) === 0) await sum.data();
+      onBatch?.(Math.min(examples.length, i + s.batch));
+    }
+    if (tokens === 0)
+      throw new DataError("evaluate: no row has a trained token: every label is masked; check format and maxLength.");
+    return (await sum.item()) / tokens;
+  } finally {
+    sum.dispose();
+  }
+}
