@@ -113,7 +113,7 @@ async function library(server, title, chart) {
   await check(`the dataset is shown as a table (${title})`, () => output("table td").waitFor({ timeout: 10_000 }));
   await check(`the chart is drawn (${title})`, async () => {
     // Where a picture stands beside the figure, plotly's extension draws the figure once the pointer is over it.
-    if (title === "plotly") await output(".jp-RenderedPlotly img").hover({ timeout: 20_000 });
+    if (title === "plotly") await output(".jp-RenderedPlotly img").dispatchEvent("mouseenter", {}, { timeout: 20_000 });
     await output(chart).waitFor({ timeout: 20_000 });
   });
   await check(`the page is photographed (${title})`, () => book.screenshot(join(screenshots, `library-${title}.png`)));
