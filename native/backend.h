@@ -13,7 +13,7 @@ struct OpError {
 
 struct Backend {
   const char* name;                       // "cpu", "cuda:0"
-  const char* isa;                        // "avx512", "avx2", "portable"; on other devices their architecture
+  const char* isa;                        // "avx512bf16", "avx512", "avx2", "portable"; on other devices their architecture
   int threads;                            // that work on one op
   void* (*alloc)(int64_t bytes);          // nullptr: out of memory
   void (*free)(void* data, int64_t bytes);

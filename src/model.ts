@@ -13,7 +13,8 @@ import { type LoraOptions, loraSettings } from "./lora/options.js";
 import { activate, loraLayers, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { packedRows } from "./nn/cache.js";
-import { nf4Options, type QuantizeOptions, quantizeModule } from "./quantization/nf4.js";
+import { weightDType } from "./nn/dtype.js";
+import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import {
   countTrainable,
   listParameters,
@@ -23,6 +24,7 @@ import {
   type TrainableCount,
   weightBytes,
 } from "./report.js";
+import type { FloatDType } from "./tensor/dtype.js";
 import { recover, state, stats } from "./tensor/native.js";
 import { seed } from "./tensor/ops/random.js";
 import { noGrad } from "./tensor/record.js";
@@ -67,8 +69,9 @@ export class Model implements Disposable {
     return "cpu";
   }
 
-  get dtype(): "float32" {
-    return "float32";
+  /** Dtype of its matrices; activations and adapters are float32. */
+  get dtype(): FloatDType {
+    return weightDType(this.network);
   }
 
   /** @throws TokenizerError saying which files were looked for, when the model came without one. */
@@ -120,7 +123,7 @@ export class Model implements Disposable {
     this.idle("quantize");
     if (loraLayers(this.network).length > 0)
       throw new StateError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
-    quantizeModule(this.network, nf4Options(options), [this.network.headName]);
+    quantizeModule(this.network, quantizeSettings(options), [this.network.headName]);
     return this;
   }
 
@@ -271,6 +274,12 @@ export class Model implements Disposable {
       throw new StateError(
         "train: nothing is trainable (quantised weights are frozen); call addLora({ rank: 16 }) first.",
       );
+    const half = this.parameters().find((p) => p.trainable && p.dtype !== "float32");
+    if (half) {
+      throw new StateError(
+        `train: ${half.name} is ${half.dtype}, and 16-bit weights are not trained themselves: call addLora({ rank: 16 }) first, or load with { dtype: "float32" }.`,
+      );
+    }
     const run = new TrainRun(
       this,
       this.network,

@@ -18,13 +18,19 @@ import { Model } from "./model.js";
 import type { CausalLM } from "./models/causal.js";
 import { loadWeights, randomWeights } from "./models/load.js";
 import { createModel } from "./models/registry.js";
-import { nf4Options, type QuantizeOptions, quantizeModule } from "./quantization/nf4.js";
+import { setWeightDType } from "./nn/dtype.js";
+import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
+import { type DTypeName, type FloatDType, floatDType } from "./tensor/dtype.js";
 import { seed } from "./tensor/ops/random.js";
 
 /** Options of `loadModel` (api.md). */
 export interface LoadOptions {
   device?: "auto" | "cpu" | "cuda" | `cuda:${number}`;
-  dtype?: "auto" | "float32" | "fp32" | "bfloat16" | "bf16" | "float16" | "fp16";
+  /**
+   * Dtype in which linear and embedding weights are kept; "auto" is the checkpoint's own (its config's `dtype` or `torch_dtype`), else float32.
+   * bfloat16 weights are multiplied in bfloat16 with float32 sums. Weights of 16 bits stay frozen: train adapters over them.
+   */
+  dtype?: "auto" | DTypeName;
   /** Instead of the folder's weights: random ones of the config's shape, or none (names, counts and sizes only). */
   weights?: "random" | "none";
   /** Seed of random weights. */
@@ -53,7 +59,7 @@ export class LoadPlan implements PromiseLike<Model> {
   /** Quantises the linear layers while they load; the head and the embeddings stay as they are. */
   quantize(options: QuantizeOptions): this {
     this.open("quantize");
-    nf4Options(options);
+    quantizeSettings(options);
     if (this.adapters.length > 0)
       throw new ConfigError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
     if (this.quantization) throw new ConfigError("quantize was called twice; once is enough.");
@@ -101,7 +107,8 @@ export class LoadPlan implements PromiseLike<Model> {
       );
     }
     const network = createModel(fields);
-    if (this.quantization) quantizeModule(network, nf4Options(this.quantization), ["lm_head"]);
+    setWeightDType(network, wantedDType(options.dtype, fields));
+    if (this.quantization) quantizeModule(network, quantizeSettings(this.quantization), ["lm_head"]);
     await this.fill(network, folder);
     const tokenizer =
       folder === undefined ? undefined : await Tokenizer.fromFolder(folder).catch((error: unknown) => error as Error);
@@ -148,6 +155,12 @@ export class LoadPlan implements PromiseLike<Model> {
   }
 }
 
+// "auto" follows the checkpoint; what it names that is no float dtype of ours (float64, float8) is kept in float32.
+function wantedDType(asked: LoadOptions["dtype"], fields: ConfigFields): FloatDType {
+  if (asked !== undefined && asked !== "auto") return floatDType(asked)!;
+  return floatDType(fields.get("dtype")) ?? floatDType(fields.get("torch_dtype")) ?? "float32";
+}
+
 function checkOptions(options: LoadOptions): void {
   const { device = "auto", dtype = "auto", weights } = options;
   if (device !== "auto" && device !== "cpu") {
@@ -155,8 +168,10 @@ function checkOptions(options: LoadOptions): void {
       `loadModel: device "${device}" is not available in this version; use device: "cpu" or "auto".`,
     );
   }
-  if (!["auto", "float32", "fp32"].includes(dtype)) {
-    throw new ConfigError(`loadModel: dtype "${dtype}" is not available yet; use dtype: "float32" or "auto".`);
+  if (dtype !== "auto" && floatDType(dtype) === undefined) {
+    throw new ConfigError(
+      `loadModel: dtype must be "auto", "float32", "bfloat16" or "float16", received ${JSON.stringify(dtype)}.`,
+    );
   }
   if (weights !== undefined && weights !== "random" && weights !== "none") {
     throw new ConfigError(`loadModel: weights must be "random" or "none", received ${JSON.stringify(weights)}.`);

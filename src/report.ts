@@ -7,7 +7,7 @@ import { QuantizedLinear } from "./quantization/nf4.js";
 import { DTYPE_BYTES } from "./tensor/dtype.js";
 import { stats } from "./tensor/native.js";
 
-/** One parameter of a model; quantised weights come under their layer's name with dtype "nf4". */
+/** One parameter of a model; quantised weights come under their layer's name with dtype "nf4", "fp4" or "int8". */
 export interface ParameterInfo {
   name: string;
   shape: readonly number[];
@@ -26,7 +26,7 @@ export function listParameters(model: CausalLM): ParameterInfo[] {
       out.push({
         name: `${name}.weight`,
         shape: [module.outFeatures, module.inFeatures],
-        dtype: "nf4",
+        dtype: module.options.type,
         trainable: false,
         bytes: module.ownBytes(),
       });

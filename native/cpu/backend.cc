@@ -26,12 +26,17 @@ Backend table;
 
 const Backend& open_cpu() {
   const CpuFeatures features = cpu_features();
-  const char* best = features.avx512 ? "avx512" : features.avx2 ? "avx2" : "portable";
+  const char* best = features.avx512bf16 ? "avx512bf16" : features.avx512 ? "avx512" : features.avx2 ? "avx2" : "portable";
   const char* isa = best;
   if (const char* asked = getenv("TUNEBOOK_ISA")) {
-    const bool known = strcmp(asked, "avx512") == 0 || strcmp(asked, "avx2") == 0 || strcmp(asked, "portable") == 0;
-    if (!known) fail("TUNEBOOK_ISA must be avx512, avx2 or portable, but is \"%s\"", asked);
-    const bool runs = asked[0] == 'p' || (strcmp(asked, "avx2") == 0 ? features.avx2 : features.avx512);
+    const struct {
+      const char* name;
+      bool runs;
+    } known[] = {{"avx512bf16", features.avx512bf16}, {"avx512", features.avx512}, {"avx2", features.avx2}, {"portable", true}};
+    const auto* found = known;
+    while (found != known + 4 && strcmp(asked, found->name) != 0) found++;
+    if (found == known + 4) fail("TUNEBOOK_ISA must be avx512bf16, avx512, avx2 or portable, but is \"%s\"", asked);
+    const bool runs = found->runs;
     if (!runs) fail("TUNEBOOK_ISA is %s, which this processor cannot run; it can run %s", asked, best);
     isa = asked;
   }
@@ -47,9 +52,13 @@ const Backend& open_cpu() {
 #include "ops.list.gen.h"
 #undef OP
 #if TB_X86
-  if (strcmp(isa, "avx512") == 0) {
+  if (strncmp(isa, "avx512", 6) == 0) {
     avx512::register_all(table);
     table.isa = "avx512";
+    if (strcmp(isa, "avx512bf16") == 0) {  // only what multiplies has a version of its own
+      avx512bf16::register_all(table);
+      table.isa = "avx512bf16";
+    }
   } else if (strcmp(isa, "avx2") == 0) {
     avx2::register_all(table);
     table.isa = "avx2";

@@ -20,6 +20,8 @@ CpuFeatures cpu_features() {
   features.avx2 = ymm && fma && f16c && (b7 & 1u << 5) && (b7 & 1u << 8);  // AVX2, BMI2
   const unsigned wanted = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;       // F, DQ, BW, VL
   features.avx512 = features.avx2 && zmm && (b7 & wanted) == wanted && (c7 & 1u << 1);  // VBMI
+  unsigned a1, b1, c1, d1;
+  features.avx512bf16 = features.avx512 && __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1) && (a1 & 1u << 5);
 #endif
   return features;
 }

@@ -1,4 +1,4 @@
-// isa: portable avx2 avx512
+// isa: portable avx2 avx512 avx512bf16
 // Cross entropy with label smoothing, and the linear head fused with it.
 #include "check.h"
 #include "gemm.h"
@@ -82,11 +82,12 @@ void linear_cross_entropy(const linear_cross_entropy_args& a) {
   check_size("chunk", a.chunk);
   const int64_t vocab = a.vocab, dim = a.dim, head = product(vocab, dim), n = product(a.rows, dim);
   check_tensor("x", a.x, n);
-  check_tensor("weight", a.weight, head);
+  check_tensor("weight", a.weight, head, a.weight.dtype);
   check_tensor("loss", a.loss, a.rows);
   if (a.dx) check_tensor("dx", a.dx, n);
   if (a.dweight) check_tensor("dweight", a.dweight, head);
-  const float *x = a.x.f32(), *w = a.weight.f32();
+  const float* x = a.x.f32();
+  const Matrix w{a.weight.data, a.weight.dtype, dim, 1}, w_transposed{a.weight.data, a.weight.dtype, 1, dim};
   const int32_t* labels = a.labels.i32();
   float* loss = a.loss.f32();
 
@@ -115,7 +116,7 @@ void linear_cross_entropy(const linear_cross_entropy_args& a) {
     const float* from = together ? x + row[0] * dim : gathered;
     if (!together)
       for (int64_t i = 0; i < count; ++i) memcpy(gathered + i * dim, x + row[i] * dim, (size_t)dim * 4);
-    sgemm(count, vocab, dim, 1.0f, from, dim, 1, w, 1, dim, 0.0f, logits, vocab);
+    sgemm(count, vocab, dim, 1.0f, from, dim, 1, w_transposed, 0.0f, logits, vocab, nullptr, a.compute);
     parallel_pieces(count, rows_of(8192, vocab), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         float* l = logits + i * vocab;
@@ -127,11 +128,11 @@ void linear_cross_entropy(const linear_cross_entropy_args& a) {
     });
     if (a.dx) {
       float* to = together ? a.dx.f32() + row[0] * dim : dgathered;
-      sgemm(count, dim, vocab, 1.0f, logits, vocab, 1, w, dim, 1, 0.0f, to, dim);
+      sgemm(count, dim, vocab, 1.0f, logits, vocab, 1, w, 0.0f, to, dim, nullptr, a.compute);
       if (!together)
         for (int64_t i = 0; i < count; ++i) memcpy(a.dx.f32() + row[i] * dim, dgathered + i * dim, (size_t)dim * 4);
     }
-    if (a.dweight) sgemm(vocab, dim, count, 1.0f, logits, 1, vocab, from, dim, 1, 1.0f, a.dweight.f32(), dim);
+    if (a.dweight) sgemm(vocab, dim, count, 1.0f, logits, 1, vocab, Matrix{from, DType::Float32, dim, 1}, 1.0f, a.dweight.f32(), dim);
   }
 }
 

@@ -1,7 +1,7 @@
 // isa: portable avx2 avx512
 // Rows of a table by id, and the sum of gradients back into it.
 #include "check.h"
-#include "simd.h"
+#include "half.h"
 
 namespace tunebook {
 namespace TB_ISA {
@@ -21,10 +21,17 @@ void check_ids(const Ref& ids, int64_t rows, int64_t dim, int64_t vocab) {
 
 void embedding(const embedding_args& a) {
   check_ids(a.ids, a.rows, a.dim, a.vocab);
-  check_tensor("weight", a.weight, product(a.vocab, a.dim));
+  check_tensor("weight", a.weight, product(a.vocab, a.dim), a.weight.dtype);
   check_tensor("y", a.y, product(a.rows, a.dim));
-  parallel_pieces(a.rows, rows_of(16384, a.dim), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) memcpy(a.y.f32() + r * a.dim, a.weight.f32() + a.ids.i32()[r] * a.dim, (size_t)a.dim * 4);
+  with_float_dtype(a.weight.dtype, [&](auto* of) {
+    const auto* table = static_cast<decltype(of)>(a.weight.data);
+    parallel_pieces(a.rows, rows_of(16384, a.dim), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const auto* from = table + a.ids.i32()[r] * a.dim;
+        float* to = a.y.f32() + r * a.dim;
+        for_vectors(a.dim, [=](int64_t i, int64_t m) { store_to(to + i, load_as(from + i, m), m); });
+      }
+    });
   });
 }
 

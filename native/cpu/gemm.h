@@ -5,10 +5,20 @@
 namespace tunebook {
 namespace TB_ISA {
 
-// y (m x n, row stride ldy) = alpha * A B + beta * y + bias. A is m x k: element (i, p) at a[i * a_row + p * a_col]; B is k x n: element (p, j)
-// at b[p * b_row + j * b_col]. With beta 0 y is not read. Uses the pool, or only the calling thread inside a parallel region.
-void sgemm(int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row, int64_t b_col,
-           float beta, float* y, int64_t ldy, const float* bias = nullptr);
+// `compute` of ops.def: how operands enter a product. Sums are float32 always.
+enum Compute : int64_t { kFloat32 = 0, kBFloat16 = 1 };
+
+// A matrix of float32, bfloat16 or float16: element (i, j) stands at data[i * row + j * col].
+struct Matrix {
+  const void* data;
+  DType dtype;
+  int64_t row, col;
+};
+
+// y (m x n, row stride ldy) = alpha * A B + beta * y + bias. A is m x k float32: element (i, p) at a[i * a_row + p * a_col]; B is k x n. With beta 0 y is
+// not read. Uses the pool, or only the calling thread inside a parallel region.
+void sgemm(int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t a_row, int64_t a_col, const Matrix& b, float beta, float* y, int64_t ldy,
+           const float* bias = nullptr, int64_t compute = kFloat32);
 
 }  // namespace TB_ISA
 }  // namespace tunebook

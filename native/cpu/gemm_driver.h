@@ -1,4 +1,5 @@
-// The packed product, for a right operand that knows how to pack itself (dense, or NF4 decoded while packing).
+// The packed product, for a right operand that knows how to pack itself (dense of any float type, or quantised and restored while packing).
+// The policy P says what packed words are: float32, or pairs of bfloat16 (gemm_kernel.h).
 //
 // How work is cut depends on the shape alone, and every element sums its k products in one order, so the result does not depend on the number of threads.
 #pragma once
@@ -17,8 +18,9 @@ constexpr double kSerialFlops = 1e6;  // below this a second thread costs more t
 struct KSplit {
   int64_t count, size;
 };
+template <class P>
 TB_INLINE KSplit split_k(int64_t k) {
-  const int64_t count = ceil_div(k, kKC);
+  const int64_t count = ceil_div(k, kKC * P::kPair);
   const int64_t size = ceil_div(ceil_div(k, count), 4) * 4;
   return {ceil_div(k, size), size};
 }
@@ -29,16 +31,16 @@ TB_INLINE Epilogue piece_of(const Epilogue& e, int64_t piece) {
   return {e.alpha, 1.0f, e.y, e.ldy, nullptr};
 }
 
-// Packed slivers of MR rows against one packed panel.
-template <int MR>
+// Packed slivers of MR rows against one packed panel; k counts words.
+template <class P, int MR>
 static void panel_times_slivers(int64_t k, const float* slivers, const float* panel, const Epilogue& e, int64_t row, int64_t rows, int64_t column,
                                    int64_t columns) {
   for (int64_t i = 0; i < rows; i += MR, slivers += k * MR) {
     const int64_t r = rows - i < MR ? rows - i : MR;
     if (kNV > 1 && columns <= W) {
-      tile<MR, 1, true, false>(k, slivers, 0, 0, panel, kNR, e, row + i, column, r, columns);
+      tile<P, MR, 1, true, false>(k, slivers, 0, 0, panel, kNR, e, row + i, column, r, columns);
     } else {
-      tile<MR, kNV, true, false>(k, slivers, 0, 0, panel, kNR, e, row + i, column, r, columns);
+      tile<P, MR, kNV, true, false>(k, slivers, 0, 0, panel, kNR, e, row + i, column, r, columns);
     }
   }
 }
@@ -54,10 +56,11 @@ TB_INLINE void tasks_if(bool parallel, int64_t count, F&& f) {
 }
 
 // Wide products: A is packed by all threads, then each task packs a group of B's columns and runs over the rows.
-template <int MR, class B>
+template <class P, int MR, class B>
 void gemm_wide_of(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, const Epilogue& e) {
   const bool parallel = 2.0 * m * n * k > kSerialFlops;
-  const KSplit ks = split_k(k);
+  const KSplit ks = split_k<P>(k);
+  const int64_t most = words_of<P>(ks.size);
   // Few columns and many threads: smaller groups, and rows cut as well (B's columns are then packed once for each cut).
   const int threads = parallel ? thread_count() : 1;
   int64_t group = kGroup;
@@ -69,14 +72,14 @@ void gemm_wide_of(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, 
     int64_t cuts = 1;
     while (groups * cuts < 2 * threads && slivers / (cuts + 1) >= 8) cuts++;
     const int64_t cut = ceil_div(slivers, cuts) * MR;
-    float* packed = scratch_f32(4, slivers * MR * ks.size);
+    float* packed = scratch_f32(4, slivers * MR * most);
     for (int64_t piece = 0; piece < ks.count; piece++) {
-      const int64_t p0 = piece * ks.size, kc = k - p0 < ks.size ? k - p0 : ks.size;
+      const int64_t p0 = piece * ks.size, kc = k - p0 < ks.size ? k - p0 : ks.size, kw = words_of<P>(kc);
       constexpr int64_t kSliversATask = 8;
       tasks_if(parallel && slivers > kSliversATask, ceil_div(slivers, kSliversATask), [&](int64_t t) {
         const int64_t first = t * kSliversATask * MR;
         const int64_t count = rows - first < kSliversATask * MR ? rows - first : kSliversATask * MR;
-        a.pack_slivers(packed + first * kc, MR, i0 + first, count, p0, kc);
+        a.pack_slivers<P>(packed + first * kw, MR, i0 + first, count, p0, kc);
       });
       const Epilogue pe = piece_of(e, piece);
       tasks_if(parallel, groups * cuts, [&](int64_t t) {
@@ -84,14 +87,14 @@ void gemm_wide_of(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, 
         const int64_t columns = n - j0 < group ? n - j0 : group;
         const int64_t count = rows - first < cut ? rows - first : cut;
         if (count <= 0) return;
-        float* panels = scratch_f32(5, ceil_div(group, kNR) * kNR * ks.size);
-        b.pack_panels(panels, p0, kc, j0, columns);
+        float* panels = scratch_f32(5, ceil_div(group, kNR) * kNR * most);
+        b.template pack_panels<P>(panels, p0, kc, j0, columns);
         // A block of slivers meets all panels of the group before the next one comes.
         constexpr int64_t kBlock = 4 * MR;
         for (int64_t i = 0; i < count; i += kBlock) {
           const int64_t r = count - i < kBlock ? count - i : kBlock;
           for (int64_t j = 0; j < columns; j += kNR) {
-            panel_times_slivers<MR>(kc, packed + (first + i) * kc, panels + j * kc, pe, i0 + first + i, r, j0 + j, columns - j < kNR ? columns - j : kNR);
+            panel_times_slivers<P, MR>(kw, packed + (first + i) * kw, panels + j * kw, pe, i0 + first + i, r, j0 + j, columns - j < kNR ? columns - j : kNR);
           }
         }
       });
@@ -99,27 +102,28 @@ void gemm_wide_of(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, 
   }
 }
 
-template <class B>
+template <class P, class B>
 void gemm_wide(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, const Epilogue& e) {
   // Eight rows twice rather than twelve and four (the rank of an adapter is often 8 or 16).
   if (kMR == 12 && (m <= 8 || (m > 12 && m <= 16))) {
-    gemm_wide_of<8>(m, n, k, a, b, e);
+    gemm_wide_of<P, 8>(m, n, k, a, b, e);
   } else {
-    gemm_wide_of<kMR>(m, n, k, a, b, e);
+    gemm_wide_of<P, kMR>(m, n, k, a, b, e);
   }
 }
 
 // Narrow products (few columns): B is packed once, then each task takes rows of A, which it reads in place where every row is used once.
-template <class B>
+template <class P, class B>
 void gemm_narrow(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, const Epilogue& e) {
   const bool parallel = 2.0 * m * n * k > kSerialFlops;
-  const KSplit ks = split_k(k);
-  float* panels = scratch_f32(4, ceil_div(n, kNR) * kNR * ks.size);
+  const KSplit ks = split_k<P>(k);
+  const int64_t most = words_of<P>(ks.size);
+  float* panels = scratch_f32(4, ceil_div(n, kNR) * kNR * most);
   constexpr int64_t kRows = 4 * kMR;
-  const bool in_place = (a.col == 1 || a.row == 1) && n <= 2 * kNR;
+  const bool in_place = P::kInPlace && (a.col == 1 || a.row == 1) && n <= 2 * kNR;
   for (int64_t piece = 0; piece < ks.count; piece++) {
-    const int64_t p0 = piece * ks.size, kc = k - p0 < ks.size ? k - p0 : ks.size;
-    b.pack_panels(panels, p0, kc, 0, n);
+    const int64_t p0 = piece * ks.size, kc = k - p0 < ks.size ? k - p0 : ks.size, kw = words_of<P>(kc);
+    b.template pack_panels<P>(panels, p0, kc, 0, n);
     const Epilogue pe = piece_of(e, piece);
     tasks_if(parallel, ceil_div(m, kRows), [&](int64_t t) {
       const int64_t first = t * kRows, rows = m - first < kRows ? m - first : kRows;
@@ -128,17 +132,17 @@ void gemm_narrow(int64_t m, int64_t n, int64_t k, const DenseA& a, const B& b, c
         const float* at = a.data + (first + i) * a.row + p0 * a.col;
         for (int64_t j = 0; j < n; j += kNR) {
           if (kNV > 1 && n - j <= W) {
-            tile<kMR, 1, false, false>(kc, at, a.row, a.col, panels + j * kc, kNR, pe, first + i, j, kMR, n - j);
+            tile<P, kMR, 1, false, false>(kc, at, a.row, a.col, panels + j * kw, kNR, pe, first + i, j, kMR, n - j);
           } else {
-            tile<kMR, kNV, false, false>(kc, at, a.row, a.col, panels + j * kc, kNR, pe, first + i, j, kMR, n - j < kNR ? n - j : kNR);
+            tile<P, kMR, kNV, false, false>(kc, at, a.row, a.col, panels + j * kw, kNR, pe, first + i, j, kMR, n - j < kNR ? n - j : kNR);
           }
         }
       }
       if (whole == rows) return;
-      float* slivers = scratch_f32(5, kRows * ks.size);
-      a.pack_slivers(slivers, kMR, first + whole, rows - whole, p0, kc);
+      float* slivers = scratch_f32(5, kRows * most);
+      a.pack_slivers<P>(slivers, kMR, first + whole, rows - whole, p0, kc);
       for (int64_t j = 0; j < n; j += kNR) {
-        panel_times_slivers<kMR>(kc, slivers, panels + j * kc, pe, first + whole, rows - whole, j, n - j < kNR ? n - j : kNR);
+        panel_times_slivers<P, kMR>(kw, slivers, panels + j * kw, pe, first + whole, rows - whole, j, n - j < kNR ? n - j : kNR);
       }
     });
   }

@@ -1,6 +1,6 @@
 // The microkernel: a tile of MR rows by NV vectors of columns, kept in registers while k runs.
 #pragma once
-#include "simd.h"
+#include "half.h"
 
 namespace tunebook {
 namespace TB_ISA {
@@ -21,6 +21,69 @@ constexpr int kMR = 4, kNV = 2;  // 8 of 16
 #endif
 
 constexpr int kNR = kNV * W;  // columns of a packed panel of B
+
+// How operands are packed and multiplied. Packed memory is made of 32-bit words: kPair consecutive steps of k of one lane. `along` makes up to W words
+// from kPair * W elements that stand along k, `across` one word a lane from elements of kPair steps (x1 nullptr: zeros).
+struct Exact {  // float32 as it is
+  static constexpr int kPair = 1;
+  static constexpr bool kInPlace = true;  // float32 operands can be read where they stand
+  template <class T>
+  TB_INLINE vf along(const T* x, int64_t n) { return load_as(x, n); }
+  template <class T>
+  TB_INLINE vf across(const T* x0, const T*, int64_t n) { return load_as(x0, n); }
+  TB_INLINE void add(vf& acc, vf x, vf w) { acc += x * w; }
+};
+
+#if TB_BF16
+struct Rounded {  // pairs of bfloat16, float32 accumulation: vdpbf16ps
+  static constexpr int kPair = 2;
+  static constexpr bool kInPlace = false;
+  TB_INLINE vf pack(vf low, vf high) { return (vf)(__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
+  template <class T>
+  TB_INLINE vf along(const T* x, int64_t n) {
+    return pack(load_as(x, n < W ? n : W), n > W ? load_as(x + W, n - W) : vf{});
+  }
+  TB_INLINE vf along(const bf16* x, int64_t n) {
+    if (n == 2 * W) return (vf)_mm512_loadu_si512(x);
+    return (vf)_mm512_maskz_loadu_epi16((__mmask32)((1ull << n) - 1), x);
+  }
+  TB_INLINE vf interleave(__m512i both) {
+    alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return (vf)_mm512_maskz_permutexvar_epi16(~0u, _mm512_load_si512(order), both);
+  }
+  template <class T>
+  TB_INLINE vf across(const T* x0, const T* x1, int64_t n) {
+    return interleave((__m512i)pack(load_as(x0, n), x1 == nullptr ? vf{} : load_as(x1, n)));
+  }
+  TB_INLINE vf across(const bf16* x0, const bf16* x1, int64_t n) {
+    const __m512i low = _mm512_maskz_cvtepu16_epi32(kAll, load_halves(x0, n));
+    if (x1 == nullptr) return (vf)low;
+    return (vf)((vu)low | (vu)_mm512_maskz_cvtepu16_epi32(kAll, load_halves(x1, n)) << 16);
+  }
+  TB_INLINE void add(vf& acc, vf x, vf w) {
+    acc = (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)(__m512i)x, (__m512bh)(__m512i)w);
+  }
+};
+#else
+struct Rounded {  // values rounded to bfloat16, multiplied as float32
+  static constexpr int kPair = 1;
+  static constexpr bool kInPlace = false;
+  template <class T>
+  TB_INLINE vf along(const T* x, int64_t n) { return round_bf16(load_as(x, n)); }
+  TB_INLINE vf along(const bf16* x, int64_t n) { return load_as(x, n); }
+  template <class T>
+  TB_INLINE vf across(const T* x0, const T*, int64_t n) { return along(x0, n); }
+  TB_INLINE void add(vf& acc, vf x, vf w) { acc += x * w; }
+};
+#endif
+
+// A word in every lane, its bits unchanged: a pair of bfloat16 is no number to calculate with.
+TB_INLINE vf splat_word(const float* p) {
+  int32_t word;
+  memcpy(&word, p, 4);
+  return (vf)splat_i(word);
+}
 
 // Where a tile goes: y = alpha * acc + beta * y + bias.
 struct Epilogue {
@@ -50,10 +113,10 @@ TB_UNROLL(4)
   }
 }
 
-// Rows of A: packed, element (i, p) at a[p * MR + i]; or in place, at a[i * a_row + p * a_col].
+// k counts words (kPair steps each). Rows of A: packed, word (i, p) at a[p * MR + i]; or in place, at a[i * a_row + p * a_col].
 // Rows of B: vectors at b[p * ldb + v * W]; a packed panel has ldb = kNR and is padded with zeros. kMaskedB: B in place, whose last vector holds only what
 // `columns` leaves of it.
-template <int MR, int NV, bool kPackedA, bool kMaskedB>
+template <class P, int MR, int NV, bool kPackedA, bool kMaskedB>
 static void tile(int64_t k, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t ldb, const Epilogue& e, int64_t row, int64_t column,
                  int64_t rows, int64_t columns) {
   vf acc[MR][NV];
@@ -74,9 +137,9 @@ TB_UNROLL(4)
     __builtin_prefetch(b + (kMaskedB ? 8 : 16) * ldb);
 TB_UNROLL(16)
     for (int i = 0; i < MR; i++) {
-      const vf x = splat(kPackedA ? a[i] : a3[i / 3][(i % 3) * a_row]);
+      const vf x = splat_word(kPackedA ? a + i : a3[i / 3] + (i % 3) * a_row);
 TB_UNROLL(4)
-      for (int v = 0; v < NV; v++) acc[i][v] += x * bv[v];
+      for (int v = 0; v < NV; v++) P::add(acc[i][v], x, bv[v]);
     }
     if (kPackedA) {
       a += MR;

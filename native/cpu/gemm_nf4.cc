@@ -1,5 +1,5 @@
-// isa: portable avx2 avx512
-// Products with an NF4 weight. Large ones decode while packing; a few rows (decoding) read the codes straight into the dot product.
+// isa: portable avx2 avx512 avx512bf16
+// Products with a 4-bit weight (NF4, FP4). Large ones decode while packing; a few rows (decoding) read the codes straight into the dot product.
 #include "nf4.h"
 
 namespace tunebook {
@@ -39,10 +39,10 @@ TB_UNROLL(4)
         __builtin_prefetch(from + 512);
 #if TB_AVX512
         const __m512i bytes = _mm512_maskz_cvtepu8_epi32(kAll, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-        const vf c_high = codes_of(_mm512_maskz_srli_epi32(kAll, bytes, 4)), c_low = codes_of(bytes);
+        const vf c_high = codes_of(w.codes, _mm512_maskz_srli_epi32(kAll, bytes, 4)), c_low = codes_of(w.codes, bytes);
 #else
         const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-        const vf c_high = codes_of(_mm256_srli_epi32(bytes, 4)), c_low = codes_of(bytes);
+        const vf c_high = codes_of(w.codes, _mm256_srli_epi32(bytes, 4)), c_low = codes_of(w.codes, bytes);
 #endif
 TB_UNROLL(4)
         for (int i = 0; i < M; i++) {
@@ -97,7 +97,7 @@ void gemv_nf4(int64_t rows, int64_t cols, const float* a, int64_t lda, const Nf4
 #endif
 
 void gemm_nf4(const gemm_nf4_args& g) {
-  const Nf4 w = open_nf4(g.q, g.absmax, g.absmax2, g.offset, g.rows * g.cols, g.block);
+  const Nf4 w = open_nf4(g.q, g.absmax, g.absmax2, g.offset, g.rows * g.cols, g.block, g.kind);
   const int64_t n = g.trans_w ? g.rows : g.cols, k = g.trans_w ? g.cols : g.rows;
   if (g.m <= 0 || n <= 0) return;
   if (g.a.bytes < ((g.m - 1) * g.lda + k) * 4 || g.y.bytes < ((g.m - 1) * g.ldy + n) * 4 || (g.bias && g.bias.bytes < n * 4)) {
@@ -115,7 +115,13 @@ void gemm_nf4(const gemm_nf4_args& g) {
     }
   }
 #endif
-  gemm_wide(g.m, n, k, DenseA{g.a.f32(), g.lda, 1}, Nf4B{w, g.cols, g.trans_w != 0}, e);
+  const DenseA a{g.a.f32(), g.lda, 1};
+  const Nf4B b{w, g.cols, g.trans_w != 0};
+  if (g.compute == 1) {
+    gemm_wide<Rounded>(g.m, n, k, a, b, e);
+  } else {
+    gemm_wide<Exact>(g.m, n, k, a, b, e);
+  }
 }
 
 }  // namespace

@@ -33,75 +33,90 @@ TB_INLINE void transpose(vf* r) {
   transpose_step<1>(r);
 }
 
-// out[p * stride + i] = x[i * row + p] for i < n (at most W), p < k; the lanes n .. width - 1 become zero. width is a sliver's or panel's part, at most W.
-static void pack_across(float* out, int64_t stride, int64_t width, const float* x, int64_t row, int64_t n, int64_t k) {
-  for (int64_t p = 0; p < k; p += W) {
-    const int64_t left = k - p < W ? k - p : W;
+// Words of x[i * row + p] for lane i < n (at most W), p < k, to out[word * stride + i]; the lanes n .. width - 1 become zero. width is a sliver's or
+// panel's part, at most W.
+template <class P, class T>
+static void pack_across(float* out, int64_t stride, int64_t width, const T* x, int64_t row, int64_t n, int64_t k) {
+  constexpr int64_t kStep = P::kPair * W;
+  for (int64_t p = 0; p < k; p += kStep, out += W * stride) {
+    const int64_t left = k - p < kStep ? k - p : kStep;
     vf r[W];
-    if (left == W && n == W) {
+    if (left == kStep && n == W) {
 TB_UNROLL(16)
-      for (int i = 0; i < W; i++) r[i] = load(x + i * row + p);
+      for (int i = 0; i < W; i++) r[i] = P::along(x + i * row + p, kStep);
     } else {
 TB_UNROLL(16)
-      for (int i = 0; i < W; i++) r[i] = i < n ? load_to(x + i * row + p, left) : vf{};
+      for (int i = 0; i < W; i++) r[i] = i < n ? P::along(x + i * row + p, left) : vf{};
     }
     transpose(r);
-    float* to = out + p * stride;
-    if (left == W && width == W) {
+    if (left == kStep && width == W) {
 TB_UNROLL(16)
-      for (int i = 0; i < W; i++) store(to + i * stride, r[i]);
+      for (int i = 0; i < W; i++) store(out + i * stride, r[i]);
     } else {
+      const int64_t words = (left + P::kPair - 1) / P::kPair;
 TB_UNROLL(16)
       for (int i = 0; i < W; i++) {
-        if (i < left) store_to(to + i * stride, r[i], width);
+        if (i < words) store_to(out + i * stride, r[i], width);
       }
     }
   }
 }
 
-// out[p * stride + i] = x[p * row + i] for i < n, p < k; the lanes up to width become zero.
-static void pack_along(float* out, int64_t stride, int64_t width, const float* x, int64_t row, int64_t n, int64_t k) {
-  if (n == width) {
-    for (int64_t p = 0; p < k; p++) {
-      for (int64_t i = 0; i < width; i += W) store_to(out + p * stride + i, load_to(x + p * row + i, width - i < W ? width - i : W), width - i < W ? width - i : W);
+// Words of x[p * row + i] for lane i < n, p < k; the lanes up to width become zero.
+template <class P, class T>
+static void pack_along(float* out, int64_t stride, int64_t width, const T* x, int64_t row, int64_t n, int64_t k) {
+  for (int64_t p = 0; p < k; p += P::kPair, out += stride, x += P::kPair * row) {
+    const T* next = P::kPair > 1 && p + 1 < k ? x + row : nullptr;
+    for (int64_t i = 0; i < width; i += W) {
+      const int64_t part = width - i < W ? width - i : W, valid = n - i < part ? n - i : part;
+      store_to(out + i, valid <= 0 ? vf{} : P::across(x + i, next == nullptr ? nullptr : next + i, valid), part);
     }
-    return;
-  }
-  for (int64_t p = 0; p < k; p++) {
-    for (int64_t i = 0; i < width; i++) out[p * stride + i] = i < n ? x[p * row + i] : 0.0f;
-  }
-}
-
-static void pack_any(float* out, int64_t stride, int64_t width, const float* x, int64_t along, int64_t across, int64_t n, int64_t k) {
-  for (int64_t p = 0; p < k; p++) {
-    for (int64_t i = 0; i < width; i++) out[p * stride + i] = i < n ? x[p * along + i * across] : 0.0f;
   }
 }
 
 // `width` lanes of operand x, k long: lane i, step p at x[i * across + p * along].
-TB_INLINE void pack(float* out, int64_t width, const float* x, int64_t across, int64_t along, int64_t n, int64_t k) {
-  if (along == 1 && across != 1) {
+template <class P, class T>
+TB_INLINE void pack(float* out, int64_t width, const T* x, int64_t across, int64_t along, int64_t n, int64_t k) {
+  if (across == 1) {
+    pack_along<P>(out, width, width, x, along, n, k);
+  } else if (along == 1) {
     for (int64_t i = 0; i < width; i += W) {
       const int64_t part = width - i < W ? width - i : W;
       const int64_t valid = n - i < 0 ? 0 : n - i < part ? n - i : part;
-      pack_across(out + i, width, part, x + i * across, across, valid, k);
+      pack_across<P>(out + i, width, part, x + i * across, across, valid, k);
     }
-  } else if (across == 1) {
-    pack_along(out, width, width, x, along, n, k);
   } else {
-    pack_any(out, width, width, x, along, across, n, k);
+    for (int64_t p = 0; p < k; p += P::kPair, out += width) {
+      for (int64_t i = 0; i < width; i += W) {
+        const int64_t part = width - i < W ? width - i : W;
+        T lanes0[W] = {}, lanes1[W] = {};
+        for (int64_t l = 0; l < part && i + l < n; l++) {
+          lanes0[l] = x[p * along + (i + l) * across];
+          if (P::kPair > 1 && p + 1 < k) lanes1[l] = x[(p + 1) * along + (i + l) * across];
+        }
+        store_to(out + i, P::across(lanes0, lanes1, W), part);
+      }
+    }
   }
 }
 
-// The dense right operand: element (p, j) at data[p * row + j * col].
+// Words of k steps.
+template <class P>
+TB_INLINE int64_t words_of(int64_t k) {
+  return (k + P::kPair - 1) / P::kPair;
+}
+
+// The dense right operand of element type T: element (p, j) at data[p * row + j * col].
+template <class T>
 struct DenseB {
-  const float* data;
+  const T* data;
   int64_t row, col;
 
-  // Panels of columns [j, j + n), rows [p, p + k), each panel k * kNR floats.
+  // Panels of columns [j, j + n), rows [p, p + k), each panel kNR words a step.
+  template <class P>
   void pack_panels(float* out, int64_t p, int64_t k, int64_t j, int64_t n) const {
-    for (int64_t c = 0; c < n; c += kNR, out += k * kNR) {
-      pack(out, kNR, data + p * row + (j + c) * col, col, row, n - c < kNR ? n - c : kNR, k);
+    for (int64_t c = 0; c < n; c += kNR, out += words_of<P>(k) * kNR) {
+      pack<P>(out, kNR, data + p * row + (j + c) * col, col, row, n - c < kNR ? n - c : kNR, k);
     }
   }
 };
@@ -111,10 +126,11 @@ struct DenseA {
   const float* data;
   int64_t row, col;
 
-  // Slivers of rows [i, i + m), columns [p, p + k), each sliver k * height floats.
+  // Slivers of rows [i, i + m), columns [p, p + k), each sliver `height` words a step.
+  template <class P>
   void pack_slivers(float* out, int64_t height, int64_t i, int64_t m, int64_t p, int64_t k) const {
-    for (int64_t r = 0; r < m; r += height, out += k * height) {
-      pack(out, height, data + (i + r) * row + p * col, row, col, m - r < height ? m - r : height, k);
+    for (int64_t r = 0; r < m; r += height, out += words_of<P>(k) * height) {
+      pack<P>(out, height, data + (i + r) * row + p * col, row, col, m - r < height ? m - r : height, k);
     }
   }
 };

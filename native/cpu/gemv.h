@@ -1,4 +1,5 @@
-// Products with few rows (decoding, one prompt of a few tokens): bound by memory, so B is read once, in the order in which it stands.
+// Products with few rows (decoding, one prompt of a few tokens): bound by memory, so B is read once, in the order in which it stands. A 16-bit B is
+// widened on the way, so nothing is rounded here, whatever `compute` allows.
 #pragma once
 #include "gemm_driver.h"
 
@@ -6,8 +7,8 @@ namespace tunebook {
 namespace TB_ISA {
 
 // B's columns stand along k (the usual weight, out x in): y[i, j] is a dot product; R columns at a time.
-template <int M, int R>
-static void dot_rows(int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e, int64_t column) {
+template <int M, int R, class T>
+static void dot_rows(int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, const Epilogue& e, int64_t column) {
   vf acc[M][R];
 TB_UNROLL(8)
   for (int i = 0; i < M; i++) {
@@ -21,8 +22,8 @@ TB_UNROLL(8)
     for (int i = 0; i < M; i++) x[i] = load(a + i * lda + p);
 TB_UNROLL(8)
     for (int r = 0; r < R; r++) {
-      const vf w = load(b + r * ldb + p);
-      __builtin_prefetch(b + r * ldb + p + 256);
+      const vf w = load_whole(b + r * ldb + p);
+      __builtin_prefetch(b + r * ldb + p + 1024 / (int64_t)sizeof(T));
 TB_UNROLL(8)
       for (int i = 0; i < M; i++) acc[i][r] += x[i] * w;
     }
@@ -30,7 +31,7 @@ TB_UNROLL(8)
   if (p < k) {
     const int64_t left = k - p;
     for (int r = 0; r < R; r++) {
-      const vf w = load_n(b + r * ldb + p, left);
+      const vf w = load_as(b + r * ldb + p, left);
       for (int i = 0; i < M; i++) acc[i][r] += load_n(a + i * lda + p, left) * w;
     }
   }
@@ -46,8 +47,8 @@ TB_UNROLL(8)
 }
 
 // Up to 16 rows: R columns of B stay in the first-level cache while groups of four rows meet them.
-template <int R>
-static void dot_groups(int64_t m, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e, int64_t column) {
+template <int R, class T>
+static void dot_groups(int64_t m, int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, const Epilogue& e, int64_t column) {
   for (int64_t i = 0; i < m; i += 4) {
     const Epilogue at{e.alpha, e.beta, e.y + i * e.ldy, e.ldy, e.bias};
     switch (m - i) {
@@ -59,7 +60,8 @@ static void dot_groups(int64_t m, int64_t k, const float* a, int64_t lda, const 
   }
 }
 
-static void few_rows_dot(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e) {
+template <class T>
+static void few_rows_dot(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, const Epilogue& e) {
   constexpr int R = 4;
   int64_t piece = 65536 / (k > 0 ? k : 1) / R * R;
   if (piece < R) piece = R;
@@ -71,8 +73,8 @@ static void few_rows_dot(int64_t m, int64_t n, int64_t k, const float* a, int64_
   });
 }
 
-template <int M>
-static void gemv_dot(int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e) {
+template <int M, class T>
+static void gemv_dot(int64_t n, int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, const Epilogue& e) {
   constexpr int R = M == 1 ? 8 : 4;
   int64_t piece = 65536 / (k > 0 ? k : 1) / R * R;  // about 256 KiB of B
   if (piece < R) piece = R;
@@ -85,8 +87,8 @@ static void gemv_dot(int64_t n, int64_t k, const float* a, int64_t lda, const fl
 }
 
 // B's rows stand along n: V vectors of columns accumulate while k runs.
-template <int M, int V>
-static void axpy_columns(int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e, int64_t column, int64_t columns) {
+template <int M, int V, class T>
+static void axpy_columns(int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, const Epilogue& e, int64_t column, int64_t columns) {
   vf acc[M][V];
 TB_UNROLL(8)
   for (int i = 0; i < M; i++) {
@@ -100,7 +102,7 @@ TB_UNROLL(8)
     for (int i = 0; i < M; i++) x[i] = splat(a[i * lda + p]);
 TB_UNROLL(16)
     for (int v = 0; v < V; v++) {
-      const vf w = v == V - 1 && last < W ? load_n(b + v * W, last) : load(b + v * W);
+      const vf w = v == V - 1 && last < W ? load_as(b + v * W, last) : load_whole(b + v * W);
       __builtin_prefetch(b + 12 * ldb + v * W);
 TB_UNROLL(8)
       for (int i = 0; i < M; i++) acc[i][v] += x[i] * w;
@@ -109,8 +111,8 @@ TB_UNROLL(8)
   for (int i = 0; i < M; i++) store_row<V>(acc[i], e, e.y + i * e.ldy + column, e.bias == nullptr ? nullptr : e.bias + column, columns);
 }
 
-template <int M>
-static void gemv_axpy(int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, const Epilogue& e) {
+template <int M, class T>
+static void gemv_axpy(int64_t n, int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, const Epilogue& e) {
   constexpr int V = TB_AVX512 ? (M == 1 ? 16 : M == 2 ? 8 : 4) : M <= 2 ? 4 : 2;
   tasks_if(n * k > 65536, ceil_div(n, V * W), [&](int64_t t) {
     int64_t j = t * V * W;
@@ -138,7 +140,8 @@ TB_INLINE const float* rows_along_k(int64_t m, int64_t k, const DenseA& a, int64
 constexpr int64_t kFewRows = TB_AVX512 ? 20 : 8;
 
 // Whether it took the product: few rows, and B stands along k (or, for one to four rows, along n).
-static bool gemv(int64_t m, int64_t n, int64_t k, const DenseA& a, const DenseB& b, const Epilogue& e) {
+template <class T>
+static bool gemv(int64_t m, int64_t n, int64_t k, const DenseA& a, const DenseB<T>& b, const Epilogue& e) {
   if (b.row == 1 ? m > kFewRows : b.col == 1 ? m > 4 : true) return false;
   int64_t lda;
   const float* rows = rows_along_k(m, k, a, &lda);

@@ -1,6 +1,7 @@
 // isa: portable avx2 avx512
 // Filling, copying between dtypes, permuting, copying parts of rows.
 #include "check.h"
+#include "half.h"
 #include "transpose.h"
 
 namespace tunebook {
@@ -8,17 +9,6 @@ namespace TB_ISA {
 namespace {
 
 constexpr int64_t kPiece = 65536;
-
-TB_INLINE uint32_t float_bits(float x) {
-  uint32_t u;
-  memcpy(&u, &x, 4);
-  return u;
-}
-TB_INLINE float bits_float(uint32_t u) {
-  float x;
-  memcpy(&x, &u, 4);
-  return x;
-}
 
 // Each dtype knows how it is read as float32 and written from it. Branch-free, so that loops over it vectorise.
 struct F32 {
@@ -28,34 +18,13 @@ struct F32 {
 };
 struct BF16 {
   using Item = uint16_t;
-  static float get(uint16_t h) { return bits_float((uint32_t)h << 16); }
-  static uint16_t put(float x) {  // to nearest, ties to even; NaN stays NaN
-    const uint32_t u = float_bits(x);
-    const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded);
-  }
+  static float get(uint16_t h) { return to_float(bf16{h}); }
+  static uint16_t put(float x) { return to_bf16_bits(x); }
 };
 struct F16 {
   using Item = uint16_t;
-  static float get(uint16_t h) {
-    const uint32_t magnitude = h & 0x7fffu;
-    // Exponent and mantissa moved into place are the value * 2^-112; the product is exact, for subnormal halves too.
-    const float scaled = bits_float(magnitude << 13) * 5.192296858534828e33f;
-    const uint32_t special = 0x7f800000u | (magnitude << 13);
-    const uint32_t u = magnitude >= 0x7c00u ? special : float_bits(scaled);
-    return bits_float(u | ((uint32_t)(h & 0x8000u) << 16));
-  }
-  static uint16_t put(float x) {
-    const uint32_t u = float_bits(x);
-    const uint32_t a = u & 0x7fffffffu;
-    const uint32_t normal = (a + 0xfffu + ((a >> 13) & 1u) - 0x38000000u) >> 13;
-    const uint32_t subnormal = float_bits(bits_float(a) + 0.5f) - 0x3f000000u;  // the addition rounds to 2^-24
-    uint32_t h = a < 0x38800000u ? subnormal : normal;
-    h = a >= 0x47800000u ? 0x7c00u : h;
-    h = h > 0x7c00u ? 0x7c00u : h;
-    h = a > 0x7f800000u ? 0x7e00u : h;
-    return (uint16_t)(h | ((u >> 16) & 0x8000u));
-  }
+  static float get(uint16_t h) { return to_float(f16{h}); }
+  static uint16_t put(float x) { return to_f16_bits(x); }
 };
 struct I32 {
   using Item = int32_t;

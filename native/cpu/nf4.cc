@@ -1,5 +1,5 @@
 // isa: portable avx2 avx512
-// Quantising to NF4 and back, and the double quantisation of its scales.
+// Quantising to 4 bits (NF4, FP4) and back, and the double quantisation of its scales.
 #include "nf4.h"
 
 namespace tunebook {
@@ -21,10 +21,10 @@ float absmax_of(const float* x, int64_t n) {
   return hmax(most);
 }
 
-// The code of each value: how many borders lie strictly below it.
-TB_INLINE vi encode(vf v) {
+// The rank of each value among the ascending codes: how many borders lie strictly below it.
+TB_INLINE vi encode(vf v, const float* sorted) {
 #if TB_AVX512
-  const __m512 borders = _mm512_load_ps(kNf4Borders);
+  const __m512 borders = _mm512_load_ps(sorted);
   const __m512 x = (__m512)v;
   __m512i c = _mm512_setzero_si512();
   auto step = [&](int skip, int add) {
@@ -38,17 +38,26 @@ TB_INLINE vi encode(vf v) {
   return (vi)c;
 #else
   vi c = {};
-  for (int i = 0; i < 15; i++) c -= (vi)(v > splat(kNf4Borders[i]));  // a true lane is -1
+  for (int i = 0; i < 15; i++) c -= (vi)(v > splat(sorted[i]));  // a true lane is -1
   return c;
 #endif
 }
 
-void encode_block(const float* x, int64_t n, float absmax, uint8_t* q) {
+// FP4's codes are no ranks: sign and magnitude. Ranks 0..7 go down from -1 to zero, 8..15 up from zero.
+TB_INLINE vi fp4_of(vi rank) {
+  vi code;
+  for (int i = 0; i < W; i++) code[i] = kFp4Order[rank[i] & 15];
+  return code;
+}
+
+void encode_block(const float* x, int64_t n, float absmax, int64_t kind, uint8_t* q) {
   const float inverse = absmax == 0 ? 0.0f : 1.0f / absmax;
   alignas(64) int32_t codes[W];
   static_assert(W % 2 == 0, "a vector fills whole bytes");
   for_vectors(n, [&](int64_t i, int64_t lanes) {
-    const vi c = encode(load_to(x + i, lanes) * inverse);
+    const vf v = load_to(x + i, lanes) * inverse;
+    vi c = encode(v, kind == 0 ? kNf4Borders : kFp4Borders);
+    if (kind != 0) c = fp4_of(c);
 #if TB_AVX512
     // Sixteen bytes, then pairs: the even one times 16 plus the odd one.
     const __m128i bytes = _mm512_maskz_cvtepi32_epi8(kAll, (__m512i)c);
@@ -59,7 +68,7 @@ void encode_block(const float* x, int64_t n, float absmax, uint8_t* q) {
     }
 #endif
     memcpy(codes, &c, sizeof codes);
-    if (lanes % 2 != 0) codes[lanes] = 7;  // beyond the end: zero
+    if (lanes % 2 != 0) codes[lanes] = kind == 0 ? 7 : 0;  // beyond the end: zero
     for (int64_t l = 0; l < lanes; l += 2) q[(i + l) / 2] = static_cast<uint8_t>(codes[l] << 4 | codes[l + 1]);
   });
 }
@@ -67,6 +76,7 @@ void encode_block(const float* x, int64_t n, float absmax, uint8_t* q) {
 void quantize_nf4(const quantize_nf4_args& g) {
   if (g.x.dtype != DType::Float32) fail("x must be float32");
   if (g.block < 2 || g.block % 2 != 0) fail("the block must be an even number of elements");
+  if (g.kind != 0 && g.kind != 1) fail("kind must be 0 (NF4) or 1 (FP4), but is %lld", (long long)g.kind);
   const int64_t blocks = ceil_div(g.n, g.block);
   if (g.x.bytes < g.n * 4 || g.q.bytes < (g.n + 1) / 2 || g.absmax.bytes < blocks * 4) {
     fail("%lld elements need %lld bytes of x, %lld of q and %lld of absmax; there are %lld, %lld and %lld", (long long)g.n, (long long)g.n * 4,
@@ -78,13 +88,13 @@ void quantize_nf4(const quantize_nf4_args& g) {
       const int64_t at = b * g.block, n = g.n - at < g.block ? g.n - at : g.block;
       const float absmax = absmax_of(x + at, n);
       g.absmax.f32()[b] = absmax;
-      encode_block(x + at, n, absmax, g.q.u8() + at / 2);
+      encode_block(x + at, n, absmax, g.kind, g.q.u8() + at / 2);
     }
   });
 }
 
 void dequantize_nf4(const dequantize_nf4_args& g) {
-  const Nf4 w = open_nf4(g.q, g.absmax, g.absmax2, g.offset, g.n, g.block);
+  const Nf4 w = open_nf4(g.q, g.absmax, g.absmax2, g.offset, g.n, g.block, g.kind);
   if (g.y.dtype != DType::Float32 || g.y.bytes < g.n * 4) fail("y must be float32 with %lld elements", (long long)g.n);
   const int64_t blocks = ceil_div(g.n, g.block);
   parallel_for(blocks, 256, [&](int64_t begin, int64_t end) {

@@ -1,7 +1,7 @@
-// Reading NF4 weights: decoding runs of elements, and a right operand of the packed product that decodes while it packs.
+// Reading 4-bit weights (NF4, FP4): decoding runs of elements, and a right operand of the packed product that decodes while it packs.
 #pragma once
-#include "gemm_driver.h"
 #include "nf4_tables.h"
+#include "restored.h"
 
 namespace tunebook {
 namespace TB_ISA {
@@ -19,6 +19,7 @@ TB_INLINE float rounded(float x) {
 constexpr int64_t kAbsmaxBlock = 256;
 
 struct Nf4 {
+  const float* codes;        // the sixteen values
   const uint8_t* q;
   const float* absmax;       // one a block, or
   const uint8_t* absmax8;    // doubly quantised: codes,
@@ -34,11 +35,12 @@ struct Nf4 {
 };
 
 // Checks the tensors of a weight of n elements.
-static Nf4 open_nf4(const Ref& q, const Ref& absmax, const Ref& absmax2, const Ref& offset, int64_t n, int64_t block) {
+static Nf4 open_nf4(const Ref& q, const Ref& absmax, const Ref& absmax2, const Ref& offset, int64_t n, int64_t block, int64_t kind) {
   if (block < 2 || block % 2 != 0) fail("the block must be an even number of elements, but is %lld", (long long)block);
+  if (kind != 0 && kind != 1) fail("kind must be 0 (NF4) or 1 (FP4), but is %lld", (long long)kind);
   const int64_t blocks = ceil_div(n, block);
   if (q.bytes < (n + 1) / 2) fail("q has %lld bytes, but %lld elements need %lld", (long long)q.bytes, (long long)n, (long long)((n + 1) / 2));
-  Nf4 w{q.u8(), nullptr, nullptr, nullptr, 0.0f, dynamic_map(), block};
+  Nf4 w{kind == 0 ? kNf4Codes : kFp4Codes, q.u8(), nullptr, nullptr, nullptr, 0.0f, dynamic_map(), block};
   if (absmax.dtype == DType::UInt8) {
     if (!absmax2 || !offset) fail("absmax is uint8 (doubly quantised), so absmax2 and offset must be given");
     const int64_t groups = ceil_div(blocks, kAbsmaxBlock);
@@ -59,19 +61,19 @@ static Nf4 open_nf4(const Ref& q, const Ref& absmax, const Ref& absmax2, const R
 
 #if TB_AVX512
 // The codes of sixteen 32-bit lanes; only their low four bits are looked at.
-TB_INLINE vf codes_of(__m512i nibbles) { return (vf)_mm512_maskz_permutexvar_ps(kAll, nibbles, _mm512_load_ps(kNf4Codes)); }
+TB_INLINE vf codes_of(const float* codes, __m512i nibbles) { return (vf)_mm512_maskz_permutexvar_ps(kAll, nibbles, _mm512_load_ps(codes)); }
 #elif TB_AVX2
-TB_INLINE vf codes_of(__m256i nibbles) {
-  const __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(kNf4Codes), nibbles);
-  const __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(kNf4Codes + 8), nibbles);
+TB_INLINE vf codes_of(const float* codes, __m256i nibbles) {
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(codes), nibbles);
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(codes + 8), nibbles);
   return (vf)_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(nibbles, 28)));
 }
 #endif
 
 // out[i] = code of element first + i, times scale. All lie in one block.
-static void decode_run(const uint8_t* q, int64_t first, int64_t count, float scale, float* out) {
+static void decode_run(const float* codes, const uint8_t* q, int64_t first, int64_t count, float scale, float* out) {
   if (count > 0 && first & 1) {
-    *out++ = kNf4Codes[q[first >> 1] & 15] * scale;
+    *out++ = codes[q[first >> 1] & 15] * scale;
     first++;
     count--;
   }
@@ -83,18 +85,18 @@ static void decode_run(const uint8_t* q, int64_t first, int64_t count, float sca
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(q + i / 2));
     const __m128i nibbles = _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(bytes, 4), mask), _mm_and_si128(bytes, mask));
 #if TB_AVX512
-    store(out + i, codes_of(_mm512_maskz_cvtepu8_epi32(kAll, nibbles)) * scale);
+    store(out + i, codes_of(codes, _mm512_maskz_cvtepu8_epi32(kAll, nibbles)) * scale);
 #else
-    store(out + i, codes_of(_mm256_cvtepu8_epi32(nibbles)) * scale);
-    store(out + i + 8, codes_of(_mm256_cvtepu8_epi32(_mm_srli_si128(nibbles, 8))) * scale);
+    store(out + i, codes_of(codes, _mm256_cvtepu8_epi32(nibbles)) * scale);
+    store(out + i + 8, codes_of(codes, _mm256_cvtepu8_epi32(_mm_srli_si128(nibbles, 8))) * scale);
 #endif
   }
 #endif
   for (; i + 2 <= count; i += 2) {
-    out[i] = kNf4Codes[q[i / 2] >> 4] * scale;
-    out[i + 1] = kNf4Codes[q[i / 2] & 15] * scale;
+    out[i] = codes[q[i / 2] >> 4] * scale;
+    out[i + 1] = codes[q[i / 2] & 15] * scale;
   }
-  if (i < count) out[i] = kNf4Codes[q[i / 2] >> 4] * scale;
+  if (i < count) out[i] = codes[q[i / 2] >> 4] * scale;
 }
 
 // Elements [first, first + count) of the flattened weight.
@@ -103,7 +105,7 @@ static void decode(const Nf4& w, int64_t first, int64_t count, float* out) {
     const int64_t b = first / w.block;
     const int64_t end = (b + 1) * w.block - first;
     const int64_t run = end < count ? end : count;
-    decode_run(w.q, first, run, w.scale(b), out);
+    decode_run(w.codes, w.q, first, run, w.scale(b), out);
     first += run;
     out += run;
     count -= run;
@@ -116,28 +118,11 @@ struct Nf4B {
   int64_t cols;
   bool transposed;
 
+  template <class P>
   void pack_panels(float* out, int64_t p, int64_t k, int64_t j, int64_t n) const {
-    if (transposed) {
-      constexpr int64_t kStrip = 128;
-      alignas(64) float strip[W * kStrip];
-      for (int64_t c = 0; c < n; c += kNR, out += k * kNR) {
-        for (int64_t lane = 0; lane < kNR; lane += W) {
-          const int64_t left = n - c - lane;
-          const int64_t valid = left < 0 ? 0 : left < W ? left : W;
-          for (int64_t s = 0; s < k; s += kStrip) {
-            const int64_t length = k - s < kStrip ? k - s : kStrip;
-            for (int64_t i = 0; i < valid; i++) decode(w, (j + c + lane + i) * cols + p + s, length, strip + i * kStrip);
-            pack_across(out + s * kNR + lane, kNR, W, strip, kStrip, valid, length);
-          }
-        }
-      }
-      return;
-    }
-    alignas(64) float row[kGroup];
-    for (int64_t s = 0; s < k; s++) {
-      decode(w, (p + s) * cols + j, n, row);
-      for (int64_t c = 0; c < n; c += kNR) pack_along(out + c * k + s * kNR, kNR, kNR, row + c, 0, n - c < kNR ? n - c : kNR, 1);
-    }
+    pack_restored<P>(out, k, n, transposed, [&](int64_t line, int64_t from, int64_t count, float* to) {
+      decode(w, transposed ? (j + line) * cols + p + from : (p + line) * cols + j + from, count, to);
+    });
   }
 };
 

@@ -1,4 +1,4 @@
-// The numbers of NF4 and of the 8-bit dynamic map (QLoRA, https://arxiv.org/abs/2305.14314; bitsandbytes).
+// The numbers of NF4, of FP4 and of the 8-bit dynamic map (QLoRA, https://arxiv.org/abs/2305.14314; bitsandbytes).
 #pragma once
 
 namespace tunebook {
@@ -6,6 +6,11 @@ namespace tunebook {
 extern const float kNf4Codes[16];
 // Borders between neighbouring codes; the sixteenth never lies below a number.
 extern const float kNf4Borders[16];
+// FP4: bit 3 is the sign, the other bits index eight magnitudes.
+extern const float kFp4Codes[16];
+// Borders between neighbours among its ascending values, and the code of each rank.
+extern const float kFp4Borders[16];
+extern const unsigned char kFp4Order[16];
 // The signed dynamic map of 256 ascending values that double quantisation uses.
 const float* dynamic_map();
 

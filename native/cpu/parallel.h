@@ -3,6 +3,7 @@
 // One family a file: native/cpu/<family>.cc. Its first line says how it is compiled:
 //     // isa: portable avx2 avx512      three times, with the flags of each instruction set, or
 //     // isa: none                      once, with the base flags.
+// Families that multiply matrices add avx512bf16: AVX-512 with products of bfloat16 pairs. The others run as avx512 there.
 // scripts/build.mjs finds the files by itself; there is no list to edit. An ISA file looks like this:
 //
 //     // isa: portable avx2 avx512
@@ -28,7 +29,8 @@
 //
 // An op that no family has registered fails at run time with "not implemented", naming itself.
 // A name of ops.def that C++ reserves gets an underscore: `do` is a.do_.
-// Macros: TB_AVX512 (F, BW, DQ, VL, VBMI) and TB_AVX2 (AVX2, FMA, F16C; set under avx512 too) are 1 or 0. Without intrinsics the compiler
+// Macros: TB_AVX512 (F, BW, DQ, VL, VBMI) and TB_AVX2 (AVX2, FMA, F16C; set under avx512 too) are 1 or 0, TB_BF16 is 1 under
+// avx512bf16. Without intrinsics the compiler
 // vectorises plain loops; `#pragma omp simd reduction(+:s)` allows it to reorder a sum.
 // Everything in an ISA file stands inside namespace TB_ISA, helpers of its headers too: two files compiled with different flags must
 // not define one inline function. For the same reason use few templates of the standard library there.
@@ -51,6 +53,9 @@
 #endif
 #ifndef TB_AVX512
 #define TB_AVX512 0
+#endif
+#ifndef TB_BF16
+#define TB_BF16 0
 #endif
 
 namespace tunebook {

@@ -26,6 +26,7 @@ const ISA = {
     ..."-mtune=skylake-avx512 -mprefer-vector-width=512".split(" "),
   ],
 };
+ISA.avx512bf16 = [...ISA.avx512.slice(1), "-DTB_ISA=avx512bf16", "-DTB_BF16=1", "-mavx512bf16"];
 
 /** Where to get a compiler, by system. */
 const REMEDY = {
@@ -58,7 +59,7 @@ function findCompiler() {
 
 /** The instruction sets that can be built for this machine's architecture. */
 function isas() {
-  return process.arch === "x64" ? ["portable", "avx2", "avx512"] : ["portable"];
+  return process.arch === "x64" ? ["portable", "avx2", "avx512", "avx512bf16"] : ["portable"];
 }
 
 /** native/**.cc with their instruction sets, read from the first line of files in native/cpu. */
@@ -215,7 +216,7 @@ async function link(root, compiler, work, changed, log) {
   const output = join(root, "build/tunebook.node");
   // An inline function of the standard library may stand in several objects, and the linker keeps the first: so the objects that run
   // on every processor come first, and a newer instruction never reaches an older machine through a shared template.
-  const order = ["base", "portable", "avx2", "avx512"];
+  const order = ["base", "portable", "avx2", "avx512", "avx512bf16"];
   const objects = order
     .flatMap((isa) => work.filter((job) => job.isa === isa).map((job) => job.object))
     .sort((a, b) => rank(a) - rank(b));

@@ -3,8 +3,8 @@ import { kaimingUniform, normalInit, zeros } from "../nn/init.js";
 import { Linear, LinearLike } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
+import type { FrozenWeight } from "../tensor/ops/frozen.js";
 import { linearLora } from "../tensor/ops/lora.js";
-import type { Nf4Weight } from "../tensor/ops/nf4.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { LoraSettings } from "./options.js";
 
@@ -61,15 +61,17 @@ export class LoraLinear extends LinearLike {
     const name = this.active;
     if (name === undefined) return this.base_layer.forward(x);
     const { scale, dropout } = this.scales.get(name)!;
-    return linearLora(x, this.baseWeight(), this.base_layer.bias, {
+    const term = {
       a: this.lora_A[name]!.weight,
       b: this.lora_B[name]!.weight,
       scale,
       dropout: this.training ? dropout : 0,
-    });
+    };
+    const compute = this.base_layer instanceof QuantizedLinear ? this.base_layer.compute : undefined;
+    return linearLora(x, this.baseWeight(), this.base_layer.bias, term, compute);
   }
 
-  private baseWeight(): Tensor | Nf4Weight {
+  private baseWeight(): Tensor | FrozenWeight {
     return this.base_layer instanceof QuantizedLinear ? this.base_layer.quantized : this.base_layer.weight;
   }
 }

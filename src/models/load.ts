@@ -3,6 +3,7 @@ import type { SafetensorsFolder } from "../hub/safetensors-folder.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
 import { settle } from "../tensor/native.js";
+import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
 import { tensor } from "../tensor/tensor.js";
@@ -39,7 +40,11 @@ export async function loadWeights(
     if ("layer" in target) {
       target.layer.load(weight);
       weight.dispose();
-    } else target.parameter.adopt(weight);
+    } else if (target.parameter.dtype === "float32") target.parameter.adopt(weight);
+    else {
+      target.parameter.adopt(outsideScope(() => noGrad(() => weight.to(target.parameter.dtype))));
+      weight.dispose();
+    }
     // One tensor at a time: what was queued is done before the next is read, so memory stays at one tensor above the model's own.
     await settle();
     done += source.entry(name).bytes;

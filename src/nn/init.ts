@@ -1,7 +1,8 @@
 import * as calls from "../tensor/calls.js";
 import { fill } from "../tensor/ops/elementwise.js";
 import { reserveRandom } from "../tensor/ops/random.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { outsideScope } from "../tensor/scope.js";
+import { empty, type Tensor } from "../tensor/tensor.js";
 import type { Initializer } from "./module.js";
 
 /** Every element set to a value. */
@@ -34,4 +35,14 @@ export function normalInit(std: number): Initializer {
 /** Uniform in ±1/sqrt(fan in): what `kaiming_uniform_(a=sqrt(5))` amounts to (He et al. 2015), as torch's Linear. */
 export function kaimingUniform(fanIn: number): Initializer {
   return uniformInit(1 / Math.sqrt(fanIn));
+}
+
+/** Fills a 16-bit parameter with what `init` gives a float32 one, rounded. */
+export function rounded(init: Initializer): Initializer {
+  return (p) => {
+    const full = outsideScope(() => empty(p.shape));
+    init(full);
+    calls.copy(full.handle, p.handle, p.size);
+    full.dispose();
+  };
 }

@@ -5,7 +5,7 @@ import { shapeText } from "../tensor/shape.js";
 import { empty, Tensor } from "../tensor/tensor.js";
 
 /** Fills a new parameter: called when the parameter is first used and nothing was loaded into it. */
-export type Initializer = (parameter: Parameter) => void;
+export type Initializer = (parameter: Tensor) => void;
 
 /**
  * A tensor that belongs to a module. It has a shape from the start and memory only from its first use, so that a model can be described
@@ -25,6 +25,13 @@ export class Parameter extends Tensor {
   /** Whether it has memory. */
   get materialized(): boolean {
     return this.id !== 0;
+  }
+
+  /** A parameter of the same shape and initial values in another dtype, for a module that has no memory yet. */
+  inDType(dtype: DType, convert: (init: Initializer) => Initializer): Parameter {
+    const made = new Parameter(this.shape, this.init && convert(this.init), dtype);
+    made.requiresGrad = this.requiresGrad;
+    return made;
   }
 
   override get disposed(): boolean {

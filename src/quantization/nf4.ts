@@ -1,63 +1,86 @@
 import { ConfigError } from "../errors.js";
 import { Linear, LinearLike } from "../nn/layers.js";
 import type { Module, Parameter } from "../nn/module.js";
-import { linearNf4, type Nf4Weight, quantizeNf4 } from "../tensor/ops/nf4.js";
+import { type Compute, computeOf, type DTypeName, floatDType } from "../tensor/dtype.js";
+import { type FrozenWeight, linearFrozen } from "../tensor/ops/frozen.js";
+import { quantizeInt8 } from "../tensor/ops/int8.js";
+import { quantizeNf4 } from "../tensor/ops/nf4.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { sizeOf } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
 
-/** Options of `quantize` (api.md): block-wise 4-bit NormalFloat is what this version offers. */
+/** Options of `quantize`. */
 export interface QuantizeOptions {
+  /**
+   * "nf4": 4-bit NormalFloat (QLoRA). "fp4": bitsandbytes' 4-bit float. "int8": LLM.int8()'s weights, one scale an output; inputs stay unquantised,
+   * so no outlier columns are set apart.
+   */
   type: "nf4" | "fp4" | "int8";
-  /** Quantise the block scales too: 4.127 instead of 4.5 bits a parameter. */
+  /** 4 bits: quantise the block scales too: 4.127 instead of 4.5 bits a parameter. */
   doubleQuant?: boolean;
-  /** Type in which products are computed. */
-  compute?: "float32" | "bfloat16" | "float16" | "fp32" | "bf16" | "fp16";
-  /** Elements that share a scale: a power of two from 32; 64 by default. */
+  /** Type in which products are computed; by default that of the model's weights. float16 is computed in float32, which holds all of its digits. */
+  compute?: DTypeName;
+  /** 4 bits: elements that share a scale: a power of two from 32; 64 by default. */
   blockSize?: number;
 }
 
 /** Checked options with their defaults. */
-export interface Nf4Options {
+export interface QuantizeSettings {
+  type: "nf4" | "fp4" | "int8";
   doubleQuant: boolean;
   block: number;
+  /** `undefined`: as the replaced layer's weight says. */
+  compute: Compute | undefined;
 }
 
 /** Checks the user's options. @throws ConfigError for what cannot be done, naming what can. */
-export function nf4Options(options: QuantizeOptions): Nf4Options {
-  if (options?.type !== "nf4") {
+export function quantizeSettings(options: QuantizeOptions): QuantizeSettings {
+  const type = options?.type;
+  if (type !== "nf4" && type !== "fp4" && type !== "int8")
+    throw new ConfigError(`quantize: type must be "nf4", "fp4" or "int8", received ${JSON.stringify(type)}.`);
+  const { doubleQuant = false, blockSize = 64 } = options;
+  const compute = options.compute === undefined ? undefined : floatDType(options.compute);
+  if (options.compute !== undefined && compute === undefined) {
     throw new ConfigError(
-      `quantize: expected { type: "nf4" }, received type ${JSON.stringify(options?.type)}; fp4 and int8 are not available yet.`,
+      `quantize: compute must be "float32", "bfloat16" or "float16", received ${JSON.stringify(options.compute)}.`,
     );
   }
-  const { compute = "float32", blockSize = 64 } = options;
-  if (compute !== "float32" && compute !== "fp32") {
+  if (type === "int8" && (doubleQuant || options.blockSize !== undefined))
     throw new ConfigError(
-      `quantize: compute "${compute}" is not available yet; use compute: "float32" (or leave it out).`,
+      'quantize: doubleQuant and blockSize belong to "nf4" and "fp4"; int8 has one scale an output.',
     );
-  }
   if (!Number.isInteger(blockSize) || blockSize < 32 || blockSize > 4096 || (blockSize & (blockSize - 1)) !== 0) {
     throw new ConfigError(`quantize: blockSize must be a power of two from 32 to 4096, received ${blockSize}.`);
   }
-  return { doubleQuant: options.doubleQuant ?? false, block: blockSize };
+  return { type, doubleQuant, block: blockSize, compute: compute && computeOf(compute) };
 }
 
-/** A linear layer whose frozen weight is NF4; the bias stays float32. */
+function quantizeWeight(weight: Tensor, settings: QuantizeSettings): FrozenWeight {
+  const full = weight.dtype === "float32" ? weight : weight.to("float32");
+  const { type, doubleQuant, block } = settings;
+  const state = type === "int8" ? quantizeInt8(full) : quantizeNf4(full, { doubleQuant, block, kind: type });
+  if (full !== weight) full.dispose();
+  return state;
+}
+
+/** A linear layer whose frozen weight is quantised; the bias stays float32. */
 export class QuantizedLinear extends LinearLike {
   readonly inFeatures: number;
   readonly outFeatures: number;
-  readonly options: Nf4Options;
+  readonly options: QuantizeSettings;
+  readonly compute: Compute;
   bias: Parameter | undefined;
-  private state: Nf4Weight | undefined;
+  private state: FrozenWeight | undefined;
   readonly #dense: Parameter; // hidden from the module tree: it has no values of its own any more
 
   /** Takes a linear layer's place: its weight is quantised now if it is in memory, otherwise when it comes. */
-  constructor(replaced: Linear, options: Nf4Options) {
+  constructor(replaced: Linear, options: QuantizeSettings) {
     super();
     this.inFeatures = replaced.inFeatures;
     this.outFeatures = replaced.outFeatures;
     this.options = options;
+    this.compute = options.compute ?? computeOf(replaced.weight.dtype);
     this.#dense = replaced.weight;
     this.bias = replaced.bias;
     if (this.bias) this.bias.requiresGrad = false;
@@ -71,7 +94,7 @@ export class QuantizedLinear extends LinearLike {
   }
 
   /** The packed weight. @throws ConfigError while nothing was quantised into it. */
-  get quantized(): Nf4Weight {
+  get quantized(): FrozenWeight {
     if (!this.state) throw new ConfigError("This quantised layer has no weight yet: load weights first.");
     return this.state;
   }
@@ -81,25 +104,25 @@ export class QuantizedLinear extends LinearLike {
     return this.state !== undefined;
   }
 
-  /** Quantises a float32 weight (out, in) into this layer; the source is the caller's to free. */
+  /** Quantises a weight (out, in) into this layer; the source is the caller's to free. */
   load(weight: Tensor): void {
     this.state?.dispose();
-    this.state = outsideScope(() => noGrad(() => quantizeNf4(weight, this.options)));
+    this.state = outsideScope(() => noGrad(() => quantizeWeight(weight, this.options)));
   }
 
   /** Takes packed weights as a checkpoint holds them. */
-  adopt(state: Nf4Weight): void {
+  adopt(state: FrozenWeight): void {
     this.state?.dispose();
     this.state = state;
   }
 
   forward(x: Tensor): Tensor {
-    return linearNf4(x, this.quantized, this.bias);
+    return linearFrozen(x, this.quantized, this.bias, this.compute);
   }
 
   override ownBytes(): number {
     if (this.state) return this.state.bytes;
-    return nf4Bytes(this.inFeatures * this.outFeatures, this.options);
+    return quantizedBytes([this.outFeatures, this.inFeatures], this.options);
   }
 
   override ownElements(): number {
@@ -113,8 +136,10 @@ export class QuantizedLinear extends LinearLike {
   }
 }
 
-/** Bytes of `n` elements in NF4: codes, scales and, doubly quantised, the scales' scales. */
-export function nf4Bytes(n: number, options: Nf4Options): number {
+/** Bytes of a quantised matrix (out, in): codes, scales and, doubly quantised, the scales' scales. */
+export function quantizedBytes(shape: readonly number[], options: QuantizeSettings): number {
+  const n = sizeOf(shape);
+  if (options.type === "int8") return n + 4 * shape[0]!;
   const blocks = Math.ceil(n / options.block);
   return Math.ceil(n / 2) + (options.doubleQuant ? blocks + 4 * Math.ceil(blocks / 256) + 4 : 4 * blocks);
 }
@@ -124,7 +149,7 @@ export function nf4Bytes(n: number, options: Nf4Options): number {
  * quantised at once and the dense weight freed; the others are quantised while they load.
  * @returns the names of the replaced layers.
  */
-export function quantizeModule(model: Module, options: Nf4Options, skip: readonly string[]): string[] {
+export function quantizeModule(model: Module, options: QuantizeSettings, skip: readonly string[]): string[] {
   const replaced: string[] = [];
   model.setRequiresGrad(false); // what is quantised is trained through adapters, and so is what stands between
   for (const [name, module] of [...model.namedModules()]) {
@@ -138,7 +163,6 @@ export function quantizeModule(model: Module, options: Nf4Options, skip: readonl
 }
 
 /** Bits a parameter takes with these options. */
-export function bitsPerParameter(options: Nf4Options, shape: readonly number[]): number {
-  const n = sizeOf(shape);
-  return (8 * nf4Bytes(n, options)) / n;
+export function bitsPerParameter(options: QuantizeSettings, shape: readonly number[]): number {
+  return (8 * quantizedBytes(shape, options)) / sizeOf(shape);
 }

@@ -38,7 +38,7 @@ export interface Stats {
   /** Threads that work on one op. */
   readonly threads: number;
   /** Instruction set of the kernels in use. */
-  readonly isa: "avx512" | "avx2" | "portable";
+  readonly isa: "avx512bf16" | "avx512" | "avx2" | "portable";
   /** Seconds that the device has worked. */
   readonly busySeconds: number;
 }

@@ -61,7 +61,11 @@ test("config and paths: no folder, no config, an unknown architecture, wrong val
   withModelFolder(async (folder) => {
     await fails(() => loadModel(join(folder, "nowhere"), quiet), "ConfigError", /nowhere.*no folder/);
     await fails(() => loadModel(folder, { device: "cuda", ...quiet }), "DeviceError", /cuda/);
-    await fails(() => loadModel(folder, { dtype: "bfloat16", ...quiet }), "ConfigError", /bfloat16/);
+    await fails(
+      () => loadModel(folder, { dtype: "float8" as "float16", ...quiet }),
+      "ConfigError",
+      /dtype must be.*float8/,
+    );
     await writeFile(join(folder, "config.json"), JSON.stringify({ ...smallConfig, model_type: "mamba" }));
     await fails(() => small(folder), "ConfigError", /mamba.*llama/);
     await writeFile(join(folder, "config.json"), JSON.stringify({ ...smallConfig, num_attention_heads: 5 }));

@@ -57,7 +57,7 @@ async function product(p: Product): Promise<Outcome> {
   }
   const bias = random(n, 9);
   const handles = [send(a), send(b), send(y), send(bias)] as [number, number, number, number];
-  gemm(handles[0], handles[1], p.bias ? handles[3] : 0, handles[2], m, n, k, ta, tb, lda, ldb, ldy, alpha, beta);
+  gemm(handles[0], handles[1], p.bias ? handles[3] : 0, handles[2], m, n, k, ta, tb, lda, ldb, ldy, 0, alpha, beta);
   const values = await read(handles[2], y.length);
   for (const h of handles) native.free(h);
   const name = `${m}x${n}x${k} ${ta ? "T" : "N"}${tb ? "T" : "N"} pad ${pad} alpha ${alpha} beta ${beta}${p.bias ? " bias" : ""}`;
@@ -114,7 +114,7 @@ async function batched(): Promise<Outcome> {
     expected.set(one, i * m * n);
   }
   const handles = [send(a), send(b), send(new Float32Array(batch * m * n))] as [number, number, number];
-  gemmBatched(handles[0], handles[1], handles[2], batch, m, n, k, 0, 0, k, n, n, m * k, k * n, m * n, group, 1, 0);
+  gemmBatched(handles[0], handles[1], handles[2], batch, m, n, k, 0, 0, k, n, n, m * k, k * n, m * n, group, 0, 1, 0);
   const values = await read(handles[2], expected.length);
   for (const h of handles) native.free(h);
   return { name: "batched, b_group 3", error: relativeError(values, expected), values };
@@ -154,19 +154,19 @@ async function nf4Product(
   const q = native.alloc(Math.ceil(size / 2), 4);
   const absmax = native.alloc(blocks * 4, 0);
   const restored = native.alloc(size * 4, 0);
-  quantizeNf4(w, q, absmax, size, 64);
+  quantizeNf4(w, q, absmax, size, 64, 0);
   const absmax8 = native.alloc(blocks, 4);
   const absmax2 = native.alloc(Math.ceil(blocks / 256) * 4, 0);
   const offset = native.alloc(4, 0);
   if (double) quantizeAbsmax(absmax, absmax8, absmax2, offset, blocks);
   const scales = (double ? [absmax8, absmax2, offset] : [absmax, 0, 0]) as [number, number, number];
-  dequantizeNf4(q, ...scales, restored, size, 64);
+  dequantizeNf4(q, ...scales, restored, size, 64, 0);
   const dense = await read(restored, size);
   const a = random(m * k, 19);
   const bias = random(n, 23);
   const y = random(m * n, 29);
   const handles = [send(a), send(bias), send(y)] as [number, number, number];
-  gemmNf4(handles[0], q, ...scales, handles[1], handles[2], m, rows, cols, transposed, 64, k, n, 0.5, 2);
+  gemmNf4(handles[0], q, ...scales, handles[1], handles[2], m, rows, cols, transposed, 64, k, n, 0, 0, 0.5, 2);
   const values = await read(handles[2], m * n);
   const expected = reference({ m, n, k, ta: 0, tb: transposed, alpha: 0.5, beta: 2, bias: true }, a, dense, bias, y);
   for (const h of [w, q, absmax, restored, absmax8, absmax2, offset, ...handles]) native.free(h);

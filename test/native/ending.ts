@@ -10,7 +10,7 @@ const a = send(random(size * size));
 const y = native.alloc(size * size * 4, 0);
 
 function work(count: number): void {
-  for (let i = 0; i < count; i++) gemm(a, a, 0, y, size, size, size, 0, 0, size, size, size, 1, 0);
+  for (let i = 0; i < count; i++) gemm(a, a, 0, y, size, size, size, 0, 0, size, size, size, 0, 1, 0);
 }
 
 if (how === "exit") {

@@ -14,7 +14,7 @@ test("products with an NF4 weight agree with the restored weight", async () => {
 });
 
 test("every instruction set agrees, and the result does not depend on the number of threads", (t) => {
-  for (const isa of ["portable", "avx2", "avx512"]) {
+  for (const isa of ["portable", "avx2", "avx512", "avx512bf16"]) {
     const digests = new Set<string>();
     for (const threads of ["1", "2", "5"]) {
       const run = child("cases.js", { TUNEBOOK_ISA: isa, TUNEBOOK_THREADS: threads });
@@ -44,13 +44,13 @@ test("every instruction set agrees, and the result does not depend on the number
 test("an unknown instruction set is refused by name", () => {
   const run = child("cases.js", { TUNEBOOK_ISA: "mmx" });
   assert.notEqual(run.status, 0);
-  assert.match(run.stderr, /TUNEBOOK_ISA must be avx512, avx2 or portable, but is "mmx"/);
+  assert.match(run.stderr, /TUNEBOOK_ISA must be avx512bf16, avx512, avx2 or portable, but is "mmx"/);
 });
 
 test("operands that are too short stop the product with its sizes", async () => {
   const a = send(new Float32Array(6));
   const y = send(new Float32Array(4));
-  gemm(a, a, 0, y, 2, 2, 4, 0, 0, 4, 2, 2, 1, 0);
+  gemm(a, a, 0, y, 2, 2, 4, 0, 0, 4, 2, 2, 0, 1, 0);
   await assert.rejects(native.settle(), /gemm: a has 6 elements, but 8 are needed \(m 2, n 2, k 4/);
   native.recover();
   await native.settle();

@@ -52,8 +52,8 @@ async function quantize(
     native.alloc(blocks * 4, 0),
     native.alloc(x.length * 4, 0),
   ] as [number, number, number, number];
-  quantizeNf4(handles[0], handles[1], handles[2], x.length, block);
-  dequantizeNf4(handles[1], handles[2], 0, 0, handles[3], x.length, block);
+  quantizeNf4(handles[0], handles[1], handles[2], x.length, block, 0);
+  dequantizeNf4(handles[1], handles[2], 0, 0, handles[3], x.length, block, 0);
   const q = new Uint8Array(Math.ceil(x.length / 2));
   await native.download(handles[1], q);
   const absmax = await read(handles[2], blocks);
@@ -123,7 +123,7 @@ test("double quantisation restores scales within half a step of the dynamic map"
   // A weight whose every block has one nonzero element restores its scale there.
   const q = send(new Uint8Array((n * 64) / 2).map((_, i) => (i % 32 === 0 ? 0xf7 : 0x77)));
   const y = native.alloc(n * 64 * 4, 0);
-  dequantizeNf4(q, handles[1], handles[2], handles[3], y, n * 64, 64);
+  dequantizeNf4(q, handles[1], handles[2], handles[3], y, n * 64, 64, 0);
   const restored = await read(y, n * 64);
   for (let i = 0; i < n; i++)
     assert.ok(Math.abs((restored[i * 64] as number) - (absmax[i] as number)) < 0.3 * 0.0075, `scale ${i}`);
@@ -134,7 +134,7 @@ test("a doubly quantised weight without its second scales is refused", async () 
   const q = send(new Uint8Array(32));
   const absmax8 = send(new Uint8Array(1));
   const y = send(new Float32Array(64));
-  dequantizeNf4(q, absmax8, 0, 0, y, 64, 64);
+  dequantizeNf4(q, absmax8, 0, 0, y, 64, 64, 0);
   await assert.rejects(native.settle(), /dequantize_nf4: absmax is uint8 .* absmax2 and offset must be given/);
   native.recover();
   for (const h of [q, absmax8, y]) native.free(h);

@@ -93,7 +93,7 @@ op.crossEntropyBackward(x, labels, lse, rstd, y, rows, cols, 0.1);
 await print("cross_entropy", [loss, rows], [y, n]);
 const head = f32(700 * 65);
 const [lx, dx] = [f32(rows * 65), zeros(rows * 65)];
-op.linearCrossEntropy(lx, head, labels, loss, dx, head, rows, 65, 700, 100, 0.5, 0);
+op.linearCrossEntropy(lx, head, labels, loss, dx, head, rows, 65, 700, 100, 0, 0.5, 0);
 await print("linear_cross_entropy", [loss, rows], [dx, rows * 65], [head, 700 * 65]);
 
 const [p, m, v] = [f32(N), zeros(N), zeros(N)];

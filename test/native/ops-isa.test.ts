@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { stats } from "../../src/tensor/native.js";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const order = ["portable", "avx2", "avx512"] as const;
+const order = ["portable", "avx2", "avx512", "avx512bf16"] as const;
 const available = order.slice(0, order.indexOf(stats().isa) + 1);
 
 function run(file: string, env: Record<string, string>): string {

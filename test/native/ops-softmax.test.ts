@@ -133,7 +133,7 @@ test("linear_cross_entropy: losses and gradients in chunks of rows, with and wit
       [100, 0.1],
     ] as const) {
       const [loss, dx, dw] = [out(rows), out(rows * dim), f32(before)];
-      op.linearCrossEntropy(f32(x), f32(w), i32(labels), loss, dx, dw, rows, dim, vocab, chunk, scale, smoothing);
+      op.linearCrossEntropy(f32(x), f32(w), i32(labels), loss, dx, dw, rows, dim, vocab, chunk, 0, scale, smoothing);
       const e = Math.fround(smoothing);
       close(await read(loss, rows), lossOf(logitsOf(x, w), labels, vocab, e), 1e-6, "loss");
       const gx = await read(dx, rows * dim);
@@ -151,10 +151,10 @@ test("linear_cross_entropy: losses and gradients in chunks of rows, with and wit
   // Without gradients, and with no trained row at all.
   const loss = out(rows);
   const none = new Array<number>(rows).fill(-100);
-  op.linearCrossEntropy(f32(x), f32(w), i32(none), loss, 0, 0, rows, dim, vocab, 0, 1, 0);
+  op.linearCrossEntropy(f32(x), f32(w), i32(none), loss, 0, 0, rows, dim, vocab, 0, 0, 1, 0);
   close(await read(loss, rows), new Float64Array(rows), 0);
   await fails(
-    () => op.linearCrossEntropy(f32(x), f32(w), i32(none.map(() => vocab)), loss, 0, 0, rows, dim, vocab, 0, 1, 0),
+    () => op.linearCrossEntropy(f32(x), f32(w), i32(none.map(() => vocab)), loss, 0, 0, rows, dim, vocab, 0, 0, 1, 0),
     /label 101 at row 0 is outside the vocabulary of 101/,
   );
 });

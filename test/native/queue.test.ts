@@ -94,7 +94,7 @@ test("the interrupt flag drops queued work and rejects reads; recover() starts a
   const size = 256;
   const a = send(random(size * size));
   const y = native.alloc(size * size * 4, 0);
-  for (let i = 0; i < 3000; i++) gemm(a, a, 0, y, size, size, size, 0, 0, size, size, size, 1, 0);
+  for (let i = 0; i < 3000; i++) gemm(a, a, 0, y, size, size, size, 0, 0, size, size, size, 0, 1, 0);
   const pending = read(y, 4);
   const busy = native.stats().busySeconds;
   Atomics.store(flag, 0, 1);

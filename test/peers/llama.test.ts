@@ -78,7 +78,7 @@ for (const [title, doubleQuant] of [
   ["double", true],
 ] as const) {
   test(`llama-gqa over ${title} computes with the weights that NF4 defines`, async () => {
-    const model = await readModel(goldenPath("llama-gqa"), { doubleQuant, block: 64 });
+    const model = await readModel(goldenPath("llama-gqa"), { type: "nf4", doubleQuant });
     const error = relativeError(
       await logits(model, goldenValues("nf4-base").sequence),
       goldenFloats(goldenArrays("nf4-base"), `logits.${title}`),

@@ -4,7 +4,7 @@ import type { CausalLM } from "../../src/models/causal.js";
 import { loadWeights } from "../../src/models/load.js";
 import { createModel } from "../../src/models/registry.js";
 import { packedRows, type Rows } from "../../src/nn/cache.js";
-import { type Nf4Options, quantizeModule } from "../../src/quantization/nf4.js";
+import { type QuantizeOptions, quantizeModule, quantizeSettings } from "../../src/quantization/nf4.js";
 
 /** A row of ids with labels as transformers takes them: as long as the ids, not shifted, -100 not trained. */
 export interface LabelledRow {
@@ -13,9 +13,9 @@ export interface LabelledRow {
 }
 
 /** Reads a model folder below the facade, so that gradients can be looked at. */
-export async function readModel(folder: string, nf4?: Nf4Options): Promise<CausalLM> {
+export async function readModel(folder: string, quantize?: QuantizeOptions): Promise<CausalLM> {
   const model = createModel(await readConfig(folder));
-  if (nf4) quantizeModule(model, nf4, ["lm_head"]);
+  if (quantize) quantizeModule(model, quantizeSettings(quantize), ["lm_head"]);
   await loadWeights(model, await SafetensorsFolder.open(folder), model.config.tied ? ["lm_head.weight"] : []);
   return model;
 }

@@ -1,9 +1,10 @@
 import * as calls from "../calls.js";
+import type { Compute } from "../dtype.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { empty, type Tensor } from "../tensor.js";
+import { type FrozenWeight, weightProduct } from "./frozen.js";
 import { gemm, weightGradient } from "./matmul.js";
-import { type Nf4Weight, weightProduct } from "./nf4.js";
 import { reserveRandom } from "./random.js";
 
 /** One low-rank update of a linear layer: s · (x Aᵀ) Bᵀ. */
@@ -19,10 +20,17 @@ export interface LoraTerm {
 }
 
 /**
- * y = x Wᵀ + bias + s · (dropout(x) Aᵀ) Bᵀ with W (out, in) frozen, dense or NF4 (LoRA, Hu et al. 2021, section 4.1). The update is added
+ * y = x Wᵀ + bias + s · (dropout(x) Aᵀ) Bᵀ with W (out, in) frozen, dense or quantised (LoRA, Hu et al. 2021, section 4.1). The update is added
  * to the base product in place; of its own intermediates only x Aᵀ (…, r) is kept for the backward pass, the mask is drawn again.
+ * @param compute of the base product (by default that of its weight); the update is float32.
  */
-export function linearLora(x: Tensor, w: Tensor | Nf4Weight, bias: Tensor | undefined, lora: LoraTerm): Tensor {
+export function linearLora(
+  x: Tensor,
+  w: Tensor | FrozenWeight,
+  bias: Tensor | undefined,
+  lora: LoraTerm,
+  compute?: Compute,
+): Tensor {
   const [outputs, inputs] = w.shape as [number, number];
   const rank = lora.a.shape[0] ?? 0;
   const { a, b, scale } = lora;
@@ -39,7 +47,7 @@ export function linearLora(x: Tensor, w: Tensor | Nf4Weight, bias: Tensor | unde
   };
   const y = empty([...x.shape.slice(0, -1), outputs]);
   const reduced = empty([rows, rank]);
-  weightProduct(x, w, y, rows, true, { bias });
+  weightProduct(x, w, y, rows, true, { bias, compute });
   const input = dropped(x);
   gemm(input, a, reduced, rows, rank, inputs, { transB: true });
   if (mask) input.dispose();
@@ -61,7 +69,7 @@ export function linearLora(x: Tensor, w: Tensor | Nf4Weight, bias: Tensor | unde
       let dx: Tensor | undefined;
       if (x.requiresGrad) {
         dx = empty(x.shape);
-        weightProduct(dy, w, dx, rows, false);
+        weightProduct(dy, w, dx, rows, false, { compute });
         if (mask) {
           const update = empty(x.shape);
           gemm(dReduced, a, update, rows, inputs, rank);

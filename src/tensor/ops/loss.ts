@@ -1,9 +1,11 @@
 import * as calls from "../calls.js";
+import { COMPUTE_CODE, computeOf } from "../dtype.js";
 import { leafGradient } from "../gradient.js";
 import { isRecording, record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { empty, type Tensor } from "../tensor.js";
 import { affine, fill } from "./elementwise.js";
+import { requireFloat32 } from "./matmul.js";
 import { reduce } from "./reduce.js";
 
 /** Rows of `weight` (vocab, dim) at int32 `ids` (…): (…, dim). */
@@ -12,6 +14,7 @@ export function embedding(weight: Tensor, ids: Tensor): Tensor {
   const y = empty([...ids.shape, dim]);
   calls.embedding(weight.handle, ids.handle, y.handle, ids.size, dim, vocab);
   record("embedding", [weight], [y], (dy) => {
+    requireFloat32(weight);
     const leaf = leafGradient(weight);
     const dw = leaf?.grad ?? empty(weight.shape);
     if (!leaf || leaf.beta === 0) fill(dw, 0);
@@ -76,6 +79,7 @@ export function linearCrossEntropy(
     );
   const loss = empty([rows]);
   const dx = gradients && x.requiresGrad ? empty(x.shape) : undefined;
+  if (gradients && weight.requiresGrad) requireFloat32(weight);
   const dw = gradients && weight.requiresGrad ? fill(empty(weight.shape), 0) : undefined;
   calls.linearCrossEntropy(
     x.handle,
@@ -88,6 +92,7 @@ export function linearCrossEntropy(
     dim,
     vocab,
     chunk,
+    COMPUTE_CODE[computeOf(weight.dtype)],
     scale,
     smoothing,
   );

@@ -1,12 +1,16 @@
-import { ShapeError } from "../../errors.js";
+import { ShapeError, StateError } from "../../errors.js";
 import * as calls from "../calls.js";
+import { COMPUTE_CODE, type Compute, computeOf } from "../dtype.js";
 import { leafGradient } from "../gradient.js";
 import { record } from "../record.js";
-import { sameShape, shapeMismatch, sizeOf } from "../shape.js";
+import { sameShape, shapeMismatch, shapeText, sizeOf } from "../shape.js";
 import { empty, type Tensor, view } from "../tensor.js";
 import { reduce } from "./reduce.js";
 
-/** y (m, n) = alpha op(a) op(b) + beta y + bias, contiguous matrices: the plain call under every product here. */
+/**
+ * y (m, n) = alpha op(a) op(b) + beta y + bias, contiguous matrices: the plain call under every product here. a and b may be 16-bit; by default
+ * the product is computed in bfloat16 where b is.
+ */
 export function gemm(
   a: Tensor,
   b: Tensor,
@@ -14,9 +18,16 @@ export function gemm(
   m: number,
   n: number,
   k: number,
-  options: { transA?: boolean; transB?: boolean; alpha?: number; beta?: number; bias?: Tensor | undefined } = {},
+  options: {
+    transA?: boolean;
+    transB?: boolean;
+    alpha?: number;
+    beta?: number;
+    bias?: Tensor | undefined;
+    compute?: Compute | undefined;
+  } = {},
 ): void {
-  const { transA = false, transB = false, alpha = 1, beta = 0, bias } = options;
+  const { transA = false, transB = false, alpha = 1, beta = 0, bias, compute = computeOf(b.dtype) } = options;
   calls.gemm(
     a.handle,
     b.handle,
@@ -30,6 +41,7 @@ export function gemm(
     transA ? m : k,
     transB ? k : n,
     n,
+    COMPUTE_CODE[compute],
     alpha,
     beta,
   );
@@ -70,10 +82,19 @@ export function weightGradient(
   inputs: number,
   scale = 1,
 ): Tensor | undefined {
+  requireFloat32(weight);
   const leaf = leafGradient(weight);
   const dw = leaf?.grad ?? empty(weight.shape);
   gemm(dy, x, dw, outputs, inputs, rows, { transA: true, alpha: scale, beta: leaf?.beta ?? 0 });
   return leaf ? undefined : dw;
+}
+
+/** 16-bit weights have no room for an optimizer's small steps. @throws StateError naming the remedies. */
+export function requireFloat32(weight: Tensor): void {
+  if (weight.dtype === "float32") return;
+  throw new StateError(
+    `A ${weight.dtype} weight ${shapeText(weight.shape)} cannot be trained: freeze it and train an adapter (addLora), or load the model with dtype: "float32".`,
+  );
 }
 
 /** Matrix product of (…, m, k) by (k, n) or by (…, k, n) with equal leading axes. */
@@ -140,6 +161,7 @@ function batched(
     k * n,
     m * n,
     1,
+    COMPUTE_CODE[computeOf(b.dtype)],
     1,
     0,
   );

@@ -1,20 +1,25 @@
 import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
-import { record } from "../record.js";
-import { shapeMismatch, shapeText, sizeOf } from "../shape.js";
+import { COMPUTE_CODE, type Compute } from "../dtype.js";
+import { sizeOf } from "../shape.js";
 import { empty, type Tensor } from "../tensor.js";
-import { gemm } from "./matmul.js";
+import { type FrozenWeight, linearFrozen, type ProductOptions } from "./frozen.js";
 
 /** Block length of the first quantisation (QLoRA, Dettmers et al. 2023, section 3). */
 export const NF4_BLOCK = 64;
 /** Block length of the quantised absmax values. */
 export const ABSMAX_BLOCK = 256;
 
+/** The sixteen values of a 4-bit code: NormalFloat (QLoRA) or bitsandbytes' 4-bit float (sign, 2 exponent bits, 1 of mantissa). */
+export type FourBitKind = "nf4" | "fp4";
+const KIND_CODE: Readonly<Record<FourBitKind, number>> = { nf4: 0, fp4: 1 };
+
 /**
- * A frozen matrix in 4-bit NormalFloat: two codes a byte (the even element in the high nibble), one absmax a block of the row-major
+ * A frozen matrix in 4 bits, NormalFloat or FP4: two codes a byte (the even element in the high nibble), one absmax a block of the row-major
  * flattened matrix; with double quantisation absmax is 8 bits with a float32 scale for 256 of them and one offset.
  */
-export class Nf4Weight implements Disposable {
+export class Nf4Weight implements FrozenWeight {
+  readonly kind: FourBitKind;
   /** (out, in). */
   readonly shape: readonly number[];
   readonly block: number;
@@ -32,7 +37,9 @@ export class Nf4Weight implements Disposable {
     absmax: Tensor,
     absmax2?: Tensor,
     offset?: Tensor,
+    kind: FourBitKind = "nf4",
   ) {
+    this.kind = kind;
     this.shape = shape;
     this.block = block;
     this.codes = codes;
@@ -54,6 +61,35 @@ export class Nf4Weight implements Disposable {
     return this.codes.bytes + this.absmax.bytes + (this.absmax2?.bytes ?? 0) + (this.offset?.bytes ?? 0);
   }
 
+  product(a: Tensor, y: Tensor, m: number, transposed: boolean, options: ProductOptions = {}): void {
+    const [rows, cols] = this.shape as [number, number];
+    const { alpha = 1, beta = 0, bias, compute = "float32" } = options;
+    calls.gemmNf4(
+      a.handle,
+      this.codes.handle,
+      this.absmax.handle,
+      this.absmax2?.handle ?? 0,
+      this.offset?.handle ?? 0,
+      bias?.handle ?? 0,
+      y.handle,
+      m,
+      rows,
+      cols,
+      transposed ? 1 : 0,
+      this.block,
+      transposed ? cols : rows,
+      transposed ? rows : cols,
+      KIND_CODE[this.kind],
+      COMPUTE_CODE[compute],
+      alpha,
+      beta,
+    );
+  }
+
+  restore(): Tensor {
+    return dequantizeNf4(this);
+  }
+
   dispose(): void {
     this.codes.dispose();
     this.absmax.dispose();
@@ -66,9 +102,12 @@ export class Nf4Weight implements Disposable {
   }
 }
 
-/** Quantises a float32 tensor as bitsandbytes' `quantize_4bit(quant_type="nf4")` does; `doubleQuant` = its `compress_statistics`. */
-export function quantizeNf4(x: Tensor, options: { doubleQuant?: boolean; block?: number } = {}): Nf4Weight {
-  const { doubleQuant = false, block = NF4_BLOCK } = options;
+/** Quantises a float32 tensor as bitsandbytes' `quantize_4bit(quant_type=kind)` does; `doubleQuant` = its `compress_statistics`. */
+export function quantizeNf4(
+  x: Tensor,
+  options: { doubleQuant?: boolean; block?: number; kind?: FourBitKind } = {},
+): Nf4Weight {
+  const { doubleQuant = false, block = NF4_BLOCK, kind = "nf4" } = options;
   if (x.dtype !== "float32") throw new ShapeError(`quantizeNf4: expected float32, received ${x.dtype}.`);
   if (!Number.isInteger(block) || block < 32 || (block & (block - 1)) !== 0) {
     throw new ShapeError(`quantizeNf4: blockSize must be a power of two from 32, received ${block}.`);
@@ -76,14 +115,14 @@ export function quantizeNf4(x: Tensor, options: { doubleQuant?: boolean; block?:
   const blocks = Math.ceil(x.size / block);
   const codes = empty([Math.ceil(x.size / 2)], "uint8");
   const absmax = empty([blocks]);
-  calls.quantizeNf4(x.handle, codes.handle, absmax.handle, x.size, block);
-  if (!doubleQuant) return new Nf4Weight(x.shape, block, codes, absmax);
+  calls.quantizeNf4(x.handle, codes.handle, absmax.handle, x.size, block, KIND_CODE[kind]);
+  if (!doubleQuant) return new Nf4Weight(x.shape, block, codes, absmax, undefined, undefined, kind);
   const absmax8 = empty([blocks], "uint8");
   const absmax2 = empty([Math.ceil(blocks / ABSMAX_BLOCK)]);
   const offset = empty([1]);
   calls.quantizeAbsmax(absmax.handle, absmax8.handle, absmax2.handle, offset.handle, blocks);
   absmax.dispose();
-  return new Nf4Weight(x.shape, block, codes, absmax8, absmax2, offset);
+  return new Nf4Weight(x.shape, block, codes, absmax8, absmax2, offset, kind);
 }
 
 /** The restored matrix, float32. */
@@ -97,59 +136,12 @@ export function dequantizeNf4(w: Nf4Weight): Tensor {
     y.handle,
     w.size,
     w.block,
+    KIND_CODE[w.kind],
   );
   return y;
 }
 
-/** y = alpha · a op(W) + beta y + bias for a dense or an NF4 weight (out, in); `transposed`: a (m, in) by Wᵀ, else a (m, out) by W. */
-export function weightProduct(
-  a: Tensor,
-  w: Tensor | Nf4Weight,
-  y: Tensor,
-  m: number,
-  transposed: boolean,
-  options: { alpha?: number; beta?: number; bias?: Tensor | undefined } = {},
-): void {
-  const [rows, cols] = w.shape as [number, number];
-  if (!(w instanceof Nf4Weight)) {
-    if (transposed) gemm(a, w, y, m, rows, cols, { transB: true, ...options });
-    else gemm(a, w, y, m, cols, rows, options);
-    return;
-  }
-  const { alpha = 1, beta = 0, bias } = options;
-  calls.gemmNf4(
-    a.handle,
-    w.codes.handle,
-    w.absmax.handle,
-    w.absmax2?.handle ?? 0,
-    w.offset?.handle ?? 0,
-    bias?.handle ?? 0,
-    y.handle,
-    m,
-    rows,
-    cols,
-    transposed ? 1 : 0,
-    w.block,
-    transposed ? cols : rows,
-    transposed ? rows : cols,
-    alpha,
-    beta,
-  );
-}
-
-/** x Wᵀ + bias over an NF4 weight; the weight is frozen, x has a gradient. */
-export function linearNf4(x: Tensor, w: Nf4Weight, bias?: Tensor): Tensor {
-  const [outputs, inputs] = w.shape as [number, number];
-  if (x.dim(-1) !== inputs) shapeMismatch("linearNf4", `x (…, ${inputs})`, x.shape);
-  if (bias && bias.size !== outputs)
-    throw new ShapeError(`linearNf4: expected a bias of ${outputs}, received ${shapeText(bias.shape)}.`);
-  const rows = x.size / inputs;
-  const y = empty([...x.shape.slice(0, -1), outputs]);
-  weightProduct(x, w, y, rows, true, { bias });
-  record("linearNf4", [x], [y], (dy) => {
-    const dx = empty(x.shape);
-    weightProduct(dy, w, dx, rows, false);
-    return [dx];
-  });
-  return y;
+/** x Wᵀ + bias over a 4-bit weight; the weight is frozen, x has a gradient. */
+export function linearNf4(x: Tensor, w: Nf4Weight, bias?: Tensor, compute?: Compute): Tensor {
+  return linearFrozen(x, w, bias, compute);
 }
