@@ -1,13 +1,14 @@
 // GFLOP/s of the matrix product by shape: best of many short runs, since the clock and the neighbours of a shared machine vary.
-//   node scripts/bench-gemm.mjs [--seconds 0.5] [--json] [--filter text]
+//   node scripts/bench-gemm.mjs [--seconds 0.5] [--json] [--filter text] [--bf16]   (bf16: bfloat16 right operands and products)
 import { parseArgs } from "node:util";
-import { gemm, gemmNf4, quantizeNf4 } from "../dist/src/tensor/calls.js";
+import { copy, gemm, gemmNf4, quantizeNf4 } from "../dist/src/tensor/calls.js";
 import { alloc, free, stats, sync, upload } from "../dist/src/tensor/native.js";
 
 const { values } = parseArgs({
   options: {
     seconds: { type: "string", default: "0.4" },
     json: { type: "boolean", default: false },
+    bf16: { type: "boolean", default: false },
     filter: { type: "string", default: "" },
   },
 });
@@ -64,15 +65,22 @@ function time([, m, n, k, ta, tb, nf4], seconds) {
   const a = tensor(m * k);
   const b = tensor(n * k);
   const y = tensor(m * n, false);
-  let go = () => gemm(a, b, 0, y, m, n, k, ta, tb, ta ? m : k, tb ? k : n, n, 1, 0);
+  const compute = values.bf16 ? 1 : 0;
   const extra = [];
+  let right = b;
+  if (compute && !nf4) {
+    right = alloc(n * k * 2, 1);
+    copy(b, right, n * k);
+    extra.push(right);
+  }
+  let go = () => gemm(a, right, 0, y, m, n, k, ta, tb, ta ? m : k, tb ? k : n, n, compute, 1, 0);
   if (nf4) {
     const q = alloc((n * k) / 2, 4);
     const absmax = alloc(((n * k) / 64) * 4, 0);
     extra.push(q, absmax);
-    quantizeNf4(b, q, absmax, n * k, 64);
+    quantizeNf4(b, q, absmax, n * k, 64, 0);
     const [rows, cols] = tb ? [n, k] : [k, n];
-    go = () => gemmNf4(a, q, absmax, 0, 0, 0, y, m, rows, cols, tb, 64, k, n, 1, 0);
+    go = () => gemmNf4(a, q, absmax, 0, 0, 0, y, m, rows, cols, tb, 64, k, n, 0, compute, 1, 0);
   }
   go();
   sync();
@@ -107,6 +115,7 @@ for (const shape of SHAPES) {
     ta,
     tb,
     nf4: nf4 ?? false,
+    bf16: values.bf16,
     microseconds: seconds * 1e6,
     gflops: (2 * m * n * k) / seconds / 1e9,
   };

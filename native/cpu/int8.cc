@@ -72,7 +72,7 @@ void quantize_int8(const quantize_int8_args& g) {
       int8_t* q = g.q.as<int8_t>() + r * w.cols;
       for (int64_t i = 0; i < g.cols; i++) {
         // Adding and taking off 1.5 * 2^23 rounds to the nearest whole number, ties to even.
-        const float v = x[i] * scale + 12582912.0f;
+        const float v = rounded(x[i] * scale) + 12582912.0f;
         int32_t bits;
         memcpy(&bits, &v, 4);
         q[i] = (int8_t)(bits - 0x4b400000);

@@ -6,16 +6,6 @@
 namespace tunebook {
 namespace TB_ISA {
 
-// Forces x to its rounded float32 value, so that the compiler does not fuse the product into a following sum: bitsandbytes rounds twice.
-TB_INLINE float rounded(float x) {
-#if defined(__x86_64__)
-  __asm__("" : "+x"(x));
-#elif defined(__aarch64__)
-  __asm__("" : "+w"(x));
-#endif
-  return x;
-}
-
 constexpr int64_t kAbsmaxBlock = 256;
 
 struct Nf4 {

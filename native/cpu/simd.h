@@ -135,6 +135,16 @@ TB_INLINE float hmax(vf v) {
   return m;
 }
 
+// Forces x to its rounded float32 value, so that the compiler does not fuse the product into a following sum: bitsandbytes rounds twice.
+TB_INLINE float rounded(float x) {
+#if defined(__x86_64__)
+  __asm__("" : "+x"(x));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(x));
+#endif
+  return x;
+}
+
 // Calls f(i, lanes) for the vectors of [0, n): lanes is W, or what is left at the end.
 template <class F>
 TB_INLINE void for_vectors(int64_t n, F f) {

@@ -18,6 +18,7 @@ import golden_lora
 import golden_nf4
 import golden_ops
 import golden_optimizer
+import golden_quantized
 import golden_stories
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,6 +28,7 @@ PARTS = {
     "nf4": lambda out, shared: golden_nf4.make(out),
     "lora": lambda out, shared: golden_lora.make(out),
     "optimizer": lambda out, shared: golden_optimizer.make(out),
+    "quantized": lambda out, shared: golden_quantized.make(out),
     "ops": lambda out, shared: golden_ops.make(out),
 }
 

@@ -10,7 +10,11 @@ import { colourRows, smallConfig, withModelFolder } from "./small.js";
 const STEPS = 60;
 
 /** Training losses of a small adapter over a random base; the base, the adapter and the batches are those of the seed. */
-async function losses(folder: string, dtype: LoadOptions["dtype"], quantize?: QuantizeOptions): Promise<number[]> {
+async function losses(
+  folder: string,
+  dtype: NonNullable<LoadOptions["dtype"]>,
+  quantize?: QuantizeOptions,
+): Promise<number[]> {
   const plan = loadModel(folder, { weights: "random", seed: 3, dtype, progress: false });
   using model = await (quantize ? plan.quantize(quantize) : plan).addLora({
     rank: 8,

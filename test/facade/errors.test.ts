@@ -95,7 +95,21 @@ test("order and targets of quantize and addLora", () =>
       "ConfigError",
       /before addLora/,
     );
-    await fails(() => loadModel(folder, quiet).quantize({ type: "int8" }), "ConfigError", /nf4/);
+    await fails(
+      () => loadModel(folder, quiet).quantize({ type: "int4" as "int8" }),
+      "ConfigError",
+      /"nf4", "fp4" or "int8"/,
+    );
+    await fails(
+      () => loadModel(folder, quiet).quantize({ type: "int8", doubleQuant: true }),
+      "ConfigError",
+      /doubleQuant/,
+    );
+    await fails(
+      () => loadModel(folder, quiet).quantize({ type: "nf4", compute: "int8" as "fp32" }),
+      "ConfigError",
+      /compute must be/,
+    );
     await fails(() => loadModel(folder, quiet).addLora({ rank: 0 }), "ConfigError", /rank/);
     const model = await small(folder);
     await fails(
