@@ -7,7 +7,8 @@ import { trainSettings } from "../dist/src/training/options.js";
 
 const request = JSON.parse(process.argv[2]);
 const config = { architectures: ["LlamaForCausalLM"], model_type: "llama", ...request.model };
-const model = await loadModel(config, { weights: "random", seed: 0, dtype: "float32" }).addLora({
+const plan = loadModel(config, { weights: "random", seed: 0, dtype: request.dtype ?? "float32" });
+const model = await (request.quantize ? plan.quantize(request.quantize) : plan).addLora({
   rank: request.rank,
   alpha: 2 * request.rank,
   target: "all-linear",
