@@ -2,11 +2,12 @@ import { CheckpointError } from "../errors.js";
 import type { SafetensorsFolder } from "../hub/safetensors-folder.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
+import type { DType } from "../tensor/dtype.js";
 import { settle } from "../tensor/native.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
-import { tensor } from "../tensor/tensor.js";
+import { type Tensor, tensor } from "../tensor/tensor.js";
 
 /** Where one tensor of a checkpoint goes. */
 type Target = { shape: readonly number[]; parameter: Parameter } | { shape: readonly number[]; layer: QuantizedLinear };
@@ -35,14 +36,14 @@ export async function loadWeights(
   let done = 0;
   for (const [name, target] of targets) {
     signal?.throwIfAborted();
-    const data = await source.readFloat32(name);
-    const weight = outsideScope(() => tensor(data, target.shape));
+    const wanted = "layer" in target ? "float32" : target.parameter.dtype;
+    const weight = await readTensor(source, name, target.shape, wanted);
     if ("layer" in target) {
       target.layer.load(weight);
       weight.dispose();
-    } else if (target.parameter.dtype === "float32") target.parameter.adopt(weight);
+    } else if (weight.dtype === wanted) target.parameter.adopt(weight);
     else {
-      target.parameter.adopt(outsideScope(() => noGrad(() => weight.to(target.parameter.dtype))));
+      target.parameter.adopt(outsideScope(() => noGrad(() => weight.to(wanted))));
       weight.dispose();
     }
     // One tensor at a time: what was queued is done before the next is read, so memory stays at one tensor above the model's own.
@@ -50,6 +51,22 @@ export async function loadWeights(
     done += source.entry(name).bytes;
     onProgress?.(done, total, name);
   }
+}
+
+// A 16-bit tensor that stays as it is never exists in 32 bits; everything else comes as float32.
+async function readTensor(
+  source: SafetensorsFolder,
+  name: string,
+  shape: readonly number[],
+  wanted: DType,
+): Promise<Tensor> {
+  const { dtype } = source.entry(name);
+  if ((dtype === "BF16" && wanted === "bfloat16") || (dtype === "F16" && wanted === "float16")) {
+    const bytes = await source.read(name);
+    return outsideScope(() => tensor(new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2), shape, wanted));
+  }
+  const data = await source.readFloat32(name);
+  return outsideScope(() => tensor(data, shape));
 }
 
 /** Gives every parameter its initial values (`weights: "random"`), quantising layer by layer. */

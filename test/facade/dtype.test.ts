@@ -3,8 +3,11 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { type TensorToWrite, writeSafetensors } from "../../src/hub/safetensors-write.js";
 import { type LoadOptions, loadModel, type Model } from "../../src/index.js";
 import type { QuantizeOptions } from "../../src/quantization/nf4.js";
+import { noGrad } from "../../src/tensor/record.js";
+import { relativeError } from "../golden.js";
 import { colourRows, smallConfig, withModelFolder } from "./small.js";
 
 const STEPS = 60;
@@ -76,8 +79,7 @@ test("a model says the dtypes of its parameters, and half as many bytes", () =>
     assert.equal(dtypes(q)["model.layers.0.mlp.up_proj.weight"], "int8");
     assert.equal(q.dtype, "bfloat16");
     const [x, y] = [await full.logits([[5, 6, 7]]), await half.logits([[5, 6, 7]])];
-    const most = Math.max(...x[0]!.map(Math.abs));
-    for (const [i, v] of x[0]!.entries()) assert.ok(Math.abs(v - y[0]![i]!) < 0.02 * most);
+    assert.ok(relativeError(y, x) < 0.02);
   }));
 
 test("dtype auto is the config's", async () => {
@@ -88,6 +90,28 @@ test("dtype auto is the config's", async () => {
     assert.equal(full.dtype, "float32");
   }
 });
+
+test("16-bit checkpoints keep their bits, whatever dtype they are loaded in", () =>
+  withModelFolder(async (folder) => {
+    using made = await loadModel(folder, { weights: "random", dtype: "bfloat16", progress: false });
+    const tensors: TensorToWrite[] = [];
+    for (const [name, p] of made.module.namedParameters()) {
+      const bits = (await noGrad(() => p.to("bfloat16")).raw()) as Uint16Array;
+      tensors.push({ name, dtype: "BF16", shape: p.shape, data: new Uint8Array(bits.buffer) });
+    }
+    await writeSafetensors(join(folder, "model.safetensors"), tensors);
+    const wanted = await made.logits([[5, 6, 7, 8]]);
+    for (const [dtype, bound] of [
+      ["bfloat16", 0],
+      ["float32", 0.01],
+      ["float16", 0.01],
+    ] as const) {
+      using model = await loadModel(folder, { dtype, progress: false });
+      assert.equal(model.dtype, dtype);
+      const error = relativeError(await model.logits([[5, 6, 7, 8]]), wanted);
+      assert.ok(error <= bound, `${dtype}: ${error}`);
+    }
+  }));
 
 test("training 16-bit weights themselves is refused, and says what to do", () =>
   withModelFolder(async (folder) => {
