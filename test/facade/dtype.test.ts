@@ -31,7 +31,7 @@ async function losses(
   return out;
 }
 
-/** The largest distance of two loss curves, each point by the mean of the five around it, relative to the reference. */
+/** The largest distance of two loss curves, relative to the reference (or to a tenth of its beginning, where it is nearly nothing). */
 function distance(curve: readonly number[], reference: readonly number[]): number {
   assert.equal(curve.length, reference.length);
   return Math.max(...curve.map((v, i) => Math.abs(v - reference[i]!) / Math.max(reference[i]!, 0.1 * reference[0]!)));
