@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import { basename, resolve } from "node:path";
-import { interruptSignal } from "./display/host.js";
+import { defineDisplay, interruptSignal } from "./display/host.js";
 import { ProgressBar } from "./display/progress.js";
 import { ConfigError, DeviceError } from "./errors.js";
 import {
@@ -160,6 +160,13 @@ function wantedDType(asked: LoadOptions["dtype"], fields: ConfigFields): FloatDT
   if (asked !== undefined && asked !== "auto") return floatDType(asked)!;
   return floatDType(fields.get("dtype")) ?? floatDType(fields.get("torch_dtype")) ?? "float32";
 }
+
+const waiting = "A plan to load a model: nothing has happened yet. Await it: const model = await loadModel(…)…";
+defineDisplay(
+  LoadPlan,
+  () => ({ "text/plain": waiting }),
+  () => waiting,
+);
 
 function checkOptions(options: LoadOptions): void {
   const { device = "auto", dtype = "auto", weights } = options;
