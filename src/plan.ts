@@ -1,17 +1,9 @@
-import { stat } from "node:fs/promises";
-import { basename, resolve } from "node:path";
+import { resolve } from "node:path";
 import { interruptSignal } from "./display/host.js";
 import { ProgressBar } from "./display/progress.js";
 import { ConfigError, DeviceError } from "./errors.js";
-import {
-  ConfigFields,
-  type GenerationConfig,
-  generationConfig,
-  readConfig,
-  readGenerationConfig,
-} from "./hub/config.js";
-import { SafetensorsFolder } from "./hub/safetensors-folder.js";
-import { Tokenizer } from "./hub/tokenizer.js";
+import { ConfigFields, generationConfig } from "./hub/config.js";
+import { localModel, type ModelSource, openModel } from "./hub/model-source.js";
 import type { LoraOptions } from "./lora/options.js";
 import { loraSettings } from "./lora/options.js";
 import { Model } from "./model.js";
@@ -92,54 +84,48 @@ export class LoadPlan implements PromiseLike<Model> {
   private async run(): Promise<Model> {
     const { source, options } = this;
     checkOptions(options);
-    const folder = typeof source === "string" ? await modelFolder(source) : undefined;
-    const fields =
-      folder === undefined ? new ConfigFields(source as object, "the given config") : await readConfig(folder);
-    if (folder === undefined && options.weights === undefined) {
+    await using files = typeof source === "string" ? await openModel(await modelPath(source)) : undefined;
+    const fields = files?.config ?? new ConfigFields(source as object, "the given config");
+    if (files === undefined && options.weights === undefined) {
       throw new ConfigError(
         'loadModel: a config alone has no weights; say { weights: "random" } or { weights: "none" }.',
       );
     }
     const network = createModel(fields);
     if (this.quantization) quantizeModule(network, nf4Options(this.quantization), ["lm_head"]);
-    await this.fill(network, folder);
-    const tokenizer =
-      folder === undefined ? undefined : await Tokenizer.fromFolder(folder).catch((error: unknown) => error as Error);
-    const generation: GenerationConfig | undefined =
-      (folder === undefined ? undefined : await readGenerationConfig(folder)) ?? generationConfig(fields);
+    await this.fill(network, files);
     const model = new Model({
       network,
-      tokenizer,
-      generation,
+      tokenizer: files?.tokenizer,
+      generation: files?.generation ?? generationConfig(fields),
       base: typeof source === "string" ? source : "",
-      name: folder ? basename(folder) : fields.string("model_type", { default: "model" }),
+      name: files?.name ?? fields.string("model_type", { default: "model" }),
     });
     for (const step of this.adapters) await step(model);
     return model;
   }
 
-  private async fill(network: CausalLM, folder: string | undefined): Promise<void> {
+  private async fill(network: CausalLM, source: ModelSource | undefined): Promise<void> {
     const { weights, progress = true } = this.options;
     if (weights === "none") {
       for (const [, p] of network.namedParameters()) p.withoutValues();
       return;
     }
-    if (weights === "random" || folder === undefined) {
+    if (weights === "random" || source === undefined) {
       seed(this.options.seed ?? 0);
       return randomWeights(network);
     }
-    await using files = await SafetensorsFolder.open(folder);
     const signal = interruptSignal(this.options.signal);
     let bar: ProgressBar | undefined;
     const started = performance.now();
     await loadWeights(
       network,
-      files,
+      await source.weights(),
       network.config.tied ? ["lm_head.weight"] : [],
       (done, total) => {
         // A bar only for what takes a while.
         if (progress && !bar && performance.now() - started > 500)
-          bar = new ProgressBar({ label: `Loading ${basename(folder)}`, total, unit: "bytes" });
+          bar = new ProgressBar({ label: `Loading ${source.name}`, total, unit: "bytes" });
         bar?.update(done);
       },
       signal,
@@ -163,22 +149,17 @@ function checkOptions(options: LoadOptions): void {
   }
 }
 
-/** The folder of a model. @throws ConfigError saying what was looked for, when there is none. */
-async function modelFolder(idOrPath: string): Promise<string> {
-  const folder = resolve(idOrPath);
-  const info = await stat(folder).catch(() => undefined);
-  if (info?.isDirectory()) return folder;
-  if (idOrPath.endsWith(".gguf"))
-    throw new ConfigError(
-      "loadModel: GGUF files cannot be loaded yet; give a folder with config.json and safetensors.",
-    );
+/** The folder or GGUF file of a model. @throws ConfigError saying what was looked for, when there is none. */
+async function modelPath(idOrPath: string): Promise<string> {
+  const local = await localModel(idOrPath);
+  if (local !== undefined) return local;
   throw new ConfigError(
-    `loadModel: "${idOrPath}" is no folder (looked at ${folder}); downloading from a hub is not available yet. Give a folder with config.json, safetensors and tokenizer.json.`,
+    `loadModel: "${idOrPath}" is no folder and no .gguf file (looked at ${resolve(idOrPath)}); downloading from a hub is not available yet. Give a folder with config.json, safetensors and tokenizer.json.`,
   );
 }
 
 /**
- * Plans a model: a folder with config.json and safetensors, or a config with `weights: "random" | "none"`. Nothing happens before `await`.
+ * Plans a model: a folder with config.json and safetensors, a .gguf file, or a config with `weights: "random" | "none"`. Nothing happens before `await`.
  * @example const model = await loadModel("models/small").quantize({ type: "nf4" }).addLora({ rank: 16 });
  */
 export function loadModel(idOrPath: string | Readonly<Record<string, unknown>>, options: LoadOptions = {}): LoadPlan {
