@@ -66,10 +66,14 @@ function refuseParts(file: GgufFile, meta: ConfigFields, arch: string): void {
       `${file.path} is one of ${meta.get("split.count")} parts of a model, which are not read one by one. Join them with llama.cpp's llama-gguf-split --merge.`,
     );
   if (meta.integer(`${arch}.expert_count`, { default: 0 }) > 0)
-    throw new ConfigError(`${file.path} is a mixture of ${meta.get(`${arch}.expert_count`)} experts: expected a dense model.`);
+    throw new ConfigError(
+      `${file.path} is a mixture of ${meta.get(`${arch}.expert_count`)} experts: expected a dense model.`,
+    );
   const heads = file.metadata.get(`${arch}.attention.head_count`);
   if (Array.isArray(heads))
-    throw new ConfigError(`${file.path}: ${arch}.attention.head_count differs from layer to layer, expected one number.`);
+    throw new ConfigError(
+      `${file.path}: ${arch}.attention.head_count differs from layer to layer, expected one number.`,
+    );
 }
 
 function tokenIds(meta: ConfigFields): JsonObject {

@@ -57,7 +57,8 @@ export function parseGgufHeader(bytes: Uint8Array, fileBytes: number): GgufHeade
   if (cursor.uint32("magic") !== MAGIC) throw new HeaderError('it does not begin with "GGUF"');
   const version = cursor.uint32("version");
   if (version !== 2 && version !== 3) {
-    const what = version === 0x03000000 || version === 0x02000000 ? "it is big-endian" : `it has the version ${version}`;
+    const what =
+      version === 0x03000000 || version === 0x02000000 ? "it is big-endian" : `it has the version ${version}`;
     throw new HeaderError(`${what}; versions 2 and 3, little-endian, are read`);
   }
   const tensors = cursor.count("number of tensors", MIN_TENSOR_BYTES);

@@ -179,7 +179,12 @@ function split(pattern: string): JsonObject {
 }
 
 /** How words are split, by `tokenizer.ggml.pre`. */
-const PRE_TOKENIZERS: readonly { names: readonly string[]; part: JsonObject; normalizer?: JsonObject; whole?: boolean }[] = [
+const PRE_TOKENIZERS: readonly {
+  names: readonly string[];
+  part: JsonObject;
+  normalizer?: JsonObject;
+  whole?: boolean;
+}[] = [
   { names: ["default", "gpt-2", "gpt2", "mpt", "olmo", "phi-2", "jina-en", "roberta-bpe"], part: BYTE_LEVEL },
   {
     names: ["smollm", "starcoder", "refact", "command-r", "codeshell"],
@@ -250,15 +255,15 @@ function sentencePiece(fields: Fields, { tokens, ids }: Vocabulary): Parts {
 }
 
 /**
- * Merges of a sentencepiece vocabulary: every pair of tokens whose join is a token, the one with the higher score first. Among pairs of
- * one score longer left, then longer right sides come first, in the order that transformers' converter gives.
+ * Merges of a sentencepiece vocabulary: every pair of tokens whose join is a token, the one with the higher score first. The pairs of
+ * one join follow by the ids of their sides, as in the tokenizer.json that transformers' converter made of Llama 2's vocabulary.
  */
 export function mergesByScore(
   tokens: readonly string[],
   scores: readonly number[],
   ids: Readonly<Record<string, number>>,
 ): [string, string][] {
-  const found: { left: string; right: string; score: number; lengths: [number, number] }[] = [];
+  const found: { left: string; right: string; score: number }[] = [];
   tokens.forEach((token, id) => {
     const characters = [...token];
     const local: typeof found = [];
@@ -266,11 +271,11 @@ export function mergesByScore(
       const left = characters.slice(0, at).join("");
       const right = characters.slice(at).join("");
       if (ids[left] === undefined || ids[right] === undefined) continue;
-      local.push({ left, right, score: scores[id]!, lengths: [at, characters.length - at] });
+      local.push({ left, right, score: scores[id]! });
     }
     local.sort((a, b) => ids[a.left]! - ids[b.left]! || ids[a.right]! - ids[b.right]!);
     found.push(...local);
   });
-  found.sort((a, b) => b.score - a.score || b.lengths[0] - a.lengths[0] || b.lengths[1] - a.lengths[1]);
+  found.sort((a, b) => b.score - a.score);
   return found.map(({ left, right }) => [left, right]);
 }
