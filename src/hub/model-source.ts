@@ -54,9 +54,11 @@ export async function localModel(path: string): Promise<string | undefined> {
  * Opens a model folder or a GGUF file.
  *
  * @throws ConfigError, CheckpointError when its config or header cannot be used; a tokenizer that cannot be used is kept as an error.
+ * @param name Default: the folder's or file's.
  */
-export async function openModel(path: string): Promise<ModelSource> {
-  return /\.gguf$/i.test(path) ? openGguf(path) : openFolder(path);
+export async function openModel(path: string, name?: string): Promise<ModelSource> {
+  const source = await (/\.gguf$/i.test(path) ? openGguf(path) : openFolder(path));
+  return name === undefined ? source : { ...source, name };
 }
 
 async function openFolder(folder: string): Promise<ModelSource> {
