@@ -1,6 +1,5 @@
 /** Repositories of a hub as folders of this machine. */
 import { stat } from "node:fs/promises";
-import { datasetInfo, listFiles, modelInfo } from "@huggingface/hub";
 import { CheckpointError, ConfigError } from "../errors.js";
 import { type Environment, hubCacheFolder, isRevision, RepoCache, type RepoType } from "./hub-cache.js";
 import { HubClient, type Repo, UnreachableError } from "./hub-client.js";
@@ -26,6 +25,9 @@ export interface HubOptions {
 
 /** Picks the files that are fetched. @throws when what is needed is not among them */
 export type ChooseFiles = (paths: readonly string[]) => readonly string[];
+
+// Loaded when something is fetched: it takes longer than the rest of the library.
+const library = () => import("@huggingface/hub");
 
 const WAITS = [500, 2000, 5000, 10_000];
 
@@ -109,6 +111,7 @@ async function commitOf(client: HubClient, repo: Repo, revision: string): Promis
     fetch: client.fetchFor(repo),
     additionalFields: ["sha"] as ["sha"],
   };
+  const { datasetInfo, modelInfo } = await library();
   const { sha } = repo.type === "dataset" ? await datasetInfo(request) : await modelInfo(request);
   if (typeof sha !== "string" || !/^[0-9a-f]{40}$/.test(sha))
     throw new CheckpointError(`${client.endpoint} names no commit for ${repo.id} (${revision}).`);
@@ -116,6 +119,7 @@ async function commitOf(client: HubClient, repo: Repo, revision: string): Promis
 }
 
 async function filesOf(client: HubClient, repo: Repo, commit: string): Promise<HubFile[]> {
+  const { listFiles } = await library();
   const files: HubFile[] = [];
   const request = {
     repo: { type: repo.type, name: repo.id },
