@@ -1,0 +1,46 @@
+/**
+ * Writes the small data sets of the notebooks to notebooks/data. Run after the build:
+ *   node dist/notebooks/embedded/data.js
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { root } from "./prepare.js";
+import { dialogue, distinct, instruction, offer, radio } from "./world/tasks.js";
+
+/** Every bundled data set by file name. */
+export function dataSets(): Record<string, object[]> {
+  return {
+    "radio-train.jsonl": distinct(
+      800,
+      101,
+      (random) => radio(random),
+      (row) => row.text,
+    ),
+    // Half of the test messages are worded like no training row.
+    "radio-test.jsonl": distinct(
+      240,
+      105,
+      (random) => radio(random, 0.5),
+      (row) => row.text,
+    ),
+    "dialogues.jsonl": distinct(600, 102, dialogue, (row) => row.dialogue),
+    "offers.jsonl": distinct(1200, 103, offer, (row) => row.text),
+    "instructions.jsonl": distinct(1000, 104, instruction, (row) => row.instruction + row.input),
+  };
+}
+
+/** One line a row. */
+export function jsonl(rows: readonly object[]): string {
+  return rows.map((row) => `${JSON.stringify(row)}\n`).join("");
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  const folder = join(root, "notebooks", "data");
+  mkdirSync(folder, { recursive: true });
+  for (const [name, rows] of Object.entries(dataSets())) {
+    const text = jsonl(rows);
+    writeFileSync(join(folder, name), text);
+    console.log(`${name}: ${rows.length} rows, ${Math.round(text.length / 1000)} kB`);
+  }
+}
