@@ -4,6 +4,7 @@
  */
 import type { FileMetaData } from "hyparquet";
 import { parquetHeader } from "hyparquet/src/column.js";
+import { checkPage, type PageKind, type Unpack } from "./parquet-pages.js";
 
 /** A file that is read at positions. */
 export interface ReadAt {
@@ -18,18 +19,24 @@ export interface ParquetLimits {
 
 const MiB = 1024 * 1024;
 const maxColumns = 10_000;
+const maxDepth = 64;
 const maxRatio = 200;
 /** Counts and bytes below these are never refused. */
 const freeValues = 2 ** 24;
 const freeBytes = 64 * MiB;
 
-/** The names of the schema and the counts of the groups. @throws Error with what is wrong */
-export function checkMetadata(metadata: FileMetaData, fileBytes: number): void {
+/** The names of the schema and the counts of the groups: what its columns are, in order. @throws Error with what is wrong */
+export function checkMetadata(metadata: FileMetaData, fileBytes: number): PageKind[] {
   const { schema, row_groups: groups } = metadata;
   if (schema.length > maxColumns) throw new Error(`it has ${schema.length} columns, at most ${maxColumns} are read`);
   for (const { name } of schema) if (name === "__proto__") throw new Error('a column named "__proto__" is refused');
+  const found = leaves(schema);
+  const names = found.map(({ path }) => path).join();
   let rows = 0;
   for (const group of groups) {
+    // The decoder looks columns up by name, and leaves those that it does not find to fail where nobody listens.
+    const paths = group.columns.map((column) => JSON.stringify(column.meta_data?.path_in_schema));
+    if (paths.join() !== names) throw new Error("the columns of a row group are not those of the schema");
     const count = Number(group.num_rows);
     if (!(Number.isSafeInteger(count) && count >= 0)) throw new Error(`a row group of ${group.num_rows} rows`);
     if (count > 0 && group.columns.length === 0) throw new Error("a row group without columns");
@@ -45,6 +52,39 @@ export function checkMetadata(metadata: FileMetaData, fileBytes: number): void {
     }
   }
   if (rows !== Number(metadata.num_rows)) throw new Error(`${metadata.num_rows} rows, but ${rows} in its groups`);
+  return found;
+}
+
+interface Leaf extends PageKind {
+  /** As JSON. */
+  path: string;
+}
+
+/** The columns that hold values, in order. */
+function leaves(schema: FileMetaData["schema"]): Leaf[] {
+  const found: Leaf[] = [];
+  let next = 1;
+  const walk = (parent: readonly string[], children: number, maxRepetition: number, maxDefinition: number): void => {
+    if (parent.length > maxDepth) throw new Error(`its schema is nested deeper than ${maxDepth}`);
+    const names = new Set<string>();
+    for (let i = 0; i < children; i++) {
+      const element = schema[next++];
+      if (element === undefined) throw new Error("its schema is cut short");
+      if (names.has(element.name)) throw new Error(`two columns are named ${JSON.stringify(element.name)}`);
+      names.add(element.name);
+      const path = [...parent, element.name];
+      const repetition = maxRepetition + (element.repetition_type === "REPEATED" ? 1 : 0);
+      const definition = maxDefinition + (element.repetition_type === "REQUIRED" ? 0 : 1);
+      if (element.num_children) walk(path, element.num_children, repetition, definition);
+      else {
+        const { type = "" } = element;
+        found.push({ path: JSON.stringify(path), type, maxRepetition: repetition, maxDefinition: definition });
+      }
+    }
+  };
+  walk([], schema[0]?.num_children ?? 0, 0, 0);
+  if (next !== schema.length) throw new Error("its schema has columns outside of it");
+  return found;
 }
 
 type Column = NonNullable<FileMetaData["row_groups"][number]["columns"][number]["meta_data"]>;
@@ -62,21 +102,27 @@ export class PageCheck {
   #values = 0;
   readonly #file: ReadAt;
   readonly #limits: ParquetLimits;
+  readonly #kinds: readonly PageKind[];
+  readonly #unpack: (codec: string) => Unpack;
 
-  constructor(file: ReadAt, limits: ParquetLimits) {
+  constructor(file: ReadAt, kinds: readonly PageKind[], unpack: (codec: string) => Unpack, limits: ParquetLimits) {
     this.#file = file;
+    this.#kinds = kinds;
+    this.#unpack = unpack;
     this.#limits = limits;
   }
 
   /** Looks at the header of every page of a row group. @throws Error with what is wrong */
   async group({ columns }: FileMetaData["row_groups"][number]): Promise<void> {
-    for (const { meta_data: column } of columns) {
+    for (const [i, { meta_data: column }] of columns.entries()) {
       const [start, end] = chunkRange(column!);
-      this.#column(column!, new DataView(await this.#file.read(start, end)));
+      this.#column(column!, this.#kinds[i]!, new DataView(await this.#file.read(start, end)));
     }
   }
 
-  #column(column: Column, view: DataView): void {
+  #column(column: Column, kind: PageKind, view: DataView): void {
+    if (column.type !== kind.type) throw new Error(`a column of ${column.type} where the schema has ${kind.type}`);
+    const unpack = this.#unpack(column.codec);
     const name = column.path_in_schema.join(".");
     const reader = { view, offset: 0 };
     let values = 0;
@@ -85,6 +131,7 @@ export class PageCheck {
       const { compressed_page_size: packed, uncompressed_page_size: whole } = header;
       if (!isCount(packed) || !isCount(whole) || packed > view.byteLength - reader.offset)
         throw new Error(`column ${name}: a page of ${packed} bytes where ${view.byteLength - reader.offset} are left`);
+      const page = new Uint8Array(view.buffer, view.byteOffset + reader.offset, packed);
       reader.offset += packed;
       const v2 = header.data_page_header_v2;
       if (v2) {
@@ -92,6 +139,8 @@ export class PageCheck {
         if (
           !isCount(levels) ||
           levels > Math.min(packed, whole) ||
+          !isCount(v2.repetition_levels_byte_length) ||
+          !isCount(v2.definition_levels_byte_length) ||
           !isCount(v2.num_nulls) ||
           v2.num_nulls > v2.num_values
         )
@@ -107,6 +156,7 @@ export class PageCheck {
       if (values > Number(column.num_values))
         throw new Error(`column ${name}: pages of more than its ${column.num_values} values`);
       this.#add(whole, count);
+      checkPage(header, page, kind, unpack);
     }
     if (values !== Number(column.num_values))
       throw new Error(`column ${name}: ${values} values in its pages, expected ${column.num_values}`);

@@ -43,7 +43,10 @@ export async function* parquetGroups(
     const source = await readAt(handle);
     const limits = { maxBytes: budget.maxBytes ?? defaultMaxBytes };
     const metadata = await metadataOf(found, source);
-    const check = new PageCheck(source, limits);
+    const kinds = checkMetadata(metadata, source.size);
+    const unpackers = compressors(found);
+    const unpack = (codec: string) => unpackers[codec as keyof Compressors] ?? notRead(codec);
+    const check = new PageCheck(source, kinds, unpack, limits);
     let rowStart = 0;
     let bytes = 0;
     for (const group of metadata.row_groups) {
@@ -55,7 +58,7 @@ export async function* parquetGroups(
         metadata,
         rowStart,
         rowEnd,
-        compressors: compressors(found),
+        compressors: unpackers,
         utf8: false,
         geoparquet: false,
         parsers,
@@ -100,15 +103,23 @@ async function metadataOf({ parquetMetadata }: Library, source: ReadAt): Promise
   if (view.getUint32(4, true) !== 0x31524150) throw new Error('it does not end with "PAR1"');
   const length = view.getUint32(0, true);
   if (length > Math.min(maxMetadataBytes, source.size - 12)) throw new Error(`its metadata would have ${length} bytes`);
-  const metadata = parquetMetadata(await source.read(source.size - 8 - length, source.size), { geoparquet: false });
-  checkMetadata(metadata, source.size);
-  return metadata;
+  return parquetMetadata(await source.read(source.size - 8 - length, source.size), { geoparquet: false });
 }
 
-// Snappy is the library's own; each writes no more than the length that was checked.
-function compressors({ decompressZstd, decompressLz4Raw }: Library): Compressors {
+function notRead(codec: string): never {
+  throw new Error(`its packing ${codec} is not read`);
+}
+
+// Each writes no more than the length that was checked.
+function compressors({ snappyUncompress, decompressZstd, decompressLz4Raw }: Library): Compressors {
   const { zstdDecompressSync } = zlib as { zstdDecompressSync?: typeof zlib.gunzipSync };
   return {
+    UNCOMPRESSED: (input) => input,
+    SNAPPY: (input, length) => {
+      const output = new Uint8Array(length);
+      snappyUncompress(input, output);
+      return output;
+    },
     GZIP: (input, length) => zlib.gunzipSync(input, { maxOutputLength: Math.max(1, length) }),
     BROTLI: (input, length) => zlib.brotliDecompressSync(input, { maxOutputLength: Math.max(1, length) }),
     ZSTD: (input, length) =>

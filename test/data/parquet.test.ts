@@ -52,6 +52,7 @@ describe("Parquet", () => {
     await refused(Buffer.alloc(100), /PAR1/);
     await refused(good.subarray(0, good.length - 9), /PAR1/);
     await refused(good, /more than/, 1000);
+    await refused(await readFile(join(fixtures, "prefix.parquet")), /DELTA_BYTE_ARRAY, which is not read/);
     const long = Buffer.from(good);
     long.writeUInt32LE(0x7fffffff, good.length - 8);
     await refused(long, /metadata would have/);
@@ -59,14 +60,17 @@ describe("Parquet", () => {
 
   it("reads or refuses every file with one byte changed, in little memory", { timeout: 120_000 }, async () => {
     const path = join(folder, "y.parquet");
-    const good = await readFile(join(fixtures, "v2.parquet"));
+    const files = await Promise.all(
+      ["v2", "delta", "none", "snappy"].map((name) => readFile(join(fixtures, `${name}.parquet`))),
+    );
     let refused = 0;
     let seed = 1;
     for (let i = 0; i < 400; i++) {
+      const good = files[i % 4]!;
       seed = (seed * 48271) % 2147483647;
       const changed = Buffer.from(good);
       // Half of them in the metadata at the end.
-      const at = i % 2 === 0 ? seed % good.length : good.length - 1 - (seed % 3000);
+      const at = i % 8 < 4 ? seed % good.length : good.length - 1 - (seed % 3000);
       changed[at] = [0, 0xff, 0x7f, 0x80, changed[at]! ^ 1][i % 5]!;
       await writeFile(path, changed);
       await loadDataset(path).catch((error: Error) => {
