@@ -1,6 +1,6 @@
 import { resolve } from "node:path";
 import { formatBytes } from "./display/format.js";
-import { interruptSignal } from "./display/host.js";
+import { defineDisplay, interruptSignal } from "./display/host.js";
 import { ProgressBar } from "./display/progress.js";
 import { CheckpointError, ConfigError, DeviceError } from "./errors.js";
 import { ConfigFields, generationConfig } from "./hub/config.js";
@@ -135,6 +135,13 @@ export class LoadPlan implements PromiseLike<Model> {
     bar.finish();
   }
 }
+
+const waiting = "A plan to load a model: nothing has happened yet. Await it: const model = await loadModel(…)…";
+defineDisplay(
+  LoadPlan,
+  () => ({ "text/plain": waiting }),
+  () => waiting,
+);
 
 function checkOptions(options: LoadOptions): void {
   const { device = "auto", dtype = "auto", weights } = options;

@@ -247,7 +247,8 @@ export function progress<T>(
 ): Iterable<T> | AsyncIterable<T> {
   const total = options.total ?? countOf(items);
   const settings = { ...options, total };
-  return Symbol.asyncIterator in items ? eachAsync(items, settings) : each(items, settings);
+  // What can be gone through both ways, as a data set, is gone through item by item.
+  return Symbol.iterator in items ? each(items, settings) : eachAsync(items, settings);
 }
 
 function* each<T>(items: Iterable<T>, options: ProgressOptions): Generator<T> {

@@ -2,7 +2,7 @@ import { Dataset } from "../data/dataset.js";
 import type { Format } from "../data/format.js";
 import { describeReport, tokenizeRows } from "../data/tokenize.js";
 import { formatBytes, formatDuration, formatNumber } from "../display/format.js";
-import { displaySymbol, inspectSymbol, interruptSignal, type MimeBundle } from "../display/host.js";
+import { defineDisplay, displaySymbol, inspectSymbol, interruptSignal, type MimeBundle } from "../display/host.js";
 import { type Table, table } from "../display/table.js";
 import { InterruptedError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
@@ -103,6 +103,11 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     this.promise = this.start(model, network, data, onEnd);
     // The failure is shown in the run's own display; whoever awaits gets it again.
     this.promise.catch(() => {});
+  }
+
+  /** Whether it has ended, for whatever reason. */
+  get over(): boolean {
+    return this.ended;
   }
 
   /** Asks the run to end after the step it is in; the model keeps what it has learnt. */
@@ -235,11 +240,10 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     Object.defineProperty(out, inspectSymbol, { value: () => shown.toText() });
     return out;
   }
-
-  [displaySymbol](): MimeBundle {
-    const state = this.ended
-      ? `ended after ${this.steps.length} steps`
-      : "under way: await it, or end it with run.stop()";
-    return { "text/plain": `TrainRun (${state})` };
-  }
 }
+
+const stateOf = (run: TrainRun): string => {
+  const state = run.over ? `ended after ${run.steps.length} steps` : "under way: await it, or end it with run.stop()";
+  return `TrainRun (${state})`;
+};
+defineDisplay(TrainRun, (run) => ({ "text/plain": stateOf(run) }), stateOf);
