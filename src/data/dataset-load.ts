@@ -43,6 +43,16 @@ export async function loadDataset<Row extends object = AnyRow>(
   path: string,
   options: LoadDatasetOptions = {},
 ): Promise<Dataset<Row>> {
+  const files = await dataFiles(path, options);
+  const parts: Dataset<Row>[] = [];
+  for (const file of files) parts.push((await loadFile(file, options)) as Dataset<Row>);
+  const data = parts.length === 1 ? parts[0]! : parts[0]!.concat(...parts.slice(1));
+  if (data.length === 0) throw new DataError(`${path}: no rows; expected at least one`);
+  return data;
+}
+
+/** The files that a path or a name on the hub stands for. @throws DataError where there are none */
+export async function dataFiles(path: string, options: LoadDatasetOptions): Promise<string[]> {
   if (typeof path !== "string" || path === "" || path.includes("\0")) {
     throw new DataError("loadDataset: expected the path of a file or folder");
   }
@@ -51,12 +61,7 @@ export async function loadDataset<Row extends object = AnyRow>(
     return undefined;
   });
   if (info && !info.isDirectory()) checkSplit(path, options.split);
-  const files = !info ? await fetched(path, options) : info.isDirectory() ? await filesOf(path, options) : [path];
-  const parts: Dataset<Row>[] = [];
-  for (const file of files) parts.push((await loadFile(file, options)) as Dataset<Row>);
-  const data = parts.length === 1 ? parts[0]! : parts[0]!.concat(...parts.slice(1));
-  if (data.length === 0) throw new DataError(`${path}: no rows; expected at least one`);
-  return data;
+  return !info ? await fetched(path, options) : info.isDirectory() ? await filesOf(path, options) : [path];
 }
 
 async function loadFile(file: string, options: LoadDatasetOptions): Promise<Dataset> {
