@@ -29,7 +29,7 @@ export interface ModelSource extends AsyncDisposable {
   weights(): Promise<WeightSource>;
 }
 
-/** Which file or folder of this machine a path names, or undefined. A folder that holds one GGUF file and no config stands for that file. */
+/** Which file or folder of this machine a path names, or undefined. A folder that holds one GGUF file and no safetensors stands for that file. */
 export async function localModel(path: string): Promise<string | undefined> {
   const found = resolve(path);
   const info = await stat(found).catch(() => undefined);
@@ -42,7 +42,7 @@ export async function localModel(path: string): Promise<string | undefined> {
   }
   const names = await readdir(found);
   const files = names.filter((name) => /\.gguf$/i.test(name));
-  if (files.length === 0 || names.includes("config.json")) return found;
+  if (files.length === 0 || names.some((name) => name.includes(".safetensors"))) return found;
   if (files.length > 1)
     throw new ConfigError(
       `loadModel: ${found} holds ${files.length} GGUF files (${files.slice(0, 4).join(", ")}${files.length > 4 ? ", …" : ""}); give the path of one.`,
