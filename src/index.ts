@@ -16,6 +16,7 @@ host?.onReset?.(() => {
 
 export { backward } from "./autograd/tape.js";
 export { Dataset, loadDataset } from "./data/dataset.js";
+export { type StreamDatasetOptions, streamDataset } from "./data/dataset-stream.js";
 export { display } from "./display/display.js";
 export { progress } from "./display/progress.js";
 export { table } from "./display/table.js";

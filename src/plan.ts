@@ -1,17 +1,11 @@
-import { stat } from "node:fs/promises";
-import { basename, resolve } from "node:path";
+import { resolve } from "node:path";
+import { formatBytes } from "./display/format.js";
 import { defineDisplay, interruptSignal } from "./display/host.js";
 import { ProgressBar } from "./display/progress.js";
-import { ConfigError, DeviceError } from "./errors.js";
-import {
-  ConfigFields,
-  type GenerationConfig,
-  generationConfig,
-  readConfig,
-  readGenerationConfig,
-} from "./hub/config.js";
-import { SafetensorsFolder } from "./hub/safetensors-folder.js";
-import { Tokenizer } from "./hub/tokenizer.js";
+import { CheckpointError, ConfigError, DeviceError } from "./errors.js";
+import { ConfigFields, generationConfig } from "./hub/config.js";
+import { hubModel, hubModelName } from "./hub/hub-model.js";
+import { localModel, type ModelSource, openModel } from "./hub/model-source.js";
 import type { LoraOptions } from "./lora/options.js";
 import { loraSettings } from "./lora/options.js";
 import { Model } from "./model.js";
@@ -36,6 +30,12 @@ export interface LoadOptions {
   /** Seed of random weights. */
   seed?: number;
   signal?: AbortSignal;
+  /** Which branch, tag or commit of a model on the hub; default "main". */
+  revision?: string;
+  /** For models on the hub that need one; default: HF_TOKEN, or what `hf auth login` saved. */
+  token?: string;
+  /** Where downloads are kept; default: Hugging Face's cache (HF_HOME). */
+  cacheDir?: string;
   /** Shows a progress bar for loads that take a while; true by default. */
   progress?: boolean;
 }
@@ -98,10 +98,9 @@ export class LoadPlan implements PromiseLike<Model> {
   private async run(): Promise<Model> {
     const { source, options } = this;
     checkOptions(options);
-    const folder = typeof source === "string" ? await modelFolder(source) : undefined;
-    const fields =
-      folder === undefined ? new ConfigFields(source as object, "the given config") : await readConfig(folder);
-    if (folder === undefined && options.weights === undefined) {
+    await using files = typeof source === "string" ? await findModel(source, options) : undefined;
+    const fields = files?.config ?? new ConfigFields(source as object, "the given config");
+    if (files === undefined && options.weights === undefined) {
       throw new ConfigError(
         'loadModel: a config alone has no weights; say { weights: "random" } or { weights: "none" }.',
       );
@@ -109,49 +108,38 @@ export class LoadPlan implements PromiseLike<Model> {
     const network = createModel(fields);
     setWeightDType(network, wantedDType(options.dtype, fields));
     if (this.quantization) quantizeModule(network, quantizeSettings(this.quantization), ["lm_head"]);
-    await this.fill(network, folder);
-    const tokenizer =
-      folder === undefined ? undefined : await Tokenizer.fromFolder(folder).catch((error: unknown) => error as Error);
-    const generation: GenerationConfig | undefined =
-      (folder === undefined ? undefined : await readGenerationConfig(folder)) ?? generationConfig(fields);
+    await this.fill(network, files);
     const model = new Model({
       network,
-      tokenizer,
-      generation,
+      tokenizer: files?.tokenizer,
+      generation: files?.generation ?? generationConfig(fields),
       base: typeof source === "string" ? source : "",
-      name: folder ? basename(folder) : fields.string("model_type", { default: "model" }),
+      name: files?.name ?? fields.string("model_type", { default: "model" }),
     });
     for (const step of this.adapters) await step(model);
     return model;
   }
 
-  private async fill(network: CausalLM, folder: string | undefined): Promise<void> {
+  private async fill(network: CausalLM, source: ModelSource | undefined): Promise<void> {
     const { weights, progress = true } = this.options;
     if (weights === "none") {
       for (const [, p] of network.namedParameters()) p.withoutValues();
       return;
     }
-    if (weights === "random" || folder === undefined) {
+    if (weights === "random" || source === undefined) {
       seed(this.options.seed ?? 0);
       return randomWeights(network);
     }
-    await using files = await SafetensorsFolder.open(folder);
     const signal = interruptSignal(this.options.signal);
-    let bar: ProgressBar | undefined;
-    const started = performance.now();
+    const bar = new DelayedBar(progress ? `Loading ${source.name}` : undefined);
     await loadWeights(
       network,
-      files,
+      await source.weights(),
       network.config.tied ? ["lm_head.weight"] : [],
-      (done, total) => {
-        // A bar only for what takes a while.
-        if (progress && !bar && performance.now() - started > 500)
-          bar = new ProgressBar({ label: `Loading ${basename(folder)}`, total, unit: "bytes" });
-        bar?.update(done);
-      },
+      (done, total) => bar.update(done, total),
       signal,
     );
-    bar?.finish();
+    bar.finish();
   }
 }
 
@@ -185,22 +173,67 @@ function checkOptions(options: LoadOptions): void {
   }
 }
 
-/** The folder of a model. @throws ConfigError saying what was looked for, when there is none. */
-async function modelFolder(idOrPath: string): Promise<string> {
-  const folder = resolve(idOrPath);
-  const info = await stat(folder).catch(() => undefined);
-  if (info?.isDirectory()) return folder;
-  if (idOrPath.endsWith(".gguf"))
+/** Opens the folder or GGUF file of a model, fetched if need be. @throws ConfigError saying what was looked for, when there is none. */
+async function findModel(idOrPath: string, options: LoadOptions): Promise<ModelSource> {
+  const local = await localModel(idOrPath);
+  if (local !== undefined) return openModel(local);
+  const name = hubModelName(idOrPath);
+  if (name === undefined)
     throw new ConfigError(
-      "loadModel: GGUF files cannot be loaded yet; give a folder with config.json and safetensors.",
+      `loadModel: "${idOrPath}" is no folder and no .gguf file (looked at ${resolve(idOrPath)}), and no name on the hub. Give a folder with config.json, safetensors and tokenizer.json, a .gguf file, or "organisation/name".`,
     );
-  throw new ConfigError(
-    `loadModel: "${idOrPath}" is no folder (looked at ${folder}); downloading from a hub is not available yet. Give a folder with config.json, safetensors and tokenizer.json.`,
-  );
+  const { revision, token, cacheDir, progress = true } = options;
+  const bar = new DelayedBar(progress ? `Downloading ${name.id}` : undefined);
+  const path = await hubModel(
+    name,
+    {
+      revision,
+      token,
+      cacheDir,
+      signal: interruptSignal(options.signal),
+      onProgress: (done, total) => bar.update(done, total),
+    },
+    options.weights === undefined,
+  ).catch((error: unknown) => {
+    bar.fail(error);
+    // A path with a slip in it looks like a name.
+    if (error instanceof CheckpointError)
+      throw new CheckpointError(`${error.message} There is no folder ${resolve(idOrPath)} either.`, { cause: error });
+    throw error;
+  });
+  bar.finish();
+  // The cache's folder is named by its commit: the model keeps the name that it was asked for by.
+  return openModel((await localModel(path)) ?? path, name.id.split("/")[1]);
+}
+
+/** A bar of bytes that appears only when the work takes a while. */
+class DelayedBar {
+  private bar: ProgressBar | undefined;
+  private readonly label: string | undefined;
+  private readonly started = performance.now();
+
+  /** Without a label nothing is shown. */
+  constructor(label: string | undefined) {
+    this.label = label;
+  }
+
+  update(done: number, total: number): void {
+    if (this.label !== undefined && !this.bar && performance.now() - this.started > 500)
+      this.bar = new ProgressBar({ label: this.label, total, unit: "", format: formatBytes });
+    this.bar?.update(done);
+  }
+
+  finish(): void {
+    this.bar?.finish();
+  }
+
+  fail(error: unknown): void {
+    this.bar?.fail((error as Error).name);
+  }
 }
 
 /**
- * Plans a model: a folder with config.json and safetensors, or a config with `weights: "random" | "none"`. Nothing happens before `await`.
+ * Plans a model: a name on the hub, a folder with config.json and safetensors, a .gguf file, or a config with `weights: "random" | "none"`. Nothing happens before `await`.
  * @example const model = await loadModel("models/small").quantize({ type: "nf4" }).addLora({ rank: 16 });
  */
 export function loadModel(idOrPath: string | Readonly<Record<string, unknown>>, options: LoadOptions = {}): LoadPlan {

@@ -15,27 +15,38 @@ export interface Records {
 export async function readJsonLines(file: string, budget: ReadBudget = {}): Promise<Records> {
   const rows: unknown[] = [];
   const lines: number[] = [];
+  for await (const { row, line } of jsonLines(file, budget)) {
+    rows.push(row);
+    lines.push(line);
+  }
+  return { rows, where: (row) => `${file}, line ${lines[row] ?? "?"}` };
+}
+
+/** The values of a file of JSON Lines, each with the number of its line. @throws DataError naming the line. */
+export async function* jsonLines(
+  file: string,
+  budget: ReadBudget = {},
+): AsyncGenerator<{ row: unknown; line: number }, void, undefined> {
   let line = 0;
-  const add = (text: string): void => {
+  const parse = (text: string): { row: unknown; line: number } | undefined => {
     line += 1;
     if (text.length > maxLineLength) throw tooLong(file, line);
-    if (text.trim() === "") return;
-    rows.push(parseJson(text, `${file}, line ${line}`));
-    lines.push(line);
+    return text.trim() === "" ? undefined : { row: parseJson(text, `${file}, line ${line}`), line };
   };
   let rest = "";
   for await (const text of readText(file, budget)) {
     let start = 0;
     for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n", start)) {
-      add(rest + text.slice(start, end));
+      const found = parse(rest + text.slice(start, end));
+      if (found) yield found;
       rest = "";
       start = end + 1;
     }
     rest += text.slice(start);
     if (rest.length > maxLineLength) throw tooLong(file, line + 1);
   }
-  if (rest !== "") add(rest);
-  return { rows, where: (row) => `${file}, line ${lines[row] ?? "?"}` };
+  const last = rest === "" ? undefined : parse(rest);
+  if (last) yield last;
 }
 
 const tooLong = (file: string, line: number): DataError => new DataError(`${file}, line ${line}: longer than 64 MiB`);

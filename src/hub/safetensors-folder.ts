@@ -6,14 +6,16 @@ import { readFields } from "./config.js";
 import { describe, type Json } from "./json.js";
 import { safeJoin } from "./path.js";
 import { CONVERT_PICKLE, missingTensor, PICKLE_REASON, SafetensorsFile, type TensorEntry } from "./safetensors.js";
+import type { WeightSource } from "./weight-source.js";
 
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 const PICKLED = /\.(bin|pt|pth|ckpt)$/i;
 
 /** All tensors of a folder by name, read one at a time from whichever shard holds them. */
-export class SafetensorsFolder {
+export class SafetensorsFolder implements WeightSource {
   readonly folder: string;
+  readonly described = "config.json";
   readonly #files: readonly SafetensorsFile[];
   readonly #holder: ReadonlyMap<string, SafetensorsFile>;
 
@@ -63,6 +65,10 @@ export class SafetensorsFolder {
       throw error;
     }
     return new SafetensorsFolder(folder, [...files.values()], holder);
+  }
+
+  get where(): string {
+    return this.folder;
   }
 
   /** The tensors' names. */

@@ -172,7 +172,8 @@ function foreignFormat(start: Uint8Array): { reason: string; remedy: string } | 
   return undefined;
 }
 
-async function readExactly(file: FileHandle, target: Uint8Array, position: number, path: string): Promise<void> {
+/** Fills `target` from a position of an open file. @throws CheckpointError when the file ends before. */
+export async function readExactly(file: FileHandle, target: Uint8Array, position: number, path: string): Promise<void> {
   let done = 0;
   while (done < target.byteLength) {
     const wanted = Math.min(READ_BYTES, target.byteLength - done);

@@ -1,5 +1,5 @@
 import { CheckpointError } from "../errors.js";
-import type { SafetensorsFolder } from "../hub/safetensors-folder.js";
+import type { WeightSource } from "../hub/weight-source.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
 import type { DType } from "../tensor/dtype.js";
@@ -25,7 +25,7 @@ export type LoadProgress = (doneBytes: number, totalBytes: number, name: string)
  */
 export async function loadWeights(
   model: Module,
-  source: SafetensorsFolder,
+  source: WeightSource,
   tied: readonly string[],
   onProgress?: LoadProgress,
   signal?: AbortSignal,
@@ -55,13 +55,14 @@ export async function loadWeights(
 
 // A 16-bit tensor that stays as it is never exists in 32 bits; everything else comes as float32.
 async function readTensor(
-  source: SafetensorsFolder,
+  source: WeightSource,
   name: string,
   shape: readonly number[],
   wanted: DType,
 ): Promise<Tensor> {
   const { dtype } = source.entry(name);
-  if ((dtype === "BF16" && wanted === "bfloat16") || (dtype === "F16" && wanted === "float16")) {
+  const same = (dtype === "BF16" && wanted === "bfloat16") || (dtype === "F16" && wanted === "float16");
+  if (same && source.read) {
     const bytes = await source.read(name);
     return outsideScope(() => tensor(new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2), shape, wanted));
   }
@@ -95,24 +96,24 @@ export function checkpointTargets(model: Module): Map<string, Target> {
   return targets;
 }
 
-function compare(targets: Map<string, Target>, source: SafetensorsFolder, tied: readonly string[]): void {
+function compare(targets: Map<string, Target>, source: WeightSource, tied: readonly string[]): void {
   const missing = [...targets.keys()].filter((name) => !source.has(name));
   const extra = source.names().filter((name) => !targets.has(name) && !tied.includes(name) && !DERIVED.test(name));
   if (missing.length > 0) {
     throw new CheckpointError(
-      `${source.folder}: ${missing.length} tensors that the config asks for are missing (${list(missing)})${extra.length > 0 ? `; instead there are ${list(extra)}` : ""}. Check that config.json belongs to these weights.`,
+      `${source.where}: ${missing.length} tensors that the config asks for are missing (${list(missing)})${extra.length > 0 ? `; instead there are ${list(extra)}` : ""}. Check that ${source.described} belongs to these weights.`,
     );
   }
   if (extra.length > 0) {
     throw new CheckpointError(
-      `${source.folder}: ${extra.length} tensors have no place in the model of this config (${list(extra)}). Check that config.json belongs to these weights.`,
+      `${source.where}: ${extra.length} tensors have no place in the model of this config (${list(extra)}). Check that ${source.described} belongs to these weights.`,
     );
   }
   for (const [name, target] of targets) {
     const entry = source.entry(name);
     if (shapeText(entry.shape) !== shapeText(target.shape)) {
       throw new CheckpointError(
-        `${source.folder}: ${name} should have shape ${shapeText(target.shape)} by config.json, the file holds ${shapeText(entry.shape)}.`,
+        `${source.where}: ${name} should have shape ${shapeText(target.shape)} by ${source.described}, the file holds ${shapeText(entry.shape)}.`,
       );
     }
   }

@@ -252,16 +252,20 @@ test("folders: one format, splits by name", async () => {
   const mixed = put("mixed", { "a.csv": "a\n1\n", "b.jsonl": '{"a":2}\n' });
   await assert.rejects(loadDataset(mixed), /csv and jsonl; pass format/);
   assert.deepEqual((await loadDataset(mixed, { format: "csv" })).toRows(), [{ a: 1 }]);
-  await assert.rejects(loadDataset(put("none", { "x.parquet": "x" })), /Parquet files, which are not read yet/);
+  await assert.rejects(loadDataset(put("none", { "x.parquet": "x" })), /not a Parquet file/);
   await assert.rejects(loadDataset(put("nothing", {})), /found nothing/);
 });
 
 test("paths and names that do not work say why", async () => {
   await assert.rejects(loadDataset("no/such/file.jsonl"), /no such file or folder/);
-  await assert.rejects(loadDataset("owner/name"), /data sets of the hub are not fetched yet/);
+  const { HF_HUB_OFFLINE: former } = process.env;
+  process.env.HF_HUB_OFFLINE = "1";
+  await assert.rejects(loadDataset("owner/name", { cacheDir: folder }), /not in the cache.*no such file or folder/);
+  if (former === undefined) delete process.env.HF_HUB_OFFLINE;
+  else process.env.HF_HUB_OFFLINE = former;
   await assert.rejects(loadDataset(""), DataError);
   await assert.rejects(loadDataset("a\0b"), DataError);
-  await refused(".parquet", "x", /Parquet files are not read yet/);
+  await refused(".parquet", "x", /not a Parquet file/);
   await refused(".xlsx", "x", /expected \.jsonl.*got \.xlsx/);
   await refused(".jsonl", '{"a":1}', /one file has no split "test"/, { split: "test" });
   await assert.rejects(loadDataset(file(".jsonl", '{"a":1}'), { signal: AbortSignal.abort() }), {

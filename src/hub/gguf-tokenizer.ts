@@ -1,0 +1,281 @@
+/** The tokenizer that a GGUF file's metadata describes, written as tokenizer.json and tokenizer_config.json would say it. */
+import { TokenizerError } from "../errors.js";
+import type { GgufFile } from "./gguf.js";
+import type { JsonObject } from "./json.js";
+import { describe, type Json } from "./json.js";
+import { Tokenizer } from "./tokenizer.js";
+
+// tokenizer.ggml.token_type
+const UNKNOWN = 2;
+const CONTROL = 3;
+const USER_DEFINED = 4;
+
+interface Vocabulary {
+  tokens: readonly string[];
+  types: readonly number[];
+  /** Which tokens stand for themselves wherever they are spelled. */
+  added: JsonObject[];
+  /** Token → id. */
+  ids: Record<string, number>;
+}
+
+/** Makes the tokenizer. @throws TokenizerError when the metadata has none, or one of a kind that is not known. */
+export function ggufTokenizer(file: GgufFile): Tokenizer {
+  const fields = new Fields(file);
+  const kind = fields.string("tokenizer.ggml.model");
+  const vocabulary = readVocabulary(fields);
+  if (kind === "gpt2") return make(fields, vocabulary, byteLevel(fields, vocabulary), fields.preAddsBos());
+  if (kind === "llama") return make(fields, vocabulary, sentencePiece(fields, vocabulary), true);
+  throw fields.error(`tokenizer.ggml.model is ${describe(kind)}, expected "gpt2" or "llama"`);
+}
+
+/** Metadata with the kinds that are expected. */
+class Fields {
+  readonly #file: GgufFile;
+
+  constructor(file: GgufFile) {
+    this.#file = file;
+  }
+
+  error(reason: string): TokenizerError {
+    return new TokenizerError(
+      `The tokenizer of ${this.#file.path} cannot be used: ${reason}. Give loadModel a folder that has tokenizer.json instead.`,
+    );
+  }
+
+  has(key: string): boolean {
+    return this.#file.metadata.has(key);
+  }
+
+  string(key: string, standard?: string): string {
+    const value = this.#file.metadata.get(key) ?? standard;
+    if (typeof value !== "string") throw this.error(`${key} is ${describe(value)}, expected a string`);
+    return value;
+  }
+
+  boolean(key: string, standard: boolean): boolean {
+    const value = this.#file.metadata.get(key) ?? standard;
+    if (typeof value !== "boolean") throw this.error(`${key} is ${describe(value)}, expected true or false`);
+    return value;
+  }
+
+  strings(key: string): string[] {
+    return this.#array(key, "strings", (v) => typeof v === "string") as string[];
+  }
+
+  numbers(key: string, length: number): number[] {
+    const values = this.#array(key, "numbers", (v) => typeof v === "number" && !Number.isNaN(v)) as number[];
+    if (values.length !== length) throw this.error(`${key} has ${values.length} elements for ${length} tokens`);
+    return values;
+  }
+
+  #array(key: string, of: string, check: (value: unknown) => boolean): unknown[] {
+    const value = this.#file.metadata.get(key);
+    if (!Array.isArray(value) || !(value as unknown[]).every(check))
+      throw this.error(`${key} is ${describe(value)}, expected an array of ${of}`);
+    return value;
+  }
+
+  /** The token of an id field. */
+  token(key: string, tokens: readonly string[]): string | undefined {
+    const id = this.#file.metadata.get(key);
+    if (id === undefined) return undefined;
+    const token = typeof id === "number" ? tokens[id] : undefined;
+    if (token === undefined) throw this.error(`${key} is ${describe(id)}, expected an id below ${tokens.length}`);
+    return token;
+  }
+
+  /** Llama 3's vocabulary begins texts with a BOS where the file does not say. */
+  preAddsBos(): boolean {
+    return LLAMA3_NAMES.includes(this.string("tokenizer.ggml.pre", "default"));
+  }
+}
+
+function readVocabulary(fields: Fields): Vocabulary {
+  const tokens = fields.strings("tokenizer.ggml.tokens");
+  const types = fields.has("tokenizer.ggml.token_type")
+    ? fields.numbers("tokenizer.ggml.token_type", tokens.length)
+    : tokens.map(() => 1);
+  const ids: Record<string, number> = Object.create(null);
+  const added: JsonObject[] = [];
+  tokens.forEach((content, id) => {
+    // The first of two equal spellings is the one that text becomes.
+    if (ids[content] === undefined) ids[content] = id;
+    const type = types[id]!;
+    if (type !== CONTROL && type !== USER_DEFINED && type !== UNKNOWN) return;
+    const special = type !== USER_DEFINED;
+    added.push({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special });
+  });
+  return { tokens, types, added, ids };
+}
+
+/** The parts of tokenizer.json that a kind of tokenizer decides. */
+interface Parts {
+  normalizer: Json;
+  pre_tokenizer: Json;
+  decoder: Json;
+  model: JsonObject;
+  tokenizerClass: string;
+}
+
+function make(fields: Fields, vocabulary: Vocabulary, parts: Parts, bosByDefault: boolean): Tokenizer {
+  const { tokens, added } = vocabulary;
+  const { tokenizerClass, ...rest } = parts;
+  const bos = fields.token("tokenizer.ggml.bos_token_id", tokens);
+  const eos = fields.token("tokenizer.ggml.eos_token_id", tokens);
+  const before = fields.boolean("tokenizer.ggml.add_bos_token", bosByDefault) ? bos : undefined;
+  const after = fields.boolean("tokenizer.ggml.add_eos_token", false) ? eos : undefined;
+  const config: JsonObject = {
+    bos_token: bos ?? null,
+    eos_token: eos ?? null,
+    pad_token: fields.token("tokenizer.ggml.padding_token_id", tokens) ?? null,
+    unk_token: fields.token("tokenizer.ggml.unknown_token_id", tokens) ?? null,
+    clean_up_tokenization_spaces: false,
+    tokenizer_class: tokenizerClass,
+  };
+  if (fields.has("tokenizer.chat_template")) config.chat_template = fields.string("tokenizer.chat_template");
+  const source = {
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: added,
+    ...rest,
+    post_processor: around(before, after, vocabulary.ids),
+  };
+  return Tokenizer.fromJson(source, config);
+}
+
+/** The post-processor that puts tokens around a text. */
+function around(before: string | undefined, after: string | undefined, ids: Record<string, number>): Json {
+  if (before === undefined && after === undefined) return null;
+  const special = (token: string | undefined): Json[] =>
+    token === undefined ? [] : [{ SpecialToken: { id: token, type_id: 0 } }];
+  const single: Json[] = [...special(before), { Sequence: { id: "A", type_id: 0 } }, ...special(after)];
+  const used = [before, after].filter((token) => token !== undefined);
+  return {
+    type: "TemplateProcessing",
+    single,
+    pair: [...single, { Sequence: { id: "B", type_id: 1 } }],
+    special_tokens: Object.fromEntries(used.map((id) => [id, { id, ids: [ids[id]!], tokens: [id] }])),
+  };
+}
+
+const LLAMA3_NAMES = ["llama3", "llama-v3", "llama-bpe", "falcon3", "smaug-bpe"];
+const WORDS = {
+  llama3:
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+  qwen2:
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+};
+const BYTE_LEVEL = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+
+function sequence(...pretokenizers: Json[]): JsonObject {
+  return { type: "Sequence", pretokenizers };
+}
+
+function split(pattern: string): JsonObject {
+  const part = { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false };
+  return sequence(part, { ...BYTE_LEVEL, use_regex: false });
+}
+
+/** How words are split, by `tokenizer.ggml.pre`. */
+const PRE_TOKENIZERS: readonly {
+  names: readonly string[];
+  part: JsonObject;
+  normalizer?: JsonObject;
+  whole?: boolean;
+}[] = [
+  { names: ["default", "gpt-2", "gpt2", "mpt", "olmo", "phi-2", "jina-en", "roberta-bpe"], part: BYTE_LEVEL },
+  {
+    names: ["smollm", "starcoder", "refact", "command-r", "codeshell"],
+    part: sequence({ type: "Digits", individual_digits: true }, BYTE_LEVEL),
+  },
+  // `whole`: a word that the vocabulary has is taken without merging.
+  { names: LLAMA3_NAMES, part: split(WORDS.llama3), whole: true },
+  { names: ["qwen2", "deepseek-r1-qwen"], part: split(WORDS.qwen2), normalizer: { type: "NFC" } },
+];
+
+function byteLevel(fields: Fields, { ids }: Vocabulary): Parts {
+  const pre = fields.string("tokenizer.ggml.pre", "default");
+  const found = PRE_TOKENIZERS.find(({ names }) => names.includes(pre));
+  if (found === undefined)
+    throw fields.error(
+      `tokenizer.ggml.pre is ${describe(pre)}, known are ${PRE_TOKENIZERS.flatMap(({ names }) => names).join(", ")}`,
+    );
+  return {
+    normalizer: found.normalizer ?? null,
+    pre_tokenizer: found.part,
+    decoder: { ...BYTE_LEVEL, add_prefix_space: true },
+    model: bpe(ids, fields.strings("tokenizer.ggml.merges"), { ignore_merges: found.whole === true }),
+    tokenizerClass: "GPT2Tokenizer",
+  };
+}
+
+function bpe(ids: Record<string, number>, merges: string[] | [string, string][], more: JsonObject): JsonObject {
+  return {
+    type: "BPE",
+    dropout: null,
+    unk_token: null,
+    continuing_subword_prefix: null,
+    end_of_word_suffix: null,
+    fuse_unk: false,
+    byte_fallback: false,
+    ignore_merges: false,
+    ...more,
+    vocab: ids,
+    merges: merges as Json,
+  };
+}
+
+function sentencePiece(fields: Fields, { tokens, ids }: Vocabulary): Parts {
+  const scores = fields.numbers("tokenizer.ggml.scores", tokens.length);
+  const prefix = fields.boolean("tokenizer.ggml.add_space_prefix", true);
+  const spaces = { type: "Replace", pattern: { String: " " }, content: "\u2581" };
+  const prepend: Json[] = prefix ? [{ type: "Prepend", prepend: "\u2581" }] : [];
+  const strip: Json[] = prefix ? [{ type: "Strip", content: " ", start: 1, stop: 0 }] : [];
+  return {
+    normalizer: { type: "Sequence", normalizers: [...prepend, spaces] },
+    pre_tokenizer: null,
+    decoder: {
+      type: "Sequence",
+      decoders: [
+        { type: "Replace", pattern: { String: "\u2581" }, content: " " },
+        { type: "ByteFallback" },
+        { type: "Fuse" },
+        ...strip,
+      ],
+    },
+    model: bpe(ids, mergesByScore(tokens, scores, ids), {
+      unk_token: fields.token("tokenizer.ggml.unknown_token_id", tokens) ?? null,
+      fuse_unk: true,
+      byte_fallback: true,
+    }),
+    tokenizerClass: "LlamaTokenizer",
+  };
+}
+
+/**
+ * Merges of a sentencepiece vocabulary: every pair of tokens whose join is a token, the one with the higher score first. The pairs of
+ * one join follow by the ids of their sides, as in the tokenizer.json that transformers' converter made of Llama 2's vocabulary.
+ */
+export function mergesByScore(
+  tokens: readonly string[],
+  scores: readonly number[],
+  ids: Readonly<Record<string, number>>,
+): [string, string][] {
+  const found: { left: string; right: string; score: number }[] = [];
+  tokens.forEach((token, id) => {
+    const characters = [...token];
+    const local: typeof found = [];
+    for (let at = 1; at < characters.length; at++) {
+      const left = characters.slice(0, at).join("");
+      const right = characters.slice(at).join("");
+      if (ids[left] === undefined || ids[right] === undefined) continue;
+      local.push({ left, right, score: scores[id]! });
+    }
+    local.sort((a, b) => ids[a.left]! - ids[b.left]! || ids[a.right]! - ids[b.right]!);
+    found.push(...local);
+  });
+  found.sort((a, b) => b.score - a.score);
+  return found.map(({ left, right }) => [left, right]);
+}

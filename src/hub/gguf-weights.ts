@@ -1,0 +1,110 @@
+/** The tensors of a GGUF file under the names and in the order of a checkpoint in Hugging Face's layout. */
+import { CheckpointError } from "../errors.js";
+import type { ConfigFields } from "./config.js";
+import type { GgufFile } from "./gguf.js";
+import { missingTensor } from "./safetensors.js";
+import type { WeightEntry, WeightSource } from "./weight-source.js";
+
+const WHOLE: Readonly<Record<string, string>> = {
+  token_embd: "model.embed_tokens",
+  output_norm: "model.norm",
+  output: "lm_head",
+};
+const IN_BLOCK: Readonly<Record<string, string>> = {
+  attn_norm: "input_layernorm",
+  attn_q: "self_attn.q_proj",
+  attn_k: "self_attn.k_proj",
+  attn_v: "self_attn.v_proj",
+  attn_output: "self_attn.o_proj",
+  ffn_norm: "post_attention_layernorm",
+  ffn_gate: "mlp.gate_proj",
+  ffn_up: "mlp.up_proj",
+  ffn_down: "mlp.down_proj",
+};
+// What follows from the config, or was taken into it.
+const DERIVED: ReadonlySet<string> = new Set(["rope_freqs.weight"]);
+
+/** The checkpoint's name of a tensor; a name that is not known stays as it is. */
+export function checkpointName(name: string): string {
+  const match = /^(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)$/.exec(name);
+  if (match === null) return name;
+  const [, block, part, kind] = match as unknown as [string, string | undefined, string, string];
+  const names = block === undefined ? WHOLE : IN_BLOCK;
+  if (!Object.hasOwn(names, part)) return name;
+  return `${block === undefined ? "" : `model.layers.${block}.`}${names[part]}.${kind}`;
+}
+
+/**
+ * Puts the rows of Q or K back into Hugging Face's order. llama.cpp rotates neighbouring pairs, so its files hold the rows of a head as
+ * 0, half, 1, half + 1, …; rotating halves needs 0, 1, …, half - 1, half, ….
+ *
+ * @param columns Elements of a row; 1 for a bias.
+ */
+export function restoreRowOrder(data: Float32Array, heads: number, columns: number): Float32Array {
+  const out = new Float32Array(data.length);
+  const headDim = data.length / columns / heads;
+  for (let row = 0; row < heads * headDim; row++) {
+    const inHead = row % headDim;
+    const to = row - inHead + (inHead % 2) * (headDim / 2) + (inHead >> 1);
+    out.set(data.subarray(row * columns, (row + 1) * columns), to * columns);
+  }
+  return out;
+}
+
+/** A GGUF file as a source of weights. */
+export class GgufWeights implements WeightSource {
+  readonly where: string;
+  readonly described = "its metadata";
+  readonly #file: GgufFile;
+  readonly #config: ConfigFields;
+  readonly #names: ReadonlyMap<string, string>;
+
+  /** @param config What `ggufConfig` made of the file. */
+  constructor(file: GgufFile, config: ConfigFields) {
+    this.where = file.path;
+    this.#file = file;
+    this.#config = config;
+    const used = file.names().filter((name) => !DERIVED.has(name));
+    this.#names = new Map(used.map((name) => [checkpointName(name), name]));
+    if (this.#names.size !== used.length)
+      throw new CheckpointError(`${file.path}: two of its tensors have the same name in a checkpoint.`);
+  }
+
+  names(): string[] {
+    return [...this.#names.keys()];
+  }
+
+  has(name: string): boolean {
+    return this.#names.has(name);
+  }
+
+  entry(name: string): WeightEntry {
+    return this.#file.entry(this.#name(name));
+  }
+
+  async readFloat32(name: string): Promise<Float32Array> {
+    const source = this.#name(name);
+    const data = await this.#file.readFloat32(source);
+    const part = /\.attn_([qk])\./.exec(source)?.[1];
+    if (part === undefined) return data;
+    const heads = this.#config.integer(part === "q" ? "num_attention_heads" : "num_key_value_heads");
+    const rows = this.entry(name).shape[0]!;
+    if (rows % (2 * heads) !== 0)
+      throw new CheckpointError(`${this.where}: ${source} has ${rows} rows, expected a multiple of ${2 * heads}.`);
+    return restoreRowOrder(data, heads, data.length / rows);
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #name(name: string): string {
+    const found = this.#names.get(name);
+    if (found === undefined) throw missingTensor(name, this.where, this.#names.keys());
+    return found;
+  }
+}
