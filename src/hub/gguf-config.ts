@@ -24,6 +24,7 @@ export async function ggufConfig(file: GgufFile): Promise<ConfigFields> {
   const heads = size("attention.head_count");
   const hidden = size("embedding_length");
   const headDim = meta.integer(`${arch}.attention.key_length`, { default: hidden / heads, min: 1 });
+  checkCounts(file, meta, arch, heads * headDim);
   const same = (key: string) => {
     const value = meta.integer(`${arch}.${key}`, { default: headDim });
     if (value !== headDim) throw meta.wrong(`${arch}.${key}`, `${headDim}, as the keys of a head have`);
@@ -74,6 +75,15 @@ function refuseParts(file: GgufFile, meta: ConfigFields, arch: string): void {
     throw new ConfigError(
       `${file.path}: ${arch}.attention.head_count differs from layer to layer, expected one number.`,
     );
+}
+
+// A model is made as large as its config says before its tensors are compared: so these counts must be those of the tensors.
+function checkCounts(file: GgufFile, meta: ConfigFields, arch: string, rows: number): void {
+  const blocks = file.names().filter((name) => /^blk\.\d+\.attn_q\.weight$/.test(name)).length;
+  if (blocks !== meta.integer(`${arch}.block_count`, { min: 1 }))
+    throw meta.wrong(`${arch}.block_count`, `${blocks}, the number of blk.*.attn_q.weight in the file`);
+  const query = file.entry("blk.0.attn_q.weight").shape[0];
+  if (query !== rows) throw meta.wrong(`${arch}.attention.head_count`, `heads that share the ${query} rows of Q`);
 }
 
 function tokenIds(meta: ConfigFields): JsonObject {

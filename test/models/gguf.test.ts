@@ -38,7 +38,14 @@ const EMBEDDING: FileTensor = {
   data: new Uint8Array(128 * 3 * 4),
 };
 
-async function config(pairs: Pair[], tensors: FileTensor[] = [EMBEDDING]): Promise<Record<string, unknown>> {
+const QUERY: FileTensor = {
+  name: "blk.0.attn_q.weight",
+  sizes: [32, 128],
+  type: 0,
+  data: new Uint8Array(128 * 32 * 4),
+};
+
+async function config(pairs: Pair[], tensors: FileTensor[] = [EMBEDDING, QUERY]): Promise<Record<string, unknown>> {
   const path = join(folder, "config.gguf");
   await writeFile(path, ggufFile(pairs, tensors));
   await using file = await GgufFile.open(path);
@@ -98,6 +105,7 @@ describe("models from GGUF", () => {
     });
     const factors = (data: Float32Array): FileTensor[] => [
       EMBEDDING,
+      QUERY,
       { name: "rope_freqs.weight", sizes: [32], type: 0, data: new Uint8Array(data.buffer) },
     ];
     assert.deepEqual(
@@ -121,8 +129,11 @@ describe("models from GGUF", () => {
     await assert.rejects(config([...LLAMA, ["split.count", 2, 3]]), /one of 3 parts/);
     await assert.rejects(config([...LLAMA, ["llama.rope.scaling.type", 8, "yarn"]]), /"none" or "linear"/);
     await assert.rejects(config([...LLAMA, ["llama.rope.dimension_count", 4, 32]]), /dimension_count/);
-    await assert.rejects(config([...LLAMA, ["llama.vocab", 10, 2n ** 60n]], []), CheckpointError);
-    await writeFile(join(folder, "missing.gguf"), ggufFile(LLAMA, [EMBEDDING]));
+    const large = LLAMA.map((pair): Pair => (pair[0] === "llama.block_count" ? [pair[0], 4, 2 ** 31] : pair));
+    await assert.rejects(config(large), /block_count" is 2147483648/);
+    await assert.rejects(config([...LLAMA, ["llama.attention.key_length", 4, 2 ** 31]]), /the 128 rows of Q/);
+    await assert.rejects(config([...LLAMA, ["llama.vocab", 10, 2n ** 60n]], [QUERY]), CheckpointError);
+    await writeFile(join(folder, "missing.gguf"), ggufFile(LLAMA, [EMBEDDING, QUERY]));
     await assert.rejects(
       async () => loadModel(join(folder, "missing.gguf")),
       /tensors that the config asks for are missing/,
