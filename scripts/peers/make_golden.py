@@ -18,6 +18,7 @@ import golden_lora
 import golden_nf4
 import golden_ops
 import golden_optimizer
+import golden_rouge
 import golden_stories
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,6 +29,7 @@ PARTS = {
     "lora": lambda out, shared: golden_lora.make(out),
     "optimizer": lambda out, shared: golden_optimizer.make(out),
     "ops": lambda out, shared: golden_ops.make(out),
+    "rouge": lambda out, shared: golden_rouge.make(out),
 }
 
 
