@@ -117,7 +117,7 @@ async function tokenAccuracy(
   let count = 0;
   for (let i = 0; i < examples.length; i += batch) {
     throwIfInterrupted("Evaluation");
-    const b = collate(examples.slice(i, i + batch), { padId: pad, paddingSide: "right" });
+    const b = collate(examples.slice(i, i + batch), { padId: pad, paddingSide: "none" });
     const best = scope(() =>
       noGrad(() =>
         network
