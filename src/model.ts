@@ -5,6 +5,8 @@ import { ConfigError, StateError, TokenizerError } from "./errors.js";
 import type { Metrics } from "./evaluation/classification.js";
 import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
 import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
+import { generateBatch } from "./evaluation/generate-batch.js";
+import { StopText, stopsOf } from "./evaluation/stop-text.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
 import type { Tokenizer } from "./hub/tokenizer.js";
@@ -209,11 +211,33 @@ export class Model implements Disposable {
     return packedRows(Int32Array.from(ids), Int32Array.from(ids.keys()), Int32Array.of(0), Int32Array.of(ids.length));
   }
 
-  /** The text that follows a prompt. */
-  async generate(prompt: string, options: SamplingOptions = {}): Promise<string> {
+  /** The text that follows a prompt; of several prompts (their lengths may differ) all texts, `batch` of them at a time (8 by default). */
+  generate(prompt: string, options?: SamplingOptions): Promise<string>;
+  generate(prompts: readonly string[], options?: SamplingOptions & { batch?: number }): Promise<string[]>;
+  async generate(
+    prompt: string | readonly string[],
+    options: SamplingOptions & { batch?: number } = {},
+  ): Promise<string | string[]> {
+    if (typeof prompt !== "string") {
+      const ids = prompt.map((text) => this.tokenizer.encode(text, { addSpecialTokens: "before" }));
+      return this.generateIds(ids, options);
+    }
     let text = "";
     for await (const part of this.stream(prompt, options)) text += part;
     return text;
+  }
+
+  /** The texts that follow several prompts given as ids; see `generate`. `onDone` is called as each prompt is done. */
+  async generateIds(
+    prompts: readonly (readonly number[])[],
+    options: SamplingOptions & { batch?: number; onDone?: (done: number) => void } = {},
+  ): Promise<string[]> {
+    this.ready();
+    const { batch = 8, onDone } = options;
+    if (!Number.isInteger(batch) || batch < 1)
+      throw new ConfigError(`generate: batch must be a whole number from 1, received ${batch}.`);
+    const stops = stopsOf(options.stop, this.stopIds());
+    return generateBatch(this.network, this.tokenizer, prompts, samplingSettings(options), { batch, stops, onDone });
   }
 
   /** The text that follows a prompt, piece by piece, in whole characters. */
@@ -232,26 +256,15 @@ export class Model implements Disposable {
   private async *continue(ids: readonly number[], options: SamplingOptions): AsyncGenerator<string, void> {
     this.ready();
     const settings = samplingSettings(options);
-    const given = options.stop === undefined ? [] : Array.isArray(options.stop) ? options.stop : [options.stop];
-    const strings = given.filter((s): s is string => typeof s === "string" && s !== "");
-    const stops = new Set([...this.stopIds(), ...given.filter((s) => typeof s === "number")]);
-    const decoder = this.tokenizer.streamDecoder({ skipSpecialTokens: true, after: ids });
-    let pending = "";
-    for await (const id of generateIds(this.network, ids, settings, stops)) {
+    const stops = stopsOf(options.stop, this.stopIds());
+    const text = new StopText(this.tokenizer.streamDecoder({ skipSpecialTokens: true, after: ids }), stops.strings);
+    for await (const id of generateIds(this.network, ids, settings, stops.ids)) {
       throwIfInterrupted("Generation", options.signal);
-      pending += decoder.push(id);
-      const cut = strings.map((s) => pending.indexOf(s)).filter((i) => i >= 0);
-      if (cut.length > 0) {
-        yield pending.slice(0, Math.min(...cut));
-        return;
-      }
-      // What could be the beginning of a stop string is held back until the next token decides.
-      const hold = Math.max(0, ...strings.map((s) => overlap(pending, s)));
-      const ready = pending.slice(0, pending.length - hold);
-      pending = pending.slice(pending.length - hold);
+      const ready = text.push(id);
       if (ready !== "") yield ready;
+      if (text.ended) return;
     }
-    const rest = pending + decoder.end();
+    const rest = text.end();
     if (rest !== "") yield rest;
   }
 
@@ -330,10 +343,4 @@ export class Model implements Disposable {
 
 function lastParts(names: readonly string[]): string[] {
   return [...new Set(names.map((n) => n.split(".").at(-1)!))].sort();
-}
-
-/** Length of the longest end of `text` that begins `stop`. */
-function overlap(text: string, stop: string): number {
-  for (let n = Math.min(text.length, stop.length - 1); n > 0; n--) if (text.endsWith(stop.slice(0, n))) return n;
-  return 0;
 }
