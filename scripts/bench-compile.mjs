@@ -52,6 +52,7 @@ for (let i = 0; i < cells; i++) {
 }
 tell(`declaring cell, the last 20 of ${cells}`, median(declaring.slice(-20)));
 
+const declared = process.memoryUsage().rss;
 const small = [];
 for (let i = 0; i < 60; i++) small.push(await run(`${i} + 1`));
 tell("distinct small expression", median(small));
@@ -69,5 +70,7 @@ for (let i = 0; i < 40; i++) {
 tell("completion in code not yet run", median(completions));
 tell("inspection", median(inspections));
 tell(`memory after the start`, memory / 1e6, "MB");
-tell(`memory after ${count} cells`, process.memoryUsage().rss / 1e6, "MB");
+tell(`memory after ${cells} declaring cells`, declared / 1e6, "MB");
+await new Promise((resolve) => setTimeout(resolve, 2_000));
+tell(`memory at the end, idle`, process.memoryUsage().rss / 1e6, "MB");
 await service.dispose();

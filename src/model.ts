@@ -171,16 +171,18 @@ export class Model implements Disposable {
     }
   }
 
-  /** Logits of rows of token ids, one Float32Array a row with `shape` [length, vocab]. */
-  async logits(ids: readonly (readonly number[])[]): Promise<(Float32Array & { shape: [number, number] })[]> {
+  /** Logits of rows of token ids as one array of `shape` [rows, longest row, vocab]; what stands behind a shorter row's end is 0. */
+  async logits(ids: readonly (readonly number[])[]): Promise<Float32Array & { shape: [number, number, number] }> {
     this.ready();
-    const out: (Float32Array & { shape: [number, number] })[] = [];
-    for (const row of ids) {
+    const vocab = this.config.vocabSize;
+    const length = ids.reduce((n, row) => Math.max(n, row.length), 0);
+    const out = new Float32Array(ids.length * length * vocab);
+    for (const [i, row] of ids.entries()) {
       const y = scope(() => noGrad(() => this.network.logits(this.network.hidden(this.rows(row)))));
-      out.push(Object.assign(await y.data(), { shape: [row.length, this.config.vocabSize] as [number, number] }));
+      out.set(await y.data(), i * length * vocab);
       y.dispose();
     }
-    return out;
+    return Object.assign(out, { shape: [ids.length, length, vocab] as [number, number, number] });
   }
 
   /** Mean cross entropy in nats a token: labels[i] is the target at ids[i] itself (shifted by one inside, as in transformers), -100 is left out. */

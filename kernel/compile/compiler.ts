@@ -32,7 +32,7 @@ interface Pending {
 
 /** What the language alone has: a cell that mentions nothing else can be checked before Node's declarations are read. */
 const languageNames = new Set(
-  "Math JSON Array Object String Number Boolean Map Set Promise Date RegExp BigInt NaN Infinity isNaN parseInt parseFloat".split(
+  "const Math JSON Array Object String Number Boolean Map Set Promise Date RegExp BigInt NaN Infinity isNaN parseInt parseFloat".split(
     " ",
   ),
 );

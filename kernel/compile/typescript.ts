@@ -3,6 +3,7 @@ import { chmodSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync
 import { createRequire } from "node:module";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
+import { cachedDataVersionTag } from "node:v8";
 import { Script } from "node:vm";
 import type typescript from "typescript";
 
@@ -51,7 +52,7 @@ function cachePath(): string | undefined {
     if (!owned(folder)) return undefined;
     chmodSync(folder, 0o700);
     const key = createHash("sha256")
-      .update(`${process.version} ${process.arch} ${file}\0`)
+      .update(`${cachedDataVersionTag()} ${process.arch} ${file}\0`)
       .update(source)
       .digest("hex");
     return join(folder, `typescript-${key.slice(0, 24)}`);

@@ -105,7 +105,7 @@ export class ExecuteQueue {
     const { sockets } = this.#parts;
     for (const message of this.#queue.splice(0)) {
       sockets.publish("status", { execution_state: "busy" }, message.rawHeader);
-      sockets.send("shell", message, "execute_reply", { status: "aborted", execution_count: this.#count });
+      sockets.send("shell", message, "execute_reply", { status: "aborted" });
       sockets.publish("status", { execution_state: "idle" }, message.rawHeader);
     }
   }

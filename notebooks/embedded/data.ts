@@ -11,7 +11,19 @@ import { dialogue, distinct, instruction, offer, radio } from "./world/tasks.js"
 /** Every bundled data set by file name. */
 export function dataSets(): Record<string, object[]> {
   return {
-    "radio.jsonl": distinct(1200, 101, radio, (row) => row.text),
+    "radio-train.jsonl": distinct(
+      800,
+      101,
+      (random) => radio(random),
+      (row) => row.text,
+    ),
+    // Half of the test messages are worded like no training row.
+    "radio-test.jsonl": distinct(
+      240,
+      105,
+      (random) => radio(random, 0.5),
+      (row) => row.text,
+    ),
     "dialogues.jsonl": distinct(600, 102, dialogue, (row) => row.dialogue),
     "offers.jsonl": distinct(1200, 103, offer, (row) => row.text),
     "instructions.jsonl": distinct(1000, 104, instruction, (row) => row.instruction + row.input),

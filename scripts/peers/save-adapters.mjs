@@ -28,7 +28,7 @@ for (const { name, lora, quantize } of cases) {
   mkdirSync(out, { recursive: true });
   await model.save(join(out, name));
   const logits = [];
-  for (const row of await model.logits(sequences)) logits.push(Array.from(row));
+  for (const row of sequences) logits.push(Array.from(await model.logits([row])));
   written.push({ name, quantize: quantize ?? null, sequences, logits });
   model.dispose();
 }

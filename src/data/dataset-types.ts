@@ -2,7 +2,7 @@
 import {
   Binary,
   Bool,
-  type DataType,
+  DataType,
   Field,
   Float64,
   Int32,
@@ -191,9 +191,14 @@ function arrowType(shape: Shape): DataType {
 
 /** A type as people write it: `int32`, `string`, `list<{role: string, content: string}>`. */
 export function typeName(type: DataType): string {
-  if (type instanceof List) return `list<${typeName(type.valueType)}>`;
-  if (type instanceof Struct)
+  if (DataType.isList(type) || DataType.isFixedSizeList(type)) return `list<${typeName(type.children[0]!.type)}>`;
+  if (DataType.isMap(type))
+    return `map<${type.children[0]!.type.children!.map((f: Field) => typeName(f.type)).join(", ")}>`;
+  if (DataType.isStruct(type))
     return `{${type.children.map((f: Field) => `${f.name}: ${typeName(f.type)}`).join(", ")}}`;
-  if (type instanceof Utf8) return "string";
-  return String(type).toLowerCase().replace("largeutf8", "string");
+  if (DataType.isDictionary(type)) return typeName(type.valueType);
+  if (DataType.isUtf8(type) || DataType.isLargeUtf8(type)) return "string";
+  if (DataType.isTimestamp(type) || DataType.isDate(type)) return "date";
+  if (DataType.isDecimal(type)) return `decimal(${type.precision}, ${type.scale})`;
+  return String(type).toLowerCase();
 }

@@ -1,8 +1,12 @@
 /** Arrow files: IPC files (Feather V2) and streams. */
 import { readFile, stat } from "node:fs/promises";
-import { type Data, type Table, Type, tableFromIPC } from "apache-arrow";
+import { Worker } from "node:worker_threads";
+import type { Table } from "apache-arrow";
 import { DataError } from "../errors.js";
+import { decodeArrow } from "./arrow-decode.js";
 import { defaultMaxBytes, type ReadBudget } from "./read-text.js";
+
+const MiB = 1024 * 1024;
 
 /** Reads an Arrow file. @throws DataError for other files, damaged ones and compressed ones. */
 export async function readArrow(file: string, budget: ReadBudget = {}): Promise<Table> {
@@ -10,12 +14,13 @@ export async function readArrow(file: string, budget: ReadBudget = {}): Promise<
   // Node reads at most 2 GiB into one buffer.
   const limit = Math.min(budget.maxBytes ?? defaultMaxBytes, 2 ** 31 - 1);
   if (size > limit) throw new DataError(`${file}: ${size} bytes are more than the ${limit} allowed; split the file`);
-  const bytes = await readFile(file, budget.signal ? { signal: budget.signal } : {});
+  let bytes: Uint8Array<ArrayBuffer> = await readFile(file, budget.signal ? { signal: budget.signal } : {});
   let table: Table;
   try {
-    table = tableFromIPC(bytes);
-    for (const batch of table.batches) for (const column of batch.data.children) checkData(column, column.length);
+    bytes = await tryInWorker(bytes, budget.signal);
+    table = decodeArrow(bytes);
   } catch (error) {
+    if (budget.signal?.aborted) throw error;
     const message = (error as Error).message;
     const why = /codec|compress/i.test(message)
       ? "its buffers are compressed, which is not supported; write it uncompressed (pyarrow: compression='uncompressed')"
@@ -26,60 +31,37 @@ export async function readArrow(file: string, budget: ReadBudget = {}): Promise<
   return table;
 }
 
-/** Lengths and offsets of a file are claims: each must lie inside the buffers that came. */
-function checkData(data: Data, length: number): void {
-  if (data.length < length || length < 0) throw new RangeError(`an array of ${data.length} where ${length} are needed`);
-  const { valueOffsets, values, nullBitmap, type } = data;
-  if (data.nullCount > 0 && nullBitmap.byteLength * 8 < data.offset + data.length)
-    throw new RangeError("a short null bitmap");
-  switch (type.typeId) {
-    case Type.Null:
-      return;
-    case Type.Utf8:
-    case Type.Binary:
-    case Type.LargeUtf8:
-    case Type.LargeBinary:
-      checkOffsets(valueOffsets, data.length, values?.length ?? 0);
-      return;
-    case Type.List:
-    case Type.LargeList:
-    case Type.Map: {
-      const child = data.children[0]!;
-      checkOffsets(valueOffsets, data.length, child.length);
-      checkData(child, child.length);
-      return;
-    }
-    case Type.Struct:
-      for (const child of data.children) checkData(child, data.length);
-      return;
-    case Type.FixedSizeList:
-      checkData(data.children[0]!, data.length * data.stride);
-      return;
-    case Type.Bool:
-      if (values.byteLength * 8 < data.offset + data.length) throw new RangeError("a short buffer of booleans");
-      return;
-    case Type.Dictionary:
-      for (const chunk of data.dictionary?.data ?? []) checkData(chunk, chunk.length);
-      return;
-    case Type.Union:
-    case Type.Utf8View:
-    case Type.BinaryView:
-      throw new TypeError(`columns of type ${String(type)} are not supported`);
-    default:
-      if ((values?.length ?? 0) < data.length * (data.stride || 1)) throw new RangeError("a short buffer of numbers");
-  }
-}
-
-function checkOffsets(offsets: ArrayLike<number | bigint>, length: number, limit: number): void {
-  // An empty array may come without offsets.
-  if (length === 0) return;
-  if (offsets.length < length + 1) throw new RangeError("a short buffer of offsets");
-  let last = Number(offsets[0]);
-  if (last < 0) throw new RangeError("an offset below zero");
-  for (let i = 1; i <= length; i++) {
-    const next = Number(offsets[i]);
-    if (next < last) throw new RangeError("offsets that go down");
-    last = next;
-  }
-  if (last > limit) throw new RangeError(`an offset of ${last} into ${limit}`);
+/**
+ * Decodes once in a thread with limits on time and memory: a damaged or hostile file can send the Arrow library into a
+ * loop without end or let it allocate without bounds. The bytes go there and come back without a copy.
+ */
+function tryInWorker(
+  bytes: Uint8Array<ArrayBuffer>,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const owned = bytes.byteLength === bytes.buffer.byteLength ? bytes : bytes.slice();
+  const seconds = 5 + owned.byteLength / (50 * MiB);
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(new URL("./arrow-worker.js", import.meta.url), {
+      execArgv: [],
+      resourceLimits: { maxOldGenerationSizeMb: 512 + Math.ceil(owned.byteLength / MiB) },
+    });
+    const end = (settle: () => void): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", abort);
+      settle();
+      void worker.terminate();
+    };
+    const fail = (error: unknown): void => end(() => reject(error));
+    const abort = (): void => fail(signal?.reason);
+    const timer = setTimeout(() => fail(new Error(`decoding took over ${Math.round(seconds)} s`)), seconds * 1000);
+    signal?.addEventListener("abort", abort);
+    worker.on("error", fail);
+    worker.on("exit", () => fail(new Error("the decoding thread ended")));
+    worker.on("message", (answer: { bytes: Uint8Array<ArrayBuffer>; error?: string }) => {
+      if (answer.error === undefined) end(() => resolve(answer.bytes));
+      else fail(new Error(answer.error));
+    });
+    worker.postMessage(owned, [owned.buffer]);
+  });
 }

@@ -60,7 +60,7 @@ export async function readCsv(file: string, options: CsvOptions = {}): Promise<R
       lines.push(line);
     }
   } catch (error) {
-    throw explain(file, lastLine + 1, error);
+    throw explain(file, error);
   } finally {
     source.destroy();
     parser.destroy();
@@ -99,9 +99,12 @@ function checkNames(file: string, fields: readonly (string | null)[]): string[] 
   return names;
 }
 
-function explain(file: string, line: number, error: unknown): unknown {
-  const code = (error as CsvError).code;
+function explain(file: string, error: unknown): unknown {
+  const { code, lines, raw } = error as CsvError;
   if (typeof code !== "string" || error instanceof DataError) return error;
+  // `lines` is where the parser stopped; the row in question began as many lines earlier as its text has.
+  const spanned = typeof raw === "string" ? raw.replace(/\n$/, "").split("\n").length - 1 : 0;
+  const line = typeof lines === "number" ? lines - spanned : "?";
   if (code === "CSV_QUOTE_NOT_CLOSED" || code === "INVALID_OPENING_QUOTE" || code === "CSV_INVALID_CLOSING_QUOTE") {
     const what =
       code === "CSV_QUOTE_NOT_CLOSED" ? "a quotation mark is never closed" : "a quotation mark in a wrong place";

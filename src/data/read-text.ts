@@ -14,9 +14,9 @@ export interface ReadBudget {
 }
 
 export const defaultMaxBytes: number = 4096 * MiB;
-/** A packed file of text larger than 64 MiB unpacked may not be more than this many times its packed size. */
+/** A packed file of text larger than 16 MiB unpacked may not be more than this many times its packed size. */
 const maxRatio = 200;
-const freeBytes = 64 * MiB;
+const freeBytes = 16 * MiB;
 const chunkBytes = MiB;
 
 /** Whether a name ends in `.gz`. */

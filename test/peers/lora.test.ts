@@ -63,8 +63,8 @@ for (const name of ["lora", "lora-schedule", "lora-nf4"]) {
       const off = relativeError(got, goldenFloats(expected, key));
       assert.ok(off < 2e-3, `${key}: relative error ${off}`);
     }
-    const [logits] = await model.logits([values.sequence]);
-    assert.ok(relativeError(logits!, goldenFloats(goldenArrays(`${name}/golden`), "logits")) < 2e-3);
+    const logits = await model.logits([values.sequence]);
+    assert.ok(relativeError(logits, goldenFloats(goldenArrays(`${name}/golden`), "logits")) < 2e-3);
     model.dispose();
   });
 }
@@ -76,11 +76,11 @@ for (const name of ["lora", "lora-schedule", "adapter-rslora"]) {
     const model = await loadModel(goldenPath("llama-gqa"), { progress: false }).loadAdapter(folder);
     const arrays = goldenArrays(`${name}/golden`);
     const { sequence } = goldenValues(`${name}/golden`);
-    const [adapted] = await model.logits([sequence]);
-    const error = relativeError(adapted!, goldenFloats(arrays, "logits"));
+    const adapted = await model.logits([sequence]);
+    const error = relativeError(adapted, goldenFloats(arrays, "logits"));
     assert.ok(error < 1e-5, `relative error ${error}`);
-    const [plain] = await model.withoutAdapter(() => model.logits([sequence]));
-    assert.ok(relativeError(plain!, goldenFloats(arrays, "logits.base")) < 1e-5);
+    const plain = await model.withoutAdapter(() => model.logits([sequence]));
+    assert.ok(relativeError(plain, goldenFloats(arrays, "logits.base")) < 1e-5);
     model.dispose();
   });
 }
@@ -97,8 +97,8 @@ test("an adapter whose ranks differ by layer is loaded exactly or refused, never
     },
   );
   if (!model) return;
-  const [logits] = await model.logits([goldenValues("adapter-patterns/golden").sequence]);
-  assert.ok(relativeError(logits!, goldenFloats(goldenArrays("adapter-patterns/golden"), "logits")) < 1e-5);
+  const logits = await model.logits([goldenValues("adapter-patterns/golden").sequence]);
+  assert.ok(relativeError(logits, goldenFloats(goldenArrays("adapter-patterns/golden"), "logits")) < 1e-5);
   model.dispose();
 });
 
@@ -107,11 +107,11 @@ test("a saved adapter is read back with the same bytes and the same logits", asy
   const { sequence } = goldenValues("lora/golden");
   try {
     const first = await loadModel(goldenPath("llama-gqa"), { progress: false }).loadAdapter(goldenPath("lora/final"));
-    const [before] = await first.logits([sequence]);
+    const before = await first.logits([sequence]);
     await first.save(folder);
     const second = await loadModel(goldenPath("llama-gqa"), { progress: false }).loadAdapter(folder);
-    const [after] = await second.logits([sequence]);
-    assert.deepEqual(Float32Array.from(after!), Float32Array.from(before!));
+    const after = await second.logits([sequence]);
+    assert.deepEqual(Float32Array.from(after), Float32Array.from(before));
     assert.deepEqual(await matrices(second), await matrices(first));
     first.dispose();
     second.dispose();

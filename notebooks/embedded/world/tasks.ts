@@ -38,6 +38,12 @@ const urgent = [
   "[the waves come over the deck|the storm has torn the sails], and {p} [cannot hold the boat any longer|is alone at the rudder].",
   "I see [{other} with a red flag|a light that goes on and off|a man waving on a rock]. somebody there needs help.",
   "we have been without water to drink for {n} days. {p} is very weak.",
+  "{p} went out in a small boat {at} and has not come back. it is dark now.",
+  "the water is up to our knees. [we cannot hold out much longer.|the boat is going down.]",
+  "two men are on the rocks and the tide is coming in. they cannot swim.",
+  "there is smoke below deck, and [we do not know where it comes from|the children are still down there].",
+  "help! [the net has pulled {p} over the side|{p} is under the boat].",
+  "we have no sail and no oars. the current takes us to the open sea.",
 ];
 
 const routine = [
@@ -59,11 +65,45 @@ const routine = [
   "{p} has hurt {p.his} finger a little. it is nothing.",
   "we have anchored for the night. the anchor holds well.",
   "we practised with the red flag today. please do not send anybody.",
+  "{p} was out in a small boat {at} and has come back with shells.",
+  "two men are on the rocks and are catching fish. they like it there.",
+  "there is smoke over the village. Lena has burned the bread again.",
+  "we have bought a new sail and new oars from Gerta and Ines.",
+  "the children want to see the lighthouse. may they come {time}?",
+  "please open the store. we bring {n} sacks of corn for Hugo.",
+  "the tide is low. we wait {spot} until we can come in.",
 ];
 
-/** Radio messages to the harbour, "urgent" or "routine". Some routine ones speak of fire and water too. */
-export function radio(random: Random): Labelled {
+/** Messages that are worded like none of those above: only the test rows have them. */
+const urgentUnseen = [
+  "something has made a hole in the planks, and the sea is coming in.",
+  "come quickly! {p} is in the sea and cannot swim.",
+  "the sail has caught fire, and it is near the oil.",
+  "{p} has broken a leg and is in great pain.",
+  "we have lost the way in thick fog, and there are rocks all around.",
+  "the wind has taken our rudder. we are going onto the beach.",
+];
+const routineUnseen = [
+  "{p} would like to know the price of {things} at the market.",
+  "we have sold all our fish on Skerry Isle and are coming home.",
+  "it is so warm that {p} went swimming. now we drink tea.",
+  "the hole in the planks has been closed by Ines. everything is dry.",
+  "please send {p} a letter from us: we are well and have good wind.",
+  "we have lit the stove and are baking bread on board.",
+  "the fog was thick, but we found the pier by the bell. good night.",
+  "Clara can fetch the letters on {day}. there are {n} bags of them.",
+];
+
+/**
+ * Radio messages to the harbour, "urgent" or "routine". Some routine ones speak of fire and water too.
+ * @param unseen the share of messages whose wording no training row has.
+ */
+export function radio(random: Random, unseen = 0): Labelled {
   const label = random.nextInt(2) ? "urgent" : "routine";
+  const thing = pick(
+    random,
+    objects.filter((o) => !/^(pair|bag|jar)/.test(o)),
+  );
   const boat = chance(random, 0.6) ? pick(random, boats).name : pick(random, strangers);
   const context: Context = {
     boat,
@@ -72,8 +112,10 @@ export function radio(random: Random): Labelled {
       [...boats.map((b) => b.name), ...strangers].filter((name) => name !== boat),
     ),
     spot: pick(random, spots),
+    at: pick(random, ["this morning", "at noon", "before the storm", "with the tide"]),
     p: pick<Person>(random, [...adults, ...visitors]) as never,
-    thing: pick(random, objects),
+    thing,
+    things: plural(thing),
     day: pick(random, days)[0],
     weather: pick(random, weathers),
     time: pick(random, ["at noon", "before sunset", "in the evening", "with the tide"]),
@@ -87,7 +129,8 @@ export function radio(random: Random): Labelled {
     "good day, {boat} here.",
   ]);
   const closing = pick(random, ["", "", "", "{boat}, over.", "over.", "please answer."]);
-  const body = pick(random, label === "urgent" ? urgent : routine);
+  const [known, fresh] = label === "urgent" ? [urgent, urgentUnseen] : [routine, routineUnseen];
+  const body = pick(random, chance(random, unseen) ? fresh : known);
   return { text: render(random, [opening, body, closing].filter((part) => part !== "").join(" "), context), label };
 }
 

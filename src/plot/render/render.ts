@@ -56,14 +56,12 @@ export async function closeRenderer(): Promise<void> {
 
 function start(): Worker {
   const started = new Worker(new URL("./worker.js", import.meta.url), {
-    // What the libraries print is of no use to a notebook.
+    // What the libraries print is of no use to a notebook. It is left unread: a reader would keep the process alive.
     stdout: true,
     stderr: true,
     execArgv: [],
     resourceLimits: { maxOldGenerationSizeMb: 1024 },
   });
-  started.stdout.resume();
-  started.stderr.resume();
   started.on("message", (answer: RenderAnswer) => finish(started, answer));
   started.on("error", (error) => stop(started, error instanceof Error ? error : new Error(String(error))));
   started.on("exit", () => stop(started, new Error("the drawing thread ended")));
