@@ -11,15 +11,18 @@ import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
 import type { Tokenizer } from "./hub/tokenizer.js";
 import { type AdapterInfo, loadAdapterFiles, saveAdapter } from "./lora/adapter.js";
+import { mergeLora, removeLora } from "./lora/merge.js";
 import { type LoraOptions, loraSettings } from "./lora/options.js";
 import { activate, loraLayers, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
+import { type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
 import { packedRows } from "./nn/cache.js";
-import { nf4Options, type QuantizeOptions, quantizeModule } from "./quantization/nf4.js";
+import { nf4Options, QuantizedLinear, type QuantizeOptions, quantizeModule } from "./quantization/nf4.js";
 import {
   countTrainable,
   listParameters,
   type MemoryParts,
+  MergeReport,
   type ParameterInfo,
   summaryTable,
   type TrainableCount,
@@ -151,10 +154,7 @@ export class Model implements Disposable {
 
   /** Makes one of the adapters the active one. */
   setAdapter(name: string): this {
-    if (!this.adapters.has(name))
-      throw new ConfigError(
-        `There is no adapter "${name}"; there are ${[...this.adapters.keys()].join(", ") || "none"}.`,
-      );
+    this.known(name);
     activate(this.network, name);
     this.active = name;
     return this;
@@ -306,6 +306,84 @@ export class Model implements Disposable {
     return evaluate(this, this.network, data as Iterable<Record<string, unknown>>, options as EvaluateOptions);
   }
 
+  /** Takes an adapter out and frees it; without any left, the model is what it was before. */
+  removeAdapter(name: string): this {
+    this.idle("removeAdapter");
+    this.known(name);
+    removeLora(this.network, name);
+    this.adapters.delete(name);
+    if (this.active === name) this.active = undefined;
+    return this;
+  }
+
+  /**
+   * Merges the active adapter into the weights, in float32, and takes it out; quantised layers that it adapts become dense. The logits of a
+   * probe before and after are compared.
+   *
+   * @throws StateError without an active adapter, with other adapters beside it, or when the logits changed by more than rounding.
+   */
+  async merge(): Promise<MergeReport> {
+    this.idle("merge");
+    this.ready();
+    const adapter = this.active;
+    if (adapter === undefined) throw new StateError("merge: the model has no active adapter; call addLora first.");
+    const others = [...this.adapters.keys()].filter((name) => name !== adapter);
+    if (others.length > 0)
+      throw new StateError(
+        `merge: the model has other adapters (${others.join(", ")}), which were made for the weights as they are; save them, then removeAdapter them.`,
+      );
+    const { vocabSize, maxPositions } = this.config;
+    const probe = Array.from({ length: Math.min(32, maxPositions) }, (_, i) => (i * 7919 + 13) % vocabSize);
+    // Over weights whose products round to 16 bits, the dense weight rounds elsewhere.
+    const rounds = [...this.network.namedModules()].some(([, m]) => "compute" in m && m.compute !== "float32");
+    const before = await this.logits([probe]);
+    const { layers, dequantised } = mergeLora(this.network, adapter);
+    const after = await this.logits([probe]);
+    const largest = before.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
+    const difference = before.reduce((most, v, i) => Math.max(most, Math.abs(after[i]! - v)), 0) / largest;
+    const name = this.parts.base || this.name;
+    const base = dequantised > 0 ? `${name}, ${dequantised} quantised layers restored to dense` : name;
+    this.adapters.clear();
+    this.active = undefined;
+    this.parts.base = ""; // an adapter made from now on belongs to these weights, which have no name yet
+    const dense = ![...this.network.namedModules()].some(([, m]) => m instanceof QuantizedLinear);
+    if (dense) this.network.setRequiresGrad(true);
+    if (!(difference < (rounds ? 0.05 : 1e-3)))
+      throw new StateError(
+        `merge: the logits changed by ${difference.toExponential(1)} of their size when "${adapter}" was merged into ${base}; do not use this model, load it again.`,
+      );
+    return new MergeReport(base, adapter, layers, difference);
+  }
+
+  /**
+   * Writes the whole model to a folder that `loadModel` and transformers read: config, weights (float32 unless `dtype` says otherwise; quantised
+   * ones restored), tokenizer.
+   *
+   * @throws StateError while there are adapters: merge them, or save them by themselves.
+   */
+  async export(
+    folder: string,
+    options: { format?: "safetensors"; dtype?: ExportDType; shardBytes?: number } = {},
+  ): Promise<void> {
+    this.idle("export");
+    this.ready();
+    const { format = "safetensors", dtype = "float32", shardBytes } = options;
+    if (format !== "safetensors")
+      throw new ConfigError(`export: format must be "safetensors", received ${JSON.stringify(format)}.`);
+    if (!["float32", "bfloat16", "float16"].includes(dtype))
+      throw new ConfigError(
+        `export: dtype must be "float32", "bfloat16" or "float16", received ${JSON.stringify(dtype)}.`,
+      );
+    if (this.adapters.size > 0)
+      throw new StateError("export: the model has adapters; call merge() first, or save() the adapter alone.");
+    await exportSafetensors(this.network, folder, dtype, shardBytes);
+    const eos = this.stopIds();
+    if (eos.length > 0) await writeJson(folder, "generation_config.json", { eos_token_id: eos });
+    const { tokenizer } = this.parts;
+    if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
+    if (this.parts.base === "") this.parts.base = folder;
+  }
+
   /** Saves the active adapter in PEFT's layout, with the tokenizer's files beside it. */
   async save(folder: string): Promise<void> {
     const info = this.active === undefined ? undefined : this.adapters.get(this.active);
@@ -322,6 +400,13 @@ export class Model implements Disposable {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  private known(name: string): void {
+    if (!this.adapters.has(name))
+      throw new ConfigError(
+        `There is no adapter "${name}"; there are ${[...this.adapters.keys()].join(", ") || "none"}.`,
+      );
   }
 
   private idle(what: string): void {
