@@ -1,5 +1,5 @@
 import { resetTape } from "./autograd/tape.js";
-import { throwIfInterrupted } from "./display/host.js";
+import { defineDisplay, throwIfInterrupted } from "./display/host.js";
 import type { Table } from "./display/table.js";
 import { ConfigError, StateError, TokenizerError } from "./errors.js";
 import type { Metrics } from "./evaluation/classification.js";
@@ -427,6 +427,15 @@ export class Model implements Disposable {
     return { live: liveBytes, peak: peakBytes };
   }
 }
+
+defineDisplay(
+  Model,
+  (model) => {
+    const shown = model.summary();
+    return { "text/html": shown.toHtml().toString(), "text/plain": shown.toText() };
+  },
+  (model) => model.summary().toText(),
+);
 
 function lastParts(names: readonly string[]): string[] {
   return [...new Set(names.map((n) => n.split(".").at(-1)!))].sort();

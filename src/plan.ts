@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import { basename, resolve } from "node:path";
-import { interruptSignal } from "./display/host.js";
+import { defineDisplay, interruptSignal } from "./display/host.js";
 import { ProgressBar } from "./display/progress.js";
 import { ConfigError, DeviceError } from "./errors.js";
 import {
@@ -147,6 +147,13 @@ export class LoadPlan implements PromiseLike<Model> {
     bar?.finish();
   }
 }
+
+const waiting = "A plan to load a model: nothing has happened yet. Await it: const model = await loadModel(…)…";
+defineDisplay(
+  LoadPlan,
+  () => ({ "text/plain": waiting }),
+  () => waiting,
+);
 
 function checkOptions(options: LoadOptions): void {
   const { device = "auto", dtype = "auto", weights } = options;

@@ -17,11 +17,11 @@ export function dataSets(): Record<string, object[]> {
       (random) => radio(random),
       (row) => row.text,
     ),
-    // Half of the test messages are worded like no training row.
+    // A third of the test messages is worded like no training row.
     "radio-test.jsonl": distinct(
       240,
       105,
-      (random) => radio(random, 0.5),
+      (random) => radio(random, 1 / 3),
       (row) => row.text,
     ),
     "dialogues.jsonl": distinct(600, 102, dialogue, (row) => row.dialogue),

@@ -68,7 +68,8 @@ export function formatCount(count: number): string {
 
 /**
  * A formatter for a whole column, so that its numbers line up: integers are grouped; other columns share one number of
- * decimals, enough for `digits` significant digits of the largest, less the zeros that all of them end in.
+ * decimals, enough for `digits` significant digits of the largest, less the zeros that all of them end in. Where the largest
+ * is over a thousand times the smallest, as in a list of unlike metrics, each stands for itself.
  */
 export function columnFormatter(values: Iterable<number>, digits = 4): (value: number) => string {
   let largest = 0;
@@ -84,13 +85,28 @@ export function columnFormatter(values: Iterable<number>, digits = 4): (value: n
     if (size > 0 && size < smallest) smallest = size;
   }
   if (integers || largest === 0) return (value) => formatNumber(value, digits);
-  if (largest >= 1e12 || smallest < 1e-7 || largest / smallest > 1e7) return (value) => formatNumber(value, digits);
+  if (largest >= 1e12 || smallest < 1e-7 || largest / smallest > 1000) return (value) => formatNumber(value, digits);
   // Enough decimals that the smallest value keeps two digits.
   const fromLargest = digits - 1 - Math.floor(Math.log10(largest));
   const fromSmallest = 1 - Math.floor(Math.log10(smallest));
   let decimals = Math.min(10, Math.max(0, fromLargest, Math.min(fromSmallest, fromLargest + 3)));
   while (decimals > 1 && finite.every((value) => value.toFixed(decimals).endsWith("0"))) decimals -= 1;
   return (value) => (Number.isFinite(value) ? withDecimals(value, decimals) : formatNumber(value));
+}
+
+/** A formatter with one number of decimals for all, as for the cells of a matrix, where small values may become zero. */
+export function matrixFormatter(values: Iterable<number>, digits = 3): (value: number) => string {
+  let largest = 0;
+  let integers = true;
+  for (const value of values) {
+    if (!Number.isFinite(value)) continue;
+    largest = Math.max(largest, Math.abs(value));
+    integers &&= Number.isInteger(value);
+  }
+  if (integers || largest >= 1e9 || largest < 1e-6) return (value) => formatNumber(value, digits);
+  const decimals = Math.min(8, Math.max(0, digits - 1 - Math.floor(Math.log10(largest))));
+  return (value) =>
+    Number.isFinite(value) ? withDecimals(value, decimals).replace(/^-(0\.?0*)$/, "$1") : formatNumber(value);
 }
 
 function withDecimals(value: number, decimals: number): string {

@@ -144,8 +144,9 @@ export class ProgressBar {
     const parts = [`${this.#format(this.#done)}${total} ${this.#unit}`];
     if (share !== undefined) parts.push(formatPercent(share, 0));
     const running = this.#state === "running";
-    const rate = running ? this.rate : this.#done / Math.max(this.elapsed, 1e-9);
-    if (rate > 0 && this.#done > 0) {
+    const rate = running ? this.rate : this.#done / this.elapsed;
+    // Below a millisecond, a rate says more about the clock than about the work.
+    if (this.#done > 0 && rate > 0 && this.elapsed > 0.001) {
       const slow = rate < 0.995 && this.#format === formatNumber;
       const amount = slow ? formatNumber(1 / rate, 3) : this.#format(rate < 100 ? round3(rate) : Math.round(rate));
       parts.push(slow ? `${amount} s/${this.#unit}` : `${amount} ${this.#unit}/s`);
@@ -246,7 +247,8 @@ export function progress<T>(
 ): Iterable<T> | AsyncIterable<T> {
   const total = options.total ?? countOf(items);
   const settings = { ...options, total };
-  return Symbol.asyncIterator in items ? eachAsync(items, settings) : each(items, settings);
+  // What can be gone through both ways, as a data set, is gone through item by item.
+  return Symbol.iterator in items ? each(items, settings) : eachAsync(items, settings);
 }
 
 function* each<T>(items: Iterable<T>, options: ProgressOptions): Generator<T> {

@@ -154,7 +154,12 @@ export function table(columns: readonly string[], rows: readonly Row[], options:
 
 // Translucent greys and inherited colours read well on light and on dark pages.
 const line = "1px solid rgba(128,128,128,0.35)";
-const tableStyle: Style = { borderCollapse: "collapse", border: "none", fontVariantNumeric: "tabular-nums" };
+const tableStyle: Style = {
+  borderCollapse: "collapse",
+  border: "none",
+  color: "inherit",
+  fontVariantNumeric: "tabular-nums",
+};
 const headStyle: Style = { borderBottom: line, padding: "4px 10px", fontWeight: "600", verticalAlign: "bottom" };
 const cellStyle: Style = { padding: "3px 10px", verticalAlign: "top", maxWidth: "36em", whiteSpace: "pre-wrap" };
 const quiet: Style = { opacity: "0.6" };

@@ -54,7 +54,7 @@ export function confusion(data: PlotData | ConfusionMatrix, options: ConfusionOp
   const width = options.width ?? Math.min(1100, 240 + side * (side > 8 ? 64 : 110));
   const figure = makeFigure(
     [trace],
-    { ...options, height },
+    { ...options, width, height },
     {
       xaxis: axis(options.xLabel ?? "predicted", { ...categoryAxis(names), showgrid: false, ...noTicks }),
       yaxis: axis(options.yLabel ?? "actual", {

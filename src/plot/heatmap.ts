@@ -1,4 +1,4 @@
-import { columnFormatter } from "../display/format.js";
+import { matrixFormatter } from "../display/format.js";
 import { table } from "../display/table.js";
 import { DataError } from "../errors.js";
 import { Columns, numberOf, numbersOf, type PlotData, point } from "./columns.js";
@@ -25,10 +25,7 @@ export function heatmap(data: PlotData | readonly (readonly number[])[], options
   const { xs, ys, cells, xLabel, yLabel, zLabel } = isMatrix(data, options)
     ? fromMatrix(data, options)
     : fromRows(data, options);
-  const write = columnFormatter(
-    cells.flat().filter((value) => value !== null),
-    3,
-  );
+  const write = matrixFormatter(cells.flat().filter((value) => value !== null));
   const shown = options.values ?? xs.length * ys.length <= 200;
   const trace = {
     type: "heatmap",
@@ -60,9 +57,16 @@ export function heatmap(data: PlotData | readonly (readonly number[])[], options
     },
   );
   return new Plot(figure, options, () => {
-    const rows = cells.slice(0, 20).map((row, index) => [ys[index]!, ...row]);
+    const rows = cells
+      .slice(0, 20)
+      .map((row, index) => [ys[index]!, ...row.map((value) => (value === null ? null : write(value)))]);
     return titled(options.title, [
-      table(["", ...xs], rows, { maxColumns: 12, maxTextCell: 16, totalRows: ys.length }).toText(),
+      table(["", ...xs], rows, {
+        maxColumns: 12,
+        maxTextCell: 16,
+        totalRows: ys.length,
+        align: Object.fromEntries(xs.map((name) => [name, "right"])),
+      }).toText(),
     ]);
   });
 }

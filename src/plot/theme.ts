@@ -107,6 +107,18 @@ const emptyNote = {
 const isEmpty = (trace: Record<string, unknown>): boolean =>
   [trace.x, trace.y].some((values) => !Array.isArray(values) || values.every((value) => value === null));
 
+/** A title broken at words into lines that fit above a picture of `width` pixels: its letters are about 9 pixels wide. */
+function titleLines(title: string, width: number): string[] {
+  const most = Math.max(16, Math.floor((width - 92) / 9.2));
+  const lines: string[] = [];
+  for (const word of cut(oneLine(title), 3 * most).split(" ")) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= most) lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines.map((line) => safeText(line, most));
+}
+
 /** A figure with the looks that all plots share. */
 export function makeFigure(
   data: Record<string, unknown>[],
@@ -116,7 +128,8 @@ export function makeFigure(
   const named = data.filter((trace) => trace.showlegend !== false && trace.name !== undefined).length;
   const beside = named > 5 || data.reduce((sum, trace) => sum + String(trace.name ?? "").length + 6, 0) > 96;
   const above = named > 1 && !beside;
-  const title = options.title === undefined ? undefined : safeText(options.title, 100);
+  const lines = options.title === undefined ? [] : titleLines(options.title, options.width ?? 800);
+  const title = lines.length === 0 ? undefined : lines.join("<br>");
   return {
     data,
     layout: {
@@ -126,7 +139,7 @@ export function makeFigure(
       plot_bgcolor: "#ffffff",
       colorway: [...palette],
       font: { size: 13, color: ink },
-      margin: { l: 64, r: 28, t: 24 + (title === undefined ? 0 : 26) + (above ? 24 : 0), b: 56 },
+      margin: { l: 64, r: 28, t: 24 + (lines.length === 0 ? 0 : 5 + 21 * lines.length) + (above ? 24 : 0), b: 56 },
       ...(title === undefined
         ? {}
         : {
@@ -138,7 +151,7 @@ export function makeFigure(
               y: 1,
               yref: "container",
               yanchor: "top",
-              pad: { t: 14 },
+              pad: { t: 14 + 10 * (lines.length - 1) },
               font: { size: 16 },
             },
           }),

@@ -4,7 +4,7 @@ import type { Example } from "../data/mask.js";
 import { type Packing, packRows } from "../data/pack.js";
 import { describeReport, tokenizeRows } from "../data/tokenize.js";
 import { formatBytes, formatDuration, formatNumber, formatPercent } from "../display/format.js";
-import { displaySymbol, inspectSymbol, interruptSignal, type MimeBundle } from "../display/host.js";
+import { defineDisplay, displaySymbol, inspectSymbol, interruptSignal, type MimeBundle } from "../display/host.js";
 import { type Table, table } from "../display/table.js";
 import { InterruptedError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
@@ -123,6 +123,11 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     this.promise = this.start(model, network, data, onEnd);
     // The failure is shown in the run's own display; whoever awaits gets it again.
     this.promise.catch(() => {});
+  }
+
+  /** Whether it has ended, for whatever reason. */
+  get over(): boolean {
+    return this.ended;
   }
 
   /** Asks the run to end after the step it is in; the model keeps what it has learnt. */
@@ -264,11 +269,10 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     Object.defineProperty(out, inspectSymbol, { value: () => shown.toText() });
     return out;
   }
-
-  [displaySymbol](): MimeBundle {
-    const state = this.ended
-      ? `ended after ${this.steps.length} steps`
-      : "under way: await it, or end it with run.stop()";
-    return { "text/plain": `TrainRun (${state})` };
-  }
 }
+
+const stateOf = (run: TrainRun): string => {
+  const state = run.over ? `ended after ${run.steps.length} steps` : "under way: await it, or end it with run.stop()";
+  return `TrainRun (${state})`;
+};
+defineDisplay(TrainRun, (run) => ({ "text/plain": stateOf(run) }), stateOf);

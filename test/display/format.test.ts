@@ -63,6 +63,13 @@ test("a column's numbers share their decimals", () => {
   assert.equal(format.columnFormatter([1e-9, 5])(1e-9), "1e-9");
 });
 
+test("unlike metrics stand for themselves, the cells of a matrix do not", () => {
+  const values = [12.412, 0.31, 12460];
+  assert.deepEqual(values.map(format.columnFormatter(values)), ["12.41", "0.31", "12,460"]);
+  const cells = [0.997, -0.00001, 0.5];
+  assert.deepEqual(cells.map(format.matrixFormatter(cells)), ["0.997", "0.000", "0.500"]);
+});
+
 test("text for one terminal line", () => {
   assert.equal(format.oneLine("a\r\nb\tc\u001b[31m\u202ed"), "a⏎b c␛[31m\ufffdd");
   assert.equal(format.displayWidth("你好é"), 5);

@@ -100,6 +100,8 @@ test("progress over iterables", async () => {
   await inCell(async (host) => {
     assert.deepEqual([...progress([1, 2, 3], { label: "sync" })], [1, 2, 3]);
     assert.match(String(host.texts.at(-1)), /3\/3/);
+    const both = Object.assign(["a"], { [Symbol.asyncIterator]: () => ["b"][Symbol.iterator]() });
+    assert.deepEqual([...progress(both)], ["a"]);
     async function* slow(): AsyncGenerator<number> {
       yield 1;
       yield 2;

@@ -44,6 +44,14 @@ const urgent = [
   "there is smoke below deck, and [we do not know where it comes from|the children are still down there].",
   "help! [the net has pulled {p} over the side|{p} is under the boat].",
   "we have no sail and no oars. the current takes us to the open sea.",
+  "come quickly! [the oil has caught fire|the cabin is burning|the boat is going down].",
+  "come quickly! {p} [is in great pain|has stopped breathing|lies on deck and does not move].",
+  "{p} cannot swim and has [gone over the side|fallen from the mast into the sea].",
+  "{p} has broken [an arm|a rib|{p.his} hand] and needs Ruth at once.",
+  "in the thick fog we have lost [the way|the harbour|{other}]. [the rocks are near.|please ring the bell.]",
+  "the sea is coming in through [the hull|the door|the planks], and we cannot close the hole.",
+  "the wind is too strong. it [drives us onto the beach|has taken our sail|has turned the boat over].",
+  "[help|please help]! [we are sinking|the boat is full of water|we are on the rocks].",
 ];
 
 const routine = [
@@ -72,6 +80,14 @@ const routine = [
   "the children want to see the lighthouse. may they come {time}?",
   "please open the store. we bring {n} sacks of corn for Hugo.",
   "the tide is low. we wait {spot} until we can come in.",
+  "we have sold [all our lobsters|half of our fish|the old net] and are [on our way home|very happy].",
+  "what is the price of {things} now? {p} would like to [buy|sell] one.",
+  "it is a warm day. {p} [is swimming beside the boat|is asleep in the sun|is drinking tea on deck].",
+  "we are well and everything is dry. [good night.|good wind to all of you.]",
+  "the hull has been [closed|painted|mended], and everything is [dry|in order].",
+  "we are coming home. please tell {p} to [light the stove|bake some bread|open the door].",
+  "in the fog we heard the bell and found [the way|the harbour|the buoy]. thank you.",
+  "there is a letter for {p} on board. {p.he} can fetch it {time}.",
 ];
 
 /** Messages that are worded like none of those above: only the test rows have them. */

@@ -1,0 +1,82 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { dataSets, jsonl } from "../../notebooks/embedded/data.js";
+import { root } from "../../notebooks/embedded/prepare.js";
+import { capitalise, plural, render, withArticle } from "../../notebooks/embedded/world/render.js";
+import { plain, worldRows } from "../../notebooks/embedded/world.js";
+import { Random } from "../../src/data/random.js";
+
+const digest = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, 16);
+
+test("the same seed writes the same village, another seed another one", () => {
+  const texts = (seed: number): string => [...worldRows(seed, 300_000)].map((row) => JSON.stringify(row)).join("\n");
+  assert.equal(digest(texts(20)), "a48c5b00c18729c6");
+  assert.notEqual(digest(texts(21)), digest(texts(20)));
+});
+
+test("its sentences are whole: capitals, articles, no template left", () => {
+  const rows = [...worldRows(3, 200_000)];
+  for (const row of rows) {
+    const text = plain(row);
+    assert.doesNotMatch(text, /[{}[\]|]|undefined|\bnull\b|\ba [aeio]\w+ | {2}|\.\./, text);
+  }
+  const longer = rows.map(plain).filter((text) => text.length > 160);
+  assert.equal(new Set(longer).size, longer.length, "no longer text comes twice");
+});
+
+test("templates: nested choices, fields, articles, plurals, sentence starts", () => {
+  const random = new Random(1);
+  const seen = new Set(
+    Array.from({ length: 60 }, () =>
+      render(random, "[a [red|blue]|no] {thing}. {p.he} saw {an thing}.", { thing: "oar", p: { he: "she" } }),
+    ),
+  );
+  assert.deepEqual([...seen].sort(), [
+    "A blue oar. She saw an oar.",
+    "A red oar. She saw an oar.",
+    "No oar. She saw an oar.",
+  ]);
+  assert.deepEqual(["oar", "hour", "uniform", "net"].map(withArticle), ["an oar", "an hour", "a uniform", "a net"]);
+  assert.deepEqual(["net", "box", "knife", "compass"].map(plural), ["nets", "boxes", "knives", "compasses"]);
+  assert.equal(
+    capitalise('he came. "stop!" she said. "go." they went.'),
+    'He came. "stop!" she said. "go." They went.',
+  );
+  assert.throws(() => render(random, "{nobody}"), /names \{nobody\}, which is not given/);
+});
+
+test("the bundled data sets are what the generator writes, small, balanced, and unknown to the model's own texts", () => {
+  const folder = join(root, "notebooks", "data");
+  const sets = dataSets();
+  assert.deepEqual(readdirSync(folder).sort(), Object.keys(sets).sort());
+  for (const [name, rows] of Object.entries(sets)) {
+    const text = readFileSync(join(folder, name), "utf8");
+    assert.equal(digest(text), digest(jsonl(rows)), `${name} differs: run node dist/notebooks/embedded/data.js`);
+    assert.ok(text.length < 300_000, `${name} has ${text.length} bytes`);
+    const labels = rows.map((row) => (row as { label?: string }).label).filter((label) => label !== undefined);
+    for (const label of new Set(labels)) {
+      const share = labels.filter((one) => one === label).length / labels.length;
+      assert.ok(share > 0.4 && share < 0.6, `${name}: ${label} has a share of ${share}`);
+    }
+  }
+  const text = [...worldRows(20, 500_000)].map(plain).join("\n");
+  assert.doesNotMatch(text, /urgent|routine|fraud|radio|summar/i);
+});
+
+test("a third of the radio messages of the test is worded as no training message is", () => {
+  const sets = dataSets();
+  const texts = (name: string): string[] => (sets[name] as { text: string }[]).map((row) => row.text);
+  const unseen =
+    /made a hole|in the sea and cannot|near the oil|broken a leg|rocks all around|onto the beach\.|would like to know|sold all our fish|so warm|closed by|a letter from us|baking bread on board|found the pier|of them\./;
+  const count = texts("radio-test.jsonl").filter((text) => unseen.test(text)).length;
+  assert.ok(count > 240 * 0.25 && count < 240 * 0.42, `${count}`);
+  const known = texts("radio-train.jsonl").filter((text) =>
+    /made a hole|near the oil|broken a leg|rocks all around|would like to know|sold all our fish|baking bread on board/.test(
+      text,
+    ),
+  );
+  assert.deepEqual(known, []);
+});
