@@ -1,3 +1,4 @@
+import { isAbsolute } from "node:path";
 import { resetTape } from "./autograd/tape.js";
 import { defineDisplay, throwIfInterrupted } from "./display/host.js";
 import type { Table } from "./display/table.js";
@@ -341,7 +342,8 @@ export class Model implements Disposable {
     const after = await this.logits([probe]);
     const largest = before.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
     const difference = before.reduce((most, v, i) => Math.max(most, Math.abs(after[i]! - v)), 0) / largest;
-    const name = this.parts.base || this.name;
+    // A folder's place on this machine says nothing elsewhere.
+    const name = this.parts.base === "" || isAbsolute(this.parts.base) ? this.name : this.parts.base;
     const base = dequantised > 0 ? `${name}, ${dequantised} quantised layers restored to dense` : name;
     this.adapters.clear();
     this.active = undefined;
