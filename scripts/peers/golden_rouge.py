@@ -8,7 +8,7 @@ import numpy as np
 from nltk.stem.porter import PorterStemmer
 from rouge_score import rouge_scorer
 
-from common import Golden
+from common import Golden, versions
 
 LICENSE = (Path(__file__).resolve().parents[2] / "LICENSE").read_text("utf-8")
 TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
@@ -57,7 +57,7 @@ def make(out: Path) -> None:
     golden = Golden(out, "rouge")
     stemmer = PorterStemmer()
     listed = words()
-    golden.value(packages={name: version(name) for name in ["rouge_score", "nltk"]})
+    golden.value(versions={**versions(), **{name: version(name) for name in ["rouge_score", "nltk"]}})
     golden.value(words=" ".join(listed), stems=" ".join(stemmer.stem(word) for word in listed))
     pairs = PAIRS + texts()
     golden.value(pairs=pairs)
