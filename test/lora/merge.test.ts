@@ -105,6 +105,21 @@ test("export writes shards with their index, and 16-bit weights", () =>
     }),
   ));
 
+test("a quantised model is exported with its weights restored", () =>
+  withModelFolder(async (folder) =>
+    inTemporaryFolder(async (out) => {
+      const plan = loadModel(folder, { weights: "random", seed: 1, ...quiet });
+      const model = await plan.quantize({ type: "nf4", doubleQuant: true });
+      const expected = await model.logits(probe);
+      await model.export(out);
+      const dense = await loadModel(out, quiet);
+      assert.ok(dense.parameters().every((p) => p.dtype === "float32"));
+      assert.ok(relativeError(await dense.logits(probe), expected) < 1e-4);
+      dense.dispose();
+      model.dispose();
+    }),
+  ));
+
 test("two adapters on one base: each keeps what it learnt, switching brings it back", () =>
   withModelFolder(async (folder) => {
     const model = await loadModel(folder, { weights: "random", seed: 1, ...quiet }).quantize({ type: "nf4" });
