@@ -166,7 +166,7 @@ export class MergeReport {
       ["merged layers", this.layers.length],
       ["relative change of the logits", this.difference.toExponential(1)],
     ];
-    return table(["merge", "value"], rows);
+    return table(["merge", "value"], rows, { maxTextCell: 120 });
   }
 }
 
