@@ -43,7 +43,9 @@ export async function generateBatch(
   options: BatchOptions,
 ): Promise<string[]> {
   const { layers, kvHeads, headDim } = model.config;
-  const counts = prompts.map((ids) => Math.min(settings.maxNewTokens, promptRoom(model, ids)));
+  const counts = prompts.map((ids, i) =>
+    Math.min(settings.maxNewTokens, promptRoom(model, ids, `prompt ${i} (from 0)`)),
+  );
   const texts = prompts.map(() => "");
   if (prompts.length === 0) return texts;
   const capacity = prompts.reduce((most, ids, i) => Math.max(most, ids.length + counts[i]!), 0);

@@ -64,15 +64,15 @@ export function samplingSettings(options: SamplingOptions): SamplingSettings {
 }
 
 /** Tokens that fit behind a prompt. @throws ConfigError for an empty prompt, or one that leaves no room in the model's context. */
-export function promptRoom(model: CausalLM, prompt: readonly number[]): number {
+export function promptRoom(model: CausalLM, prompt: readonly number[], name = "the prompt"): number {
   if (prompt.length === 0)
     throw new ConfigError(
-      "generate: the prompt has no tokens; give some text, or a tokenizer that begins with a token of its own.",
+      `generate: ${name} has no tokens; give some text, or a tokenizer that begins with a token of its own.`,
     );
   const { maxPositions } = model.config;
   if (prompt.length >= maxPositions) {
     throw new ConfigError(
-      `generate: the prompt has ${prompt.length} tokens, the model's context is ${maxPositions}; shorten the prompt.`,
+      `generate: ${name} has ${prompt.length} tokens, the model's context is ${maxPositions}; shorten the prompt.`,
     );
   }
   return maxPositions - prompt.length;

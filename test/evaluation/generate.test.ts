@@ -39,7 +39,7 @@ test("several prompts at once give the greedy texts of one by one, for any batch
     assert.equal(first[0], await model.generate(prompts[0]!, sampled));
     assert.notDeepEqual(await model.generate(prompts, { ...sampled, seed: 6 }), first);
     await assert.rejects(model.generate(prompts, { batch: 0 }), /batch must be a whole number/);
-    await assert.rejects(model.generate(["a ".repeat(400)]), /context is 128/);
+    await assert.rejects(model.generate(["a ".repeat(400)]), /prompt 0 \(from 0\) has .* context is 128/);
     const signal = AbortSignal.abort();
     await assert.rejects(model.generate(prompts, { signal }), { name: "InterruptedError" });
     assert.deepEqual(await model.generate(prompts.slice(0, 2), { maxNewTokens: 3 }), [
