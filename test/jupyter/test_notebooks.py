@@ -54,7 +54,7 @@ class Notebooks(unittest.TestCase):
         )
         self.assertIsInstance(chart["application/vnd.plotly.v1+json"], dict)
         self.assertIn("q_proj", summary["text/plain"])
-        self.assertIn("logits 3 x 256", "".join(o.get("text", "") for o in book.cells[-1].outputs))
+        self.assertIn("logits 1 x 3 x 256", "".join(o.get("text", "") for o in book.cells[-1].outputs))
 
     def test_an_error_stops_the_notebook(self):
         book = notebook("const a = 1;", 'throw new TypeError("stop here");', "a + 1")
