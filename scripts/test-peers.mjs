@@ -48,7 +48,7 @@ async function main() {
     const adapters = join(folder, "adapters");
     const saver = join("scripts", "peers", "save-adapters.mjs");
     if (part("training and saving adapters with tunebook", process.execPath, [saver, base, adapters])) {
-      part("loading them in PEFT", ...python("check_adapters.py", base, adapters));
+      part("loading them in PEFT, and merged in transformers", ...python("check_adapters.py", base, adapters));
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });

@@ -1,3 +1,4 @@
+import { isAbsolute } from "node:path";
 import { resetTape } from "./autograd/tape.js";
 import { defineDisplay, throwIfInterrupted } from "./display/host.js";
 import type { Table } from "./display/table.js";
@@ -5,20 +6,25 @@ import { ConfigError, StateError, TokenizerError } from "./errors.js";
 import type { Metrics } from "./evaluation/classification.js";
 import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
 import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
+import { generateBatch } from "./evaluation/generate-batch.js";
+import { StopText, stopsOf } from "./evaluation/stop-text.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
 import type { Tokenizer } from "./hub/tokenizer.js";
 import { type AdapterInfo, loadAdapterFiles, saveAdapter } from "./lora/adapter.js";
+import { mergeLora, removeLora } from "./lora/merge.js";
 import { type LoraOptions, loraSettings } from "./lora/options.js";
 import { activate, loraLayers, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
+import { type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
 import { packedRows } from "./nn/cache.js";
 import { weightDType } from "./nn/dtype.js";
-import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
+import { QuantizedLinear, type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import {
   countTrainable,
   listParameters,
   type MemoryParts,
+  MergeReport,
   type ParameterInfo,
   summaryTable,
   type TrainableCount,
@@ -152,10 +158,7 @@ export class Model implements Disposable {
 
   /** Makes one of the adapters the active one. */
   setAdapter(name: string): this {
-    if (!this.adapters.has(name))
-      throw new ConfigError(
-        `There is no adapter "${name}"; there are ${[...this.adapters.keys()].join(", ") || "none"}.`,
-      );
+    this.known(name);
     activate(this.network, name);
     this.active = name;
     return this;
@@ -214,11 +217,33 @@ export class Model implements Disposable {
     return packedRows(Int32Array.from(ids), Int32Array.from(ids.keys()), Int32Array.of(0), Int32Array.of(ids.length));
   }
 
-  /** The text that follows a prompt. */
-  async generate(prompt: string, options: SamplingOptions = {}): Promise<string> {
+  /** The text that follows a prompt; of several prompts (their lengths may differ) all texts, `batch` of them at a time (8 by default). */
+  generate(prompt: string, options?: SamplingOptions): Promise<string>;
+  generate(prompts: readonly string[], options?: SamplingOptions & { batch?: number }): Promise<string[]>;
+  async generate(
+    prompt: string | readonly string[],
+    options: SamplingOptions & { batch?: number } = {},
+  ): Promise<string | string[]> {
+    if (typeof prompt !== "string") {
+      const ids = prompt.map((text) => this.tokenizer.encode(text, { addSpecialTokens: "before" }));
+      return this.generateIds(ids, options);
+    }
     let text = "";
     for await (const part of this.stream(prompt, options)) text += part;
     return text;
+  }
+
+  /** The texts that follow several prompts given as ids; see `generate`. `onDone` is called as each prompt is done. */
+  async generateIds(
+    prompts: readonly (readonly number[])[],
+    options: SamplingOptions & { batch?: number; onDone?: (done: number) => void } = {},
+  ): Promise<string[]> {
+    this.ready();
+    const { batch = 8, onDone } = options;
+    if (!Number.isInteger(batch) || batch < 1)
+      throw new ConfigError(`generate: batch must be a whole number from 1, received ${batch}.`);
+    const stops = stopsOf(options.stop, this.stopIds());
+    return generateBatch(this.network, this.tokenizer, prompts, samplingSettings(options), { batch, stops, onDone });
   }
 
   /** The text that follows a prompt, piece by piece, in whole characters. */
@@ -237,26 +262,15 @@ export class Model implements Disposable {
   private async *continue(ids: readonly number[], options: SamplingOptions): AsyncGenerator<string, void> {
     this.ready();
     const settings = samplingSettings(options);
-    const given = options.stop === undefined ? [] : Array.isArray(options.stop) ? options.stop : [options.stop];
-    const strings = given.filter((s): s is string => typeof s === "string" && s !== "");
-    const stops = new Set([...this.stopIds(), ...given.filter((s) => typeof s === "number")]);
-    const decoder = this.tokenizer.streamDecoder({ skipSpecialTokens: true, after: ids });
-    let pending = "";
-    for await (const id of generateIds(this.network, ids, settings, stops)) {
+    const stops = stopsOf(options.stop, this.stopIds());
+    const text = new StopText(this.tokenizer.streamDecoder({ skipSpecialTokens: true, after: ids }), stops.strings);
+    for await (const id of generateIds(this.network, ids, settings, stops.ids)) {
       throwIfInterrupted("Generation", options.signal);
-      pending += decoder.push(id);
-      const cut = strings.map((s) => pending.indexOf(s)).filter((i) => i >= 0);
-      if (cut.length > 0) {
-        yield pending.slice(0, Math.min(...cut));
-        return;
-      }
-      // What could be the beginning of a stop string is held back until the next token decides.
-      const hold = Math.max(0, ...strings.map((s) => overlap(pending, s)));
-      const ready = pending.slice(0, pending.length - hold);
-      pending = pending.slice(pending.length - hold);
+      const ready = text.push(id);
       if (ready !== "") yield ready;
+      if (text.ended) return;
     }
-    const rest = pending + decoder.end();
+    const rest = text.end();
     if (rest !== "") yield rest;
   }
 
@@ -302,6 +316,85 @@ export class Model implements Disposable {
     return evaluate(this, this.network, data as Iterable<Record<string, unknown>>, options as EvaluateOptions);
   }
 
+  /** Takes an adapter out and frees it; without any left, the model is what it was before. */
+  removeAdapter(name: string): this {
+    this.idle("removeAdapter");
+    this.known(name);
+    removeLora(this.network, name);
+    this.adapters.delete(name);
+    if (this.active === name) this.active = undefined;
+    return this;
+  }
+
+  /**
+   * Merges the active adapter into the weights, in float32, and takes it out; quantised layers that it adapts become dense. The logits of a
+   * probe before and after are compared.
+   *
+   * @throws StateError without an active adapter, with other adapters beside it, or when the logits changed by more than rounding.
+   */
+  async merge(): Promise<MergeReport> {
+    this.idle("merge");
+    this.ready();
+    const adapter = this.active;
+    if (adapter === undefined) throw new StateError("merge: the model has no active adapter; call addLora first.");
+    const others = [...this.adapters.keys()].filter((name) => name !== adapter);
+    if (others.length > 0)
+      throw new StateError(
+        `merge: the model has other adapters (${others.join(", ")}), which were made for the weights as they are; save them, then removeAdapter them.`,
+      );
+    const { vocabSize, maxPositions } = this.config;
+    const probe = Array.from({ length: Math.min(32, maxPositions) }, (_, i) => (i * 7919 + 13) % vocabSize);
+    // Over weights whose products round to 16 bits, the dense weight rounds elsewhere.
+    const rounds = [...this.network.namedModules()].some(([, m]) => "compute" in m && m.compute !== "float32");
+    const before = await this.logits([probe]);
+    const { layers, dequantised } = mergeLora(this.network, adapter);
+    const after = await this.logits([probe]);
+    const largest = before.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
+    const difference = before.reduce((most, v, i) => Math.max(most, Math.abs(after[i]! - v)), 0) / largest;
+    // A folder's place on this machine says nothing elsewhere.
+    const name = this.parts.base === "" || isAbsolute(this.parts.base) ? this.name : this.parts.base;
+    const base = dequantised > 0 ? `${name}, ${dequantised} quantised layers restored to dense` : name;
+    this.adapters.clear();
+    this.active = undefined;
+    this.parts.base = ""; // an adapter made from now on belongs to these weights, which have no name yet
+    const dense = ![...this.network.namedModules()].some(([, m]) => m instanceof QuantizedLinear);
+    if (dense) this.network.setRequiresGrad(true);
+    if (!(difference < (rounds ? 0.05 : 1e-3)))
+      throw new StateError(
+        `merge: the logits changed by ${difference.toExponential(1)} of their size when "${adapter}" was merged into ${base}; do not use this model, load it again.`,
+      );
+    return new MergeReport(base, adapter, layers, difference);
+  }
+
+  /**
+   * Writes the whole model to a folder that `loadModel` and transformers read: config, weights (float32 unless `dtype` says otherwise; quantised
+   * ones restored), tokenizer.
+   *
+   * @throws StateError while there are adapters: merge them, or save them by themselves.
+   */
+  async export(
+    folder: string,
+    options: { format?: "safetensors"; dtype?: ExportDType; shardBytes?: number } = {},
+  ): Promise<void> {
+    this.idle("export");
+    this.ready();
+    const { format = "safetensors", dtype = "float32", shardBytes } = options;
+    if (format !== "safetensors")
+      throw new ConfigError(`export: format must be "safetensors", received ${JSON.stringify(format)}.`);
+    if (!["float32", "bfloat16", "float16"].includes(dtype))
+      throw new ConfigError(
+        `export: dtype must be "float32", "bfloat16" or "float16", received ${JSON.stringify(dtype)}.`,
+      );
+    if (this.adapters.size > 0)
+      throw new StateError("export: the model has adapters; call merge() first, or save() the adapter alone.");
+    await exportSafetensors(this.network, folder, dtype, shardBytes);
+    const eos = this.stopIds();
+    if (eos.length > 0) await writeJson(folder, "generation_config.json", { eos_token_id: eos });
+    const { tokenizer } = this.parts;
+    if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
+    if (this.parts.base === "") this.parts.base = folder;
+  }
+
   /** Saves the active adapter in PEFT's layout, with the tokenizer's files beside it. */
   async save(folder: string): Promise<void> {
     const info = this.active === undefined ? undefined : this.adapters.get(this.active);
@@ -318,6 +411,13 @@ export class Model implements Disposable {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  private known(name: string): void {
+    if (!this.adapters.has(name))
+      throw new ConfigError(
+        `There is no adapter "${name}"; there are ${[...this.adapters.keys()].join(", ") || "none"}.`,
+      );
   }
 
   private idle(what: string): void {
@@ -350,10 +450,4 @@ defineDisplay(
 
 function lastParts(names: readonly string[]): string[] {
   return [...new Set(names.map((n) => n.split(".").at(-1)!))].sort();
-}
-
-/** Length of the longest end of `text` that begins `stop`. */
-function overlap(text: string, stop: string): number {
-  for (let n = Math.min(text.length, stop.length - 1); n > 0; n--) if (text.endsWith(stop.slice(0, n))) return n;
-  return 0;
 }

@@ -19,6 +19,7 @@ import golden_nf4
 import golden_ops
 import golden_optimizer
 import golden_quantized
+import golden_rouge
 import golden_stories
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -30,6 +31,7 @@ PARTS = {
     "optimizer": lambda out, shared: golden_optimizer.make(out),
     "quantized": lambda out, shared: golden_quantized.make(out),
     "ops": lambda out, shared: golden_ops.make(out),
+    "rouge": lambda out, shared: golden_rouge.make(out),
 }
 
 

@@ -1,4 +1,5 @@
-// The node half of a live check: trains small adapters with tunebook, saves them, and writes down the logits.
+// The node half of a live check: trains small adapters with tunebook, saves them, merges them, exports the merged
+// models, and writes down the logits.
 //   node scripts/peers/save-adapters.mjs BASE OUT
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -30,6 +31,9 @@ for (const { name, lora, quantize } of cases) {
   const logits = [];
   for (const row of sequences) logits.push(Array.from(await model.logits([row])));
   written.push({ name, quantize: quantize ?? null, sequences, logits });
+  const { difference } = await model.merge();
+  console.log(`${name}: merged, the logits changed by ${difference.toExponential(1)}`);
+  await model.export(join(out, `${name}-merged`));
   model.dispose();
 }
 writeFileSync(join(out, "cases.json"), JSON.stringify(written));

@@ -71,6 +71,13 @@ export class Metrics {
   /** Share of trained tokens, or of classified rows, that are right. */
   accuracy?: number;
   exactMatch?: number;
+  /** Mean F1 of ROUGE, 0 … 1. */
+  rouge1?: number;
+  rouge2?: number;
+  rougeL?: number;
+  rougeLsum?: number;
+  /** What was generated for each row (exactMatch, rouge), beside the texts it was compared with. */
+  predictions?: readonly { prediction: string; references: readonly string[] }[];
   tn?: number;
   fp?: number;
   fn?: number;

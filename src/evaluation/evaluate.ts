@@ -12,31 +12,35 @@ import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
 import { classificationResult, Metrics } from "./classification.js";
 import type { SamplingOptions } from "./generate.js";
+import { type GenerateIds, generationMetrics } from "./generation.js";
 import { meanLoss } from "./loss.js";
 
 /** What `evaluate` can measure now. */
-export type MetricName = "loss" | "perplexity" | "accuracy" | "exactMatch" | "classification";
-const METRICS: readonly string[] = ["loss", "perplexity", "accuracy", "exactMatch", "classification"];
+export type MetricName = "loss" | "perplexity" | "accuracy" | "exactMatch" | "classification" | "rouge";
+const METRICS: readonly string[] = ["loss", "perplexity", "accuracy", "exactMatch", "classification", "rouge"];
 
-/** Options of `model.evaluate` (api.md). */
-export interface EvaluateOptions<Row = Record<string, unknown>> {
+/** Options of `model.evaluate` (api.md); those of sampling concern metrics of generated texts. */
+export interface EvaluateOptions<Row = Record<string, unknown>> extends SamplingOptions {
   metrics: readonly MetricName[];
+  /** Rows at a time, 8 by default. */
   batch?: number;
-  maxNewTokens?: number;
   /** The completions to choose from (classification); the last of two is the positive one unless `positive` says otherwise. */
   labels?: readonly string[];
   positive?: string;
   maxLength?: number;
   textField?: string;
   format?: (row: Row) => unknown;
-  signal?: AbortSignal;
+  /** ROUGE over Porter's stems instead of words (rouge_score's `use_stemmer`); default false. */
+  stemmer?: boolean;
+  /** The texts that count as right (rouge, exactMatch) instead of the completion; the best of several counts. */
+  references?: (row: Row) => string | readonly string[];
   progress?: boolean;
 }
 
 /** What evaluation needs of the facade. */
 export interface Evaluated {
   readonly tokenizer: Tokenizer;
-  generate(prompt: string, options: SamplingOptions): Promise<string>;
+  readonly generateIds: GenerateIds;
 }
 
 /** Measures a model on rows; every metric asked for in one result. */
@@ -71,9 +75,12 @@ export async function evaluate(
     if (wants("accuracy") && !wants("classification"))
       values.accuracy = await tokenAccuracy(network, examples, batch, padId(model.tokenizer));
   }
-  if (wants("exactMatch")) {
-    const b = bar("Exact match");
-    values.exactMatch = await guarded(b, () => exactMatch(model, rows, options, b));
+  if (wants("exactMatch", "rouge")) {
+    const b = bar("Generating");
+    const generated = guarded(b, () =>
+      generationMetrics(rows, model.tokenizer, options, model.generateIds.bind(model), (done) => b?.update(done)),
+    );
+    Object.assign(values, await generated);
   }
   if (wants("classification")) {
     const b = bar("Classification");
@@ -117,7 +124,7 @@ async function tokenAccuracy(
   let count = 0;
   for (let i = 0; i < examples.length; i += batch) {
     throwIfInterrupted("Evaluation");
-    const b = collate(examples.slice(i, i + batch), { padId: pad, paddingSide: "right" });
+    const b = collate(examples.slice(i, i + batch), { padId: pad, paddingSide: "none" });
     const best = scope(() =>
       noGrad(() =>
         network
@@ -150,26 +157,6 @@ function promptAndCompletion(
     );
   }
   return { prompt, completion };
-}
-
-async function exactMatch(
-  model: Evaluated,
-  rows: readonly Record<string, unknown>[],
-  options: EvaluateOptions,
-  bar: ProgressBar | undefined,
-): Promise<number> {
-  let right = 0;
-  for (const [i, row] of rows.entries()) {
-    throwIfInterrupted("Evaluation", options.signal);
-    const { prompt, completion } = promptAndCompletion(row, options, i);
-    const text = await model.generate(prompt, {
-      maxNewTokens: options.maxNewTokens ?? 64,
-      ...(options.signal ? { signal: options.signal } : {}),
-    });
-    if (text.trim() === completion.trim()) right++;
-    bar?.update(i + 1);
-  }
-  return right / rows.length;
 }
 
 /** Chooses for each row the label whose text is the likeliest continuation of the prompt (sum of log-probabilities of its tokens). */

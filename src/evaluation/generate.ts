@@ -63,6 +63,27 @@ export function samplingSettings(options: SamplingOptions): SamplingSettings {
   return s;
 }
 
+/** Tokens that fit behind a prompt. @throws ConfigError for an empty prompt, or one that leaves no room in the model's context. */
+export function promptRoom(model: CausalLM, prompt: readonly number[], name = "the prompt"): number {
+  if (prompt.length === 0)
+    throw new ConfigError(
+      `generate: ${name} has no tokens; give some text, or a tokenizer that begins with a token of its own.`,
+    );
+  const { maxPositions } = model.config;
+  if (prompt.length >= maxPositions) {
+    throw new ConfigError(
+      `generate: ${name} has ${prompt.length} tokens, the model's context is ${maxPositions}; shorten the prompt.`,
+    );
+  }
+  return maxPositions - prompt.length;
+}
+
+/** The seed asked for, or the next one of the library's own stream. */
+export function samplingSeed(settings: SamplingSettings): number {
+  const stream = reserveRandom(4);
+  return settings.seed ?? (stream.seed + Math.imul(stream.offset, 0x9e3779b1)) | 0;
+}
+
 /**
  * Token ids after `prompt`, one at a time, with a key-value cache; ends (without giving it) at an id of `stops` or after maxNewTokens.
  * @throws ConfigError for an empty prompt, or one that leaves no room in the model's context.
@@ -74,20 +95,9 @@ export async function* generateIds(
   stops: ReadonlySet<number>,
 ): AsyncGenerator<number, void> {
   const { config } = model;
-  if (prompt.length === 0)
-    throw new ConfigError(
-      "generate: the prompt has no tokens; give some text, or a tokenizer that begins with a token of its own.",
-    );
-  const room = config.maxPositions - prompt.length;
-  if (room < 1) {
-    throw new ConfigError(
-      `generate: the prompt has ${prompt.length} tokens, the model's context is ${config.maxPositions}; shorten the prompt.`,
-    );
-  }
-  const count = Math.min(settings.maxNewTokens, room);
+  const count = Math.min(settings.maxNewTokens, promptRoom(model, prompt));
   const cache = new KvCache(config.layers, config.kvHeads * config.headDim, 1, prompt.length + count);
-  const stream = reserveRandom(4);
-  const seed = settings.seed ?? (stream.seed + Math.imul(stream.offset, 0x9e3779b1)) | 0;
+  const seed = samplingSeed(settings);
   const seen = [...prompt];
   const wasTraining = model.training;
   if (wasTraining) model.train(false);
@@ -131,13 +141,25 @@ async function step(
 }
 
 /** The id (int32, one element) chosen from one row of logits, which are changed by a repetition penalty. */
-function sampleRow(logits: Tensor, seen: readonly number[], s: SamplingSettings, seed: number, offset: number): Tensor {
+export function sampleRow(
+  logits: Tensor,
+  seen: readonly number[],
+  s: SamplingSettings,
+  seed: number,
+  offset: number,
+): Tensor {
   const vocab = logits.dim(-1);
   if (s.repetitionPenalty !== 1) {
     const ids = tensor(Int32Array.from(seen));
     calls.repetitionPenalty(ids.handle, logits.handle, 1, vocab, seen.length, s.repetitionPenalty);
   }
-  const id = empty([1], "int32");
-  calls.sample(logits.handle, id.handle, 1, vocab, s.topK, seed | 0, offset, s.temperature, s.topP, s.minP);
-  return id;
+  return sampleRows(logits, s, seed, offset);
+}
+
+/** The id (int32, one a row) chosen from each row of logits (rows, vocab). */
+export function sampleRows(logits: Tensor, s: SamplingSettings, seed: number, offset: number): Tensor {
+  const [rows, vocab] = logits.shape as [number, number];
+  const ids = empty([rows], "int32");
+  calls.sample(logits.handle, ids.handle, rows, vocab, s.topK, seed | 0, offset, s.temperature, s.topP, s.minP);
+  return ids;
 }

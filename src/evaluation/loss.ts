@@ -30,7 +30,7 @@ export function accumulateLoss(model: CausalLM, batch: Batch, sum: Tensor): void
 export async function meanLoss(
   model: CausalLM,
   examples: readonly Example[],
-  s: { batch: number; paddingSide?: "right" | "left"; signal?: AbortSignal | undefined },
+  s: { batch: number; paddingSide?: "right" | "left" | "none"; signal?: AbortSignal | undefined },
   padId: number,
   onBatch?: (done: number) => void,
 ): Promise<number> {
@@ -39,7 +39,7 @@ export async function meanLoss(
   try {
     for (let i = 0; i < examples.length; i += s.batch) {
       if (isInterrupted(s.signal)) throwIfInterrupted("Evaluation", s.signal);
-      const batch = collate(examples.slice(i, i + s.batch), { padId, paddingSide: s.paddingSide ?? "right" });
+      const batch = collate(examples.slice(i, i + s.batch), { padId, paddingSide: s.paddingSide ?? "none" });
       tokens += batch.tokens;
       if (batch.tokens > 0) accumulateLoss(model, batch, sum);
       if (onBatch || i % (8 * s.batch) === 0) await sum.data();

@@ -57,6 +57,21 @@ export class LoraLinear extends LinearLike {
     this.lora_B[name].weight.materialize();
   }
 
+  /** alpha / r (or alpha / sqrt(r)) of one of its adapters. */
+  scaleOf(name: string): number {
+    return this.scales.get(name)!.scale;
+  }
+
+  /** Frees one of its adapters. */
+  remove(name: string): void {
+    this.lora_A[name]?.dispose();
+    this.lora_B[name]?.dispose();
+    delete this.lora_A[name];
+    delete this.lora_B[name];
+    this.scales.delete(name);
+    if (this.active === name) this.active = undefined;
+  }
+
   forward(x: Tensor): Tensor {
     const name = this.active;
     if (name === undefined) return this.base_layer.forward(x);

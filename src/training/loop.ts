@@ -22,6 +22,8 @@ import { scheduleFactor, warmupSteps } from "./schedule.js";
 export interface LoopInput {
   model: CausalLM;
   train: readonly Example[];
+  /** Numbers of the examples that stand together in a row (packing); each in its own by default. */
+  rows?: readonly Int32Array[] | undefined;
   validation: readonly Example[] | undefined;
   settings: TrainSettings;
   padId: number;
@@ -39,8 +41,8 @@ export interface RunPlan {
 }
 
 /** Optimizer steps an epoch: full groups of micro-batches, and one for the rest (as transformers' Trainer counts). */
-export function planRun(examples: number, s: TrainSettings): RunPlan {
-  const batchesPerEpoch = Math.ceil(examples / s.batch);
+export function planRun(rows: number, s: TrainSettings): RunPlan {
+  const batchesPerEpoch = Math.ceil(rows / s.batch);
   const stepsPerEpoch = updatesPerEpoch(batchesPerEpoch, s.accumulate);
   const steps = s.steps ?? Math.max(1, Math.ceil(stepsPerEpoch * s.epochs));
   const every = s.evalEvery ?? stepsPerEpoch;
@@ -70,7 +72,8 @@ export interface LoopResult {
 /** Runs the optimizer steps one by one; each is yielded after it was applied. */
 export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, LoopResult> {
   const { model, train, validation, settings: s } = input;
-  const plan = planRun(train.length, s);
+  const packed = input.rows ?? Array.from(train, (_, i) => Int32Array.of(i));
+  const plan = planRun(packed.length, s);
   const parameters = model.trainableParameters();
   const [beta1, beta2] = s.adamBetas;
   const optimizer = new Optimizer(parameters, {
@@ -82,7 +85,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     momentum: s.momentum,
   });
   const sampler = new BatchSampler(
-    Int32Array.from(train, (e) => e.ids.length),
+    Int32Array.from(packed, (row) => row.reduce((n, i) => n + train[i]!.ids.length, 0)),
     {
       batch: s.batch,
       seed: s.seed,
@@ -112,14 +115,17 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       const started = performance.now();
       const inEpoch = (step - 1) % plan.stepsPerEpoch;
       const micro = Math.min(s.accumulate, plan.batchesPerEpoch - inEpoch * s.accumulate);
-      const batches = Array.from({ length: micro }, () => collateRows(train, nextBatch(sampler), input));
+      const batches = Array.from({ length: micro }, () => {
+        const examples = Array.from(nextBatch(sampler), (row) => Array.from(packed[row]!, (i) => train[i]!)).flat();
+        return collate(examples, { padId: input.padId, paddingSide: s.paddingSide });
+      });
       const lr = s.lr * scheduleFactor(s.schedule, step - 1, plan.warmup, plan.steps);
       const { loss, norm, tokens } = await optimizerStep(model, optimizer, batches, lr, s, sum);
       if (!Number.isFinite(loss) || !Number.isFinite(norm)) throw await explainDivergence(model, batches, step);
       const seconds = (performance.now() - started) / 1000;
       const processed = batches.reduce((n, b) => n + b.sequences.length.reduce((a, l) => a + l, 0), 0);
       result.processed += processed;
-      result.samples += batches.reduce((n, b) => n + b.batch, 0);
+      result.samples += batches.reduce((n, b) => n + b.sequences.length.length, 0);
       const info: TrainStep = {
         step,
         epoch: round((step - 1) / plan.stepsPerEpoch + 1 / plan.stepsPerEpoch),
@@ -189,13 +195,6 @@ async function optimizerStep(
   }
   const [l, n] = await sum.data();
   return { loss: l!, norm: Math.sqrt(n!), tokens };
-}
-
-function collateRows(examples: readonly Example[], indices: Int32Array, input: LoopInput): Batch {
-  return collate(
-    Array.from(indices, (i) => examples[i]!),
-    { padId: input.padId, paddingSide: input.settings.paddingSide },
-  );
 }
 
 // The sampler says once where an epoch ends; the loop counts epochs by steps.

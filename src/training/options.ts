@@ -43,7 +43,10 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   maxLength?: number;
   /** What happens to longer rows: cut on the right, left out, or an error. */
   overlong?: "truncate" | "drop" | "error";
-  paddingSide?: "right" | "left";
+  /** How rows of a micro-batch come to one length: not at all ("none", the default: no padding is computed), or filled on one side. */
+  paddingSide?: "none" | "right" | "left";
+  /** Puts short rows together into rows of up to maxLength tokens (best fit); each still sees itself alone. `batch` counts packed rows. */
+  packing?: boolean;
   /** Batches of rows of like length: less padding, other batches. */
   groupByLength?: boolean;
   /** Optimizer steps between measurements of the validation loss; below 1 a share of the run. Every epoch's end by default. */
@@ -80,16 +83,7 @@ export type TrainSettings = Required<
     "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "textField" | "format" | "signal"
   >;
 
-const LATER = [
-  "packing",
-  "checkpointing",
-  "saveEvery",
-  "resume",
-  "neftune",
-  "beta",
-  "maxPromptLength",
-  "deterministic",
-] as const;
+const LATER = ["checkpointing", "saveEvery", "resume", "neftune", "beta", "maxPromptLength", "deterministic"] as const;
 
 const DEFAULTS: TrainSettings = {
   method: "sft",
@@ -106,7 +100,8 @@ const DEFAULTS: TrainSettings = {
   adamBetas: [0.9, 0.999],
   momentum: 0,
   overlong: "truncate",
-  paddingSide: "right",
+  paddingSide: "none",
+  packing: false,
   groupByLength: false,
   logEvery: 1,
   keepBest: false,
@@ -169,7 +164,12 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
   oneOf("method", s.method, ["sft"]);
   oneOf("optimizer", s.optimizer, ["adamw", "sgd"]);
   oneOf("schedule", s.schedule, ["linear", "cosine", "constant"]);
-  oneOf("paddingSide", s.paddingSide, ["right", "left"]);
+  oneOf("paddingSide", s.paddingSide, ["none", "right", "left"]);
+  if (typeof s.packing !== "boolean")
+    throw new ConfigError(`train: packing must be true or false, received ${JSON.stringify(s.packing)}.`);
+  if (s.packing && s.paddingSide !== "none")
+    throw new ConfigError("train: packed rows are never padded; leave paddingSide out, or packing.");
+
   if ((s.keepBest || s.earlyStopping !== undefined || s.evalEvery !== undefined) && !s.validation) {
     throw new ConfigError("train: keepBest, earlyStopping and evalEvery need rows to measure on: give { validation }.");
   }

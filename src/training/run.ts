@@ -1,7 +1,9 @@
 import { Dataset } from "../data/dataset.js";
 import type { Format } from "../data/format.js";
+import type { Example } from "../data/mask.js";
+import { type Packing, packRows } from "../data/pack.js";
 import { describeReport, tokenizeRows } from "../data/tokenize.js";
-import { formatBytes, formatDuration, formatNumber } from "../display/format.js";
+import { formatBytes, formatDuration, formatNumber, formatPercent } from "../display/format.js";
 import { defineDisplay, displaySymbol, inspectSymbol, interruptSignal, type MimeBundle } from "../display/host.js";
 import { type Table, table } from "../display/table.js";
 import { InterruptedError } from "../errors.js";
@@ -27,6 +29,8 @@ export interface TrainResult {
   flops: number;
   peakMemory: number;
   epoch: number;
+  /** With `packing`: how many rows the examples were put into, and how full these are (0 … 1). */
+  packing: { examples: number; rows: number; capacity: number; efficiency: number } | undefined;
   best: { step: number; validationLoss: number } | undefined;
   history: Dataset;
   /** Folder the adapter was saved to, when `output` was given. */
@@ -49,12 +53,13 @@ type Figures = Pick<
   | "epoch"
 >;
 
-function resultTable(values: Figures, best: TrainResult["best"]): Table {
+function resultTable(values: Figures, best: TrainResult["best"], packing: TrainResult["packing"]): Table {
   const rows = [
     ["steps", formatNumber(values.steps)],
     ["epochs", formatNumber(values.epoch)],
     ["training loss", formatNumber(values.loss)],
     ...(best ? [["best validation loss", `${formatNumber(best.validationLoss)} at step ${best.step}`]] : []),
+    ...(packing ? [["packing", describePacking(packing)]] : []),
     ["time", formatDuration(values.seconds)],
     ["samples/s", formatNumber(values.samplesPerSecond)],
     ["steps/s", formatNumber(values.stepsPerSecond)],
@@ -63,6 +68,20 @@ function resultTable(values: Figures, best: TrainResult["best"]): Table {
     ["peak memory", formatBytes(values.peakMemory)],
   ];
   return table(["result", "value"], rows, { title: "Training", align: { value: "right" } });
+}
+
+function describePacking({ examples, rows, capacity, efficiency }: NonNullable<TrainResult["packing"]>): string {
+  return `${examples} rows in ${rows} of ${capacity} tokens, ${formatPercent(efficiency)} full`;
+}
+
+// A model's own limit can be a hundred thousand tokens, of which one row would make a whole batch.
+const PACKED_LENGTH = 1024;
+
+/** Tokens of a packed row: maxLength, or else 1,024, or the longest example if that is longer. */
+function pack(examples: readonly Example[], maxLength: number | undefined, limit: number): Packing {
+  const lengths = Int32Array.from(examples, (e) => e.ids.length);
+  const longest = lengths.reduce((a, b) => Math.max(a, b), 1);
+  return packRows(lengths, Math.min(limit, maxLength ?? Math.max(PACKED_LENGTH, longest)));
 }
 
 /** What a run needs of the model's facade. */
@@ -88,6 +107,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
   private wake: (() => void)[] = [];
   private ended = false;
   private stopping = false;
+  private packing: TrainResult["packing"];
 
   constructor(
     model: Trained,
@@ -161,14 +181,22 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       const validation = s.validation
         ? await tokenizeRows(s.validation, tokenizer, { ...prepare, name: "the validation rows" })
         : undefined;
-      const plan = planRun(train.examples.length, s);
-      this.live?.start(plan, describeReport(train.report, prepare.maxLength));
+      const packed = s.packing ? pack(train.examples, s.maxLength, limit) : undefined;
+      if (packed) {
+        const { rows, capacity, efficiency } = packed;
+        this.packing = { examples: train.examples.length, rows: rows.length, capacity, efficiency };
+      }
+      const plan = planRun(packed?.rows.length ?? train.examples.length, s);
+      const notes = [describeReport(train.report, prepare.maxLength)];
+      if (this.packing) notes.push(`Packed: ${describePacking(this.packing)}.`);
+      this.live?.start(plan, notes.join(" ").trim());
       resetPeak();
       seed(s.seed);
       const started = performance.now();
       const loop = trainLoop({
         model: network,
         train: train.examples,
+        rows: packed?.rows,
         validation: validation?.examples,
         settings: s,
         padId: tokenizer.padId ?? tokenizer.eosId ?? 0,
@@ -225,9 +253,10 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       peakMemory: stats().peakBytes,
       epoch: history.length / plan.stepsPerEpoch,
     };
-    const shown = resultTable(values, result.best);
+    const shown = resultTable(values, result.best, this.packing);
     const out: TrainResult = {
       ...values,
+      packing: this.packing,
       best: result.best,
       history: Dataset.from(history.map((h) => ({ ...h, validationLoss: h.validationLoss ?? null }))),
       adapter: this.settings.output,

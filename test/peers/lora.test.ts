@@ -129,6 +129,8 @@ test("how a step is split into micro-batches, and on which side rows are padded,
     [4, 1, "left"],
     [2, 2, "right"],
     [1, 4, "left"],
+    [4, 1, "none"],
+    [2, 2, "none"],
   ] as const) {
     const model = await load(null);
     await model.loadAdapter(goldenPath("lora-schedule/init"));

@@ -1,0 +1,92 @@
+import { type Format, formatter } from "../data/format.js";
+import { DataError } from "../errors.js";
+import type { Message } from "../hub/chat.js";
+import type { Tokenizer } from "../hub/tokenizer.js";
+import type { Metrics } from "./classification.js";
+import type { EvaluateOptions } from "./evaluate.js";
+import { type RougeName, rouge } from "./rouge.js";
+import { cutAt, stopsOf } from "./stop-text.js";
+
+/** What a row asks for: the prompt's ids, and the texts that would be right. */
+interface Task {
+  ids: number[];
+  references: string[];
+}
+
+/** Continues prompts given as ids; see `Model.generateIds`. */
+export type GenerateIds = (
+  prompts: readonly (readonly number[])[],
+  options: Omit<EvaluateOptions, "metrics" | "format"> & { onDone: (done: number) => void },
+) => Promise<string[]>;
+
+/**
+ * Generates for the prompt of every row and compares with its completion (of messages: the last answer) up to the first stop string;
+ * spaces around are not compared.
+ *
+ * @throws DataError for a row that has nothing to compare with.
+ */
+export async function generationMetrics(
+  rows: readonly Record<string, unknown>[],
+  tokenizer: Tokenizer,
+  options: EvaluateOptions,
+  generate: GenerateIds,
+  onDone: (done: number) => void,
+): Promise<Partial<Metrics>> {
+  const { metrics, stemmer = false, maxNewTokens = metrics.includes("rouge") ? 128 : 64 } = options;
+  const tasks: Task[] = [];
+  for (const [i, row] of rows.entries()) tasks.push(await taskOf(row, tokenizer, options, i));
+  const texts = await generate(
+    tasks.map((task) => task.ids),
+    { ...options, maxNewTokens, onDone },
+  );
+  const { strings } = stopsOf(options.stop, []);
+  const predictions = texts.map((text, i) => ({
+    prediction: text.trim(),
+    references: tasks[i]!.references.map((reference) => cutAt(reference, strings).trim()),
+  }));
+  const values: Partial<Metrics> = { predictions };
+  if (metrics.includes("exactMatch"))
+    values.exactMatch = mean(predictions, (p) => +p.references.includes(p.prediction));
+  if (metrics.includes("rouge")) {
+    const scores = predictions.map((p) => rouge(p.prediction, p.references, { stemmer }));
+    for (const name of ["rouge1", "rouge2", "rougeL", "rougeLsum"] satisfies RougeName[])
+      values[name] = mean(scores, (score) => score[name].f1);
+  }
+  return values;
+}
+
+function mean<T>(items: readonly T[], value: (item: T) => number): number {
+  return items.reduce((sum, item) => sum + value(item), 0) / items.length;
+}
+
+async function taskOf(
+  row: Record<string, unknown>,
+  tokenizer: Tokenizer,
+  options: EvaluateOptions,
+  index: number,
+): Promise<Task> {
+  const formatted = await formatter({
+    ...(options.format ? { format: options.format as Format } : {}),
+    ...(options.textField === undefined ? {} : { textField: options.textField }),
+  })(row, index);
+  const given = options.references?.(row);
+  const references = (own: string): string[] =>
+    given === undefined ? [own] : typeof given === "string" ? [given] : [...given];
+  let task: Task | undefined;
+  if (typeof formatted === "object" && "prompt" in formatted) {
+    const ids = tokenizer.encode(formatted.prompt, { addSpecialTokens: "before" });
+    task = { ids, references: references(formatted.completion) };
+  } else if (typeof formatted === "object") {
+    const answer = formatted.at(-1) as Message;
+    if (answer.role === "assistant" && formatted.length > 1) {
+      const ids = tokenizer.encodeChat(formatted.slice(0, -1), { addGenerationPrompt: true });
+      task = { ids, references: references(String(answer.content)) };
+    }
+  }
+  if (!task || task.references.length === 0) {
+    throw new DataError(
+      `evaluate: row ${index} must give { prompt, completion }, or messages that end with the assistant's, for this metric; use format: (row) => ({ prompt: …, completion: … }).`,
+    );
+  }
+  return task;
+}
