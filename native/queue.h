@@ -9,15 +9,10 @@
 
 #include "allocator.h"
 #include "backend.h"
+#include "opcodes.h"
 
 namespace tunebook {
 
-enum Opcode : int {
-#define OP(name) op_##name,
-#include "ops.list.gen.h"
-#undef OP
-  kOpCount
-};
 extern const char* const kOpNames[kOpCount];
 
 enum class QueueState : int { Running, Failed, Interrupted };
