@@ -32,8 +32,6 @@ export interface DeviceFacts {
   readonly computeCapability?: string;
   /** Bytes. */
   readonly memory?: number;
-  /** Set by the stand-in for tests (TUNEBOOK_FAKE_CUDA): whether activations are float32 alone. */
-  readonly float32Only?: boolean;
 }
 
 /** Typed arrays that can be sent to a device or read back. */
@@ -182,8 +180,6 @@ export function runTraced(): void {
 
 let gpu: (DeviceFacts & { asked: string }) | undefined;
 let failure: string | undefined; // why no GPU can be used, once it was tried
-/** Whether operations on the GPU work on 16-bit activations. */
-let halves = false;
 let flag: Int32Array | null = null;
 
 /** Opens the GPU if that has not been done, and says what it is. @throws DeviceError with the reason and what to do. */
@@ -216,7 +212,6 @@ function openCuda(name: string): string | undefined {
   try {
     gpu = { ...addon.openDevice(name), asked: name };
     gpuBit = 0x40000000;
-    halves = gpu.float32Only !== true;
     failure = undefined;
     if (flag !== null) addon.setInterruptFlag(flag);
     return undefined;
@@ -234,7 +229,7 @@ export function openDevices(): readonly Device[] {
 
 /** Whether activations on a device (by its number) may have 16 bits; the CPU computes with float32. @internal */
 export function takesHalves(place: number): boolean {
-  return place === 1 && halves;
+  return place === 1;
 }
 
 function places(device: Device | undefined): readonly number[] {
