@@ -174,6 +174,7 @@ export function alloc(bytes: number, dtype: number): Handle {
   I[0] = bytes | 0;
   I[1] = Math.floor(bytes / 2 ** 32);
   I[2] = dtype;
+  I[3] = 0;
   nativeAlloc();
   const handle = I[0] as number;
   if (handle !== 0) return handle;
