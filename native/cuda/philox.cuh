@@ -9,7 +9,7 @@ struct Words4 {
   uint32_t w[4];
 };
 
-__host__ __device__ __forceinline__ Words4 philox(uint32_t key, uint64_t counter) {
+__device__ __forceinline__ Words4 philox(uint32_t key, uint64_t counter) {
   uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = 0, c3 = 0, k0 = key, k1 = 0;
 #pragma unroll
   for (int round = 0; round < 10; ++round) {
@@ -25,7 +25,7 @@ __host__ __device__ __forceinline__ Words4 philox(uint32_t key, uint64_t counter
 }
 
 // Uniform on [0, 1): 24 bits, so that every value is exact in float32.
-__host__ __device__ __forceinline__ float uniform(uint32_t word) { return (float)(word >> 8) * 5.9604644775390625e-8f; }
+__device__ __forceinline__ float uniform(uint32_t word) { return (float)(word >> 8) * 5.9604644775390625e-8f; }
 
 }  // namespace cuda
 }  // namespace tunebook
