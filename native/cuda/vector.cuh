@@ -50,6 +50,11 @@ template <int N, class T> __device__ __forceinline__ void store_some(T* p, const
     if (i < m) p[i] = from_float<T>(v[i]);
 }
 
+template <int N> __device__ __forceinline__ void each_is(float (&v)[N], float value) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) v[i] = value;
+}
+
 // Whether every address and stride (in bytes, or elements times their size) is a multiple of `bytes`.
 inline bool aligned(int64_t bytes, const void* a, const void* b = nullptr, const void* c = nullptr, const void* d = nullptr,
                     const void* e = nullptr) {
