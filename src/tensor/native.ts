@@ -44,7 +44,7 @@ export interface Stats {
 }
 
 interface Addon {
-  open(makeError: (kind: string, message: string, sequence: number) => Error): {
+  open(makeError: (kind: string, message: string, sequence: number, device: number, code: string) => Error): {
     shared: ArrayBuffer;
     opNames: string[];
   };
@@ -105,8 +105,9 @@ function originOf(sequence: number): string {
     : `\n  recorded${frames[0]?.replace(/^\s*at/, " at") ?? ""}\n${frames.slice(1, 6).join("\n")}`;
 }
 
-function makeError(kind: string, message: string, sequence: number): Error {
-  if (kind === "failed") return new DeviceError(`${message}${originOf(sequence)}`);
+function makeError(kind: string, message: string, sequence: number, _device = 0, code = ""): Error {
+  if (kind === "failed" && code === "memory") return new OutOfMemoryError(`${message}${originOf(sequence)}`);
+  if (kind === "failed") return new DeviceError(`${message}${originOf(sequence)}`, { lost: code === "lost" });
   return new InterruptedError(
     "The work was interrupted: queued operations were dropped, and this result was not computed.",
   );
