@@ -28,6 +28,6 @@ test("the tests of the GPU", () => {
 test("the tests of tensors and models, with the GPU as the default device", () => {
   const all = (folder: string): string[] =>
     readdirSync(join(tests, folder)).flatMap((f) => (f.endsWith(".test.js") ? [`${folder}/${f}`] : []));
-  const files = ["autograd", "evaluation", "facade", "lora", "models", "training"].flatMap(all);
+  const files = ["autograd", "evaluation", "facade", "lora", "models", "peers", "training"].flatMap(all);
   run(files, { TUNEBOOK_DEVICE: "cuda" });
 });
