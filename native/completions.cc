@@ -101,7 +101,9 @@ void Completions::learn(const Item& item, uint64_t now) {
   busy_.fetch_add(now - from, std::memory_order_relaxed);
   if (last_done_ < item.pushed) return;  // a device that may have waited for launches tells nothing about its speed
   const double seen = static_cast<double>(now - from) / static_cast<double>(std::max<uint64_t>(item.cost, 1));
-  factor_.store(std::clamp(factor_.load() * 0.7 + seen * 0.3, 0.25, 1e4));
+  // Up at once, down by and by: too little ahead costs nothing that a few marks later is not made good, too much cannot be taken back.
+  const double before = factor_.load();
+  factor_.store(std::clamp(seen > before ? seen : before * 0.7 + seen * 0.3, 0.25, 1e4));
 }
 
 void Completions::loop() {

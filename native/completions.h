@@ -65,8 +65,8 @@ class Completions {
   Done done_;
   const bool measure_;
   Item open_;  // launched and not marked
-  // How much longer work takes than its estimate; learnt from marks that the device reached while it was busy.
-  std::atomic<double> factor_{4.0};
+  // How much longer work takes than its estimate; learnt from marks that the device reached while it was busy, and careful at first.
+  std::atomic<double> factor_{1000.0};
   std::atomic<int64_t> ops_ahead_{0};
   std::atomic<uint64_t> cost_ahead_{0}, busy_{0};
   uint64_t last_done_ = 0;

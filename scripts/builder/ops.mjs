@@ -142,7 +142,7 @@ function decode(ops) {
   describers.push(
     `// How many single tensors follow the lists.\ninline int single_tensors(int opcode) {\n  static const unsigned char counts[] = {${singles.join(", ")}};\n  return counts[opcode];\n}\n`,
   );
-  return `// Generated from native/ops.def.\n#pragma once\n#include <cstdio>\n#include "ops.gen.h"\n\nnamespace tunebook {\n\n${decoders.join("\n")}\n// v.ref(tensor, whether it is an output) and v.list(…) for each of an op's tensors.\n${visitors.join("\n")}\n${describers.join("\n")}\n}  // namespace tunebook\n`;
+  return `// Generated from native/ops.def.\n#pragma once\n#include <cstdio>\n#include "opcodes.h"\n#include "ops.gen.h"\n\nnamespace tunebook {\n\n${decoders.join("\n")}\n// v.ref(tensor, whether it is an output) and v.list(…) for each of an op's tensors.\n${visitors.join("\n")}\n${describers.join("\n")}\n}  // namespace tunebook\n`;
 }
 
 /** TypeScript: writes the command into the shared buffer and calls `run`. */

@@ -71,7 +71,7 @@ export interface Stats {
 }
 
 interface Addon {
-  open(makeError: (kind: string, message: string, sequence: number, device?: number) => Error): {
+  open(makeError: (kind: string, message: string, sequence: number, device: number, code: string) => Error): {
     shared: ArrayBuffer;
     opNames: string[];
   };
@@ -136,8 +136,9 @@ function originOf(sequence: number, device: number): string {
     : `\n  recorded${frames[0]?.replace(/^\s*at/, " at") ?? ""}\n${frames.slice(1, 6).join("\n")}`;
 }
 
-function makeError(kind: string, message: string, sequence: number, device = 0): Error {
-  if (kind === "failed") return new DeviceError(`${message}${originOf(sequence, device)}`);
+function makeError(kind: string, message: string, sequence: number, device = 0, code = ""): Error {
+  if (kind === "failed" && code === "memory") return new OutOfMemoryError(`${message}${originOf(sequence, device)}`);
+  if (kind === "failed") return new DeviceError(`${message}${originOf(sequence, device)}`, { lost: code === "lost" });
   return new InterruptedError(
     "The work was interrupted: queued operations were dropped, and this result was not computed.",
   );

@@ -149,6 +149,11 @@ export function addScaled(target: Tensor, x: Tensor, alpha = 1): void {
   if (added !== x) added.dispose();
 }
 
+/** target *= scale, in place (no gradient). */
+export function scaleInPlace(target: Tensor, scale: number): void {
+  calls.unary(target.handle, target.handle, UNARY.affine, target.size, scale, 0);
+}
+
 /** Sets every element, in place (no gradient). */
 export function fill(target: Tensor, value: number): Tensor {
   calls.fill(target.handle, target.size, value);
