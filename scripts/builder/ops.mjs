@@ -134,7 +134,11 @@ function decode(ops) {
   describers.push(
     `// How many lists an op's command begins with.\ninline int leading_lists(int opcode) {\n  switch (opcode) {\n${leading.join("\n")}\n    default: return 0;\n  }\n}\n`,
   );
-  return `// Generated from native/ops.def.\n#pragma once\n#include <cstdio>\n#include "ops.gen.h"\n\nnamespace tunebook {\n\n${decoders.join("\n")}\n${describers.join("\n")}\n}  // namespace tunebook\n`;
+  const singles = ops.map((op) => op.tensors.filter((t) => !t.list).length);
+  describers.push(
+    `// How many single tensors follow the lists.\ninline int single_tensors(int opcode) {\n  static const unsigned char counts[] = {${singles.join(", ")}};\n  return counts[opcode];\n}\n`,
+  );
+  return `// Generated from native/ops.def.\n#pragma once\n#include <cstdio>\n#include "opcodes.h"\n#include "ops.gen.h"\n\nnamespace tunebook {\n\n${decoders.join("\n")}\n${describers.join("\n")}\n}  // namespace tunebook\n`;
 }
 
 /** TypeScript: writes the command into the shared buffer and calls `run`. */
