@@ -28,14 +28,27 @@ inline void launched(const char* kernel) { check(cudaGetLastError(), kernel); }
 // may be used again at once by the next op (stream order). Deterministic: nothing in it is ever read before it was written.
 enum Slot : int { kOperandA, kOperandB, kWeights, kWeightsAhead, kPartials, kPartials2, kLogits, kSorted, kWorkspace, kSlotCount };
 void* scratch(Slot slot, int64_t bytes);
+int64_t scratch_bytes();        // of all slots; any thread
+uint64_t scratch_generation();  // changes whenever a slot moves: a captured graph that uses scratch memory must be captured anew
+void release_scratch();
 template <class T> T* scratch_of(Slot slot, int64_t count) { return static_cast<T*>(scratch(slot, count * (int64_t)sizeof(T))); }
 
-// A value that a kernel may not use (an id outside the vocabulary, …): the first one is kept and makes the next read fail.
+// A value that a kernel may not use (an id outside the vocabulary, …): the first one of an op is kept and makes the next read fail. The
+// kernel goes on without the value. kBadSequence: row is the sequence, value the row it reaches to; kNoProbability: row alone counts.
 enum FaultKind : int { kNoFault = 0, kBadId, kBadIndex, kBadLabel, kBadPosition, kBadSequence, kNoProbability };
 struct Fault {
   int kind, opcode, row, value, limit;
 };
-Fault* faults();  // as kernels see it (pinned host memory)
+Fault* faults();  // the running op's record as kernels see it (pinned host memory): asked for anew in every op, never kept
+// Host side, see device.cu: used by backend.cu alone.
+void open_device(int index);
+void close_device();
+void bind_thread();  // CUDA calls of this thread go to the device
+void begin_op(int opcode, uint64_t sequence);
+uint64_t fence(bool soon);
+void wait_fence(uint64_t fence);
+double elapsed(uint64_t from, uint64_t to);
+
 // In a kernel. `limit` is what the value must stay below.
 __device__ inline void raise(Fault* f, FaultKind kind, int row, int value, int limit) {
   if (atomicCAS(&f->kind, kNoFault, -1) == kNoFault) {

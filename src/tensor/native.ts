@@ -44,7 +44,7 @@ export interface Stats {
 }
 
 interface Addon {
-  open(makeError: (kind: string, message: string, sequence: number) => Error): {
+  open(makeError: (kind: string, message: string, sequence: number, device: number, code: string) => Error): {
     shared: ArrayBuffer;
     opNames: string[];
   };
@@ -105,8 +105,9 @@ function originOf(sequence: number): string {
     : `\n  recorded${frames[0]?.replace(/^\s*at/, " at") ?? ""}\n${frames.slice(1, 6).join("\n")}`;
 }
 
-function makeError(kind: string, message: string, sequence: number): Error {
-  if (kind === "failed") return new DeviceError(`${message}${originOf(sequence)}`);
+function makeError(kind: string, message: string, sequence: number, _device = 0, code = ""): Error {
+  if (kind === "failed" && code === "memory") return new OutOfMemoryError(`${message}${originOf(sequence)}`);
+  if (kind === "failed") return new DeviceError(`${message}${originOf(sequence)}`, { lost: code === "lost" });
   return new InterruptedError(
     "The work was interrupted: queued operations were dropped, and this result was not computed.",
   );
@@ -174,6 +175,7 @@ export function alloc(bytes: number, dtype: number): Handle {
   I[0] = bytes | 0;
   I[1] = Math.floor(bytes / 2 ** 32);
   I[2] = dtype;
+  I[3] = 0;
   nativeAlloc();
   const handle = I[0] as number;
   if (handle !== 0) return handle;
