@@ -1,4 +1,5 @@
-// Every native op on the GPU against the CPU backend: all cases of test/cuda/cases-*.ts. TUNEBOOK_REPORT=file.json writes the worst errors.
+// Every native op on the GPU against the CPU backend: all cases of test/cuda/cases-*.ts. TUNEBOOK_REPORT=file.json writes the worst errors;
+// TUNEBOOK_CASES=norm keeps to the files whose name contains it.
 import assert from "node:assert/strict";
 import { readdirSync, writeFileSync } from "node:fs";
 import { after, test } from "node:test";
@@ -55,7 +56,7 @@ async function check(c: OpCase): Promise<void> {
 if (missing !== undefined) {
   test("ops on the GPU", { skip: `no CUDA device: ${missing}` }, () => {});
 } else {
-  const files = readdirSync(here).filter((f) => /^cases-[a-z0-9-]+\.js$/.test(f));
+  const files = readdirSync(here).filter((f) => /^cases-[a-z0-9-]+\.js$/.test(f) && f.includes(process.env.TUNEBOOK_CASES ?? ""));
   for (const file of files.sort()) {
     const { cases } = (await import(new URL(file, import.meta.url).href)) as { cases: OpCase[] };
     const names = new Set(cases.map((c) => c.name));
