@@ -88,6 +88,7 @@ void fault_words(const Fault& f, char* to, size_t size) {
       break;
     case kBadPosition: snprintf(to, size, "position %d in row %d, but the table has %d positions", f.value, f.row, f.limit); break;
     case kBadSequence: snprintf(to, size, "sequence %d reaches to row %d, but there are %d rows", f.row, f.value, f.limit); break;
+    case kSharedRow: snprintf(to, size, "sequence %d: row %d belongs to another sequence too", f.row, f.value); break;
     case kNoProbability: snprintf(to, size, "the logits of row %d hold NaN or are all -infinity", f.row); break;
     default: snprintf(to, size, "fault %d in row %d: %d (limit %d)", f.kind, f.row, f.value, f.limit);
   }

@@ -34,8 +34,9 @@ void release_scratch();
 template <class T> T* scratch_of(Slot slot, int64_t count) { return static_cast<T*>(scratch(slot, count * (int64_t)sizeof(T))); }
 
 // A value that a kernel may not use (an id outside the vocabulary, …): the first one of an op is kept and makes the next read fail. The
-// kernel goes on without the value. kBadSequence: row is the sequence, value the row it reaches to; kNoProbability: row alone counts.
-enum FaultKind : int { kNoFault = 0, kBadId, kBadIndex, kBadLabel, kBadPosition, kBadSequence, kNoProbability };
+// kernel goes on without the value. kBadSequence: row is the sequence, value the row it reaches to; kNoProbability: row alone counts;
+// kSharedRow: row is the sequence, value a row that another sequence has too.
+enum FaultKind : int { kNoFault = 0, kBadId, kBadIndex, kBadLabel, kBadPosition, kBadSequence, kNoProbability, kSharedRow };
 struct Fault {
   int kind, opcode, row, value, limit;
 };

@@ -1,3 +1,4 @@
+import { type Checkpointing, withCheckpointing } from "../autograd/checkpoint.js";
 import { backward } from "../autograd/tape.js";
 import type { Batch } from "../data/collate.js";
 import { batchLoss } from "../evaluation/loss.js";
@@ -32,11 +33,14 @@ export function accumulateGradients(
   tokens: number,
   smoothing: number,
   sum: Tensor,
+  checkpointing: Checkpointing,
 ): void {
-  scope(() => {
-    const scale = gradientScale(model, tokens);
-    const { total } = batchLoss(model, batch, scale / tokens, smoothing);
-    if (total.requiresGrad) backward(total);
-    addScaled(sum, total, 1 / scale);
-  });
+  const scale = gradientScale(model, tokens);
+  withCheckpointing(checkpointing, () =>
+    scope(() => {
+      const { total } = batchLoss(model, batch, scale / tokens, smoothing);
+      if (total.requiresGrad) backward(total);
+      addScaled(sum, total, 1 / scale);
+    }),
+  );
 }

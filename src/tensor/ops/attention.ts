@@ -1,6 +1,6 @@
 import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
-import { record } from "../record.js";
+import { recomputable, record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
 import { inDType } from "./layout.js";
@@ -77,6 +77,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments, o
       return [dq, dk, dv];
     },
     [lse],
+    [q, k, v, o],
   );
   return o;
 }
@@ -124,7 +125,7 @@ export function rope(
     return to;
   };
   const y = turn(x, 0);
-  record("rope", [x], [y], (dy) => [turn(dy, 1)]);
+  record("rope", [x], [y], (dy) => [turn(dy, 1)], [], []);
   return y;
 }
 
@@ -135,9 +136,13 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
   requireOneDevice("swiglu", gate, up);
   if (up.dtype !== gate.dtype) return swiglu(gate, inDType(up, gate.dtype));
   const rows = gate.size / cols;
-  const y = activationLike(gate);
-  calls.swiglu(gate.handle, up.handle, y.handle, rows, cols, cols, cols, cols);
-  record("swiglu", [gate, up], [y], (dy) => {
+  const product = (): Tensor => {
+    const y = activationLike(gate);
+    calls.swiglu(gate.handle, up.handle, y.handle, rows, cols, cols, cols, cols);
+    return y;
+  };
+  const y = product();
+  const back = (dy: Tensor): [Tensor, Tensor] => {
     const dgate = activationLike(gate);
     const dup = activationLike(up);
     calls.swigluBackward(
@@ -155,6 +160,8 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
       cols,
     );
     return [dgate, dup];
-  });
+  };
+  record("swiglu", [gate, up], [y], back, [], [gate, up]);
+  recomputable(y, [gate, up], product);
   return y;
 }

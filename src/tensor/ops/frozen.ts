@@ -75,10 +75,11 @@ export function linearFrozen(given: Tensor, w: FrozenWeight, bias?: Tensor, comp
   const rows = x.size / inputs;
   const y = activationLike(x, [...x.shape.slice(0, -1), outputs]);
   weightProduct(x, w, y, rows, true, { bias, compute });
-  record("linearFrozen", [x], [y], (dy) => {
+  const back = (dy: Tensor): [Tensor] => {
     const dx = activationLike(x);
     weightProduct(dy, w, dx, rows, false, { compute });
     return [dx];
-  });
+  };
+  record("linearFrozen", [x], [y], back, [], []);
   return y;
 }

@@ -2,7 +2,7 @@ import * as calls from "../calls.js";
 import type { Compute } from "../dtype.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
-import { activationLike, requireOneDevice, type Tensor } from "../tensor.js";
+import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
 import { type FrozenWeight, requireWeightDevice, weightProduct } from "./frozen.js";
 import { widened } from "./layout.js";
 import { gemm, weightGradient } from "./matmul.js";
@@ -87,6 +87,7 @@ export function linearLora(
       return [dx, da, db];
     },
     [reduced],
+    [a, b, w instanceof Tensor ? w : undefined, a.requiresGrad ? x : undefined],
   );
   if (!y.requiresGrad) reduced.dispose();
   return y;

@@ -19,14 +19,15 @@ export function embedding(weight: Tensor, ids: Tensor, dtype: FloatDType = weigh
   requireOneDevice("embedding", weight, ids);
   const y = emptyLike(ids, [...ids.shape, dim], native.takesHalves(ids.place) ? dtype : "float32");
   calls.embedding(weight.handle, ids.handle, y.handle, ids.size, dim, vocab);
-  record("embedding", [weight], [y], (dy) => {
+  const back = (dy: Tensor): [Tensor | undefined] => {
     requireFloat32(weight);
     const leaf = leafGradient(weight);
     const dw = leaf?.grad ?? emptyLike(weight, weight.shape, "float32");
     if (!leaf || leaf.beta === 0) fill(dw, 0);
     calls.embeddingBackward(dy.handle, ids.handle, dw.handle, ids.size, dim, vocab);
     return [leaf ? undefined : dw];
-  });
+  };
+  record("embedding", [weight], [y], back, [], [ids]);
   return y;
 }
 
@@ -116,6 +117,7 @@ export function linearCrossEntropy(
     [total],
     (upstream) => [dx && upstreamTimes(upstream, dx), dw && upstreamTimes(upstream, dw)],
     [dx, dw].filter((t) => t !== undefined),
+    [],
   );
   return { total, rows: loss };
 }

@@ -60,7 +60,7 @@ export function linear(given: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const rows = x.size / inputs;
   const y = activationLike(x, [...x.shape.slice(0, -1), outputs]);
   gemm(x, weight, y, rows, outputs, inputs, { transB: true, bias });
-  record("linear", [x, weight, bias], [y], (dy) => {
+  const back = (dy: Tensor): (Tensor | undefined)[] => {
     let dx: Tensor | undefined;
     if (x.requiresGrad) {
       dx = activationLike(x);
@@ -71,7 +71,8 @@ export function linear(given: Tensor, weight: Tensor, bias?: Tensor): Tensor {
       weight.requiresGrad ? weightGradient(weight, dy, x, rows, outputs, inputs) : undefined,
       bias?.requiresGrad ? reduce("sum", inDType(view(dy, [rows, outputs]), "float32"), 0) : undefined,
     ];
-  });
+  };
+  record("linear", [x, weight, bias], [y], back, [], [weight, weight.requiresGrad ? x : undefined]);
   return y;
 }
 

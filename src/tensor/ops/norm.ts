@@ -1,6 +1,6 @@
 import * as calls from "../calls.js";
 import { leafGradient } from "../gradient.js";
-import { record } from "../record.js";
+import { recomputable, record } from "../record.js";
 import { sameShape, shapeMismatch } from "../shape.js";
 import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
 import { fill } from "./elementwise.js";
@@ -49,7 +49,19 @@ export function rmsNorm(given: Tensor, weight: Tensor, eps: number): Tensor {
       return [dx, dw.result];
     },
     [rstd],
+    [x, weight],
   );
+  recomputable(y, [x, weight], () => normAgain(x, weight, eps));
+  return y;
+}
+
+/** The norm of x once more, without recording: what `rmsNorm` and `addRmsNorm` gave, bit for bit. */
+function normAgain(x: Tensor, weight: Tensor, eps: number): Tensor {
+  const cols = x.dim(-1);
+  const y = activationLike(x);
+  const rstd = emptyLike(x, [x.size / cols], "float32");
+  calls.rmsNorm(x.handle, 0, weight.handle, y.handle, 0, rstd.handle, rstd.size, cols, eps);
+  rstd.dispose();
   return y;
 }
 
@@ -87,7 +99,9 @@ export function addRmsNorm(given: Tensor, stream: Tensor, weight: Tensor, eps: n
       return [dx, dx, dw.result];
     },
     [rstd],
+    [h, weight],
   );
+  recomputable(y, [h, weight], () => normAgain(h, weight, eps));
   return [h, y];
 }
 
@@ -134,6 +148,7 @@ export function layerNorm(given: Tensor, weight: Tensor | undefined, bias: Tenso
       return [dx, dw.result, db.result];
     },
     [mean, rstd],
+    [x, weight],
   );
   return y;
 }

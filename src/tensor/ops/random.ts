@@ -58,10 +58,11 @@ export function dropout(given: Tensor, p: number): Tensor {
   const mask = reserveRandom(x.size);
   const y = activationLike(x);
   calls.dropout(x.handle, y.handle, x.size, mask.seed, mask.offset, p);
-  record("dropout", [x], [y], (dy) => {
+  const back = (dy: Tensor): [Tensor] => {
     const dx = activationLike(x);
     calls.dropout(dy.handle, dx.handle, x.size, mask.seed, mask.offset, p);
     return [dx];
-  });
+  };
+  record("dropout", [x], [y], back, [], []);
   return y;
 }
