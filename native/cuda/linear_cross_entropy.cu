@@ -1,100 +1,13 @@
 // The linear head fused with cross entropy, in chunks of rows: the full logits never exist. A chunk's logits (in the activations' type) become their own gradient
 // in place, which two products turn into dx and dweight. The gradient is kept unscaled, so that float16 does not lose it; the products bring the scale.
-#include <cfloat>
-
+#include "cross_entropy.cuh"
 #include "gemm.h"
 
 namespace tunebook {
 namespace cuda {
 namespace {
 
-constexpr int32_t kIgnored = -100;
-constexpr int kThreads = 512;
 constexpr int64_t kLogitsBytes = int64_t{256} << 20;
-
-template <class T> __device__ inline float exponential(float x) { return __expf(x); }
-template <> __device__ inline float exponential<float>(float x) { return expf(x); }
-
-// A block of threads a row of `vocab` logits: its loss, and the logits replaced by softmax - target when `gradient`. Rows stand a multiple of 16 bytes apart.
-template <class T>
-__global__ void __launch_bounds__(kThreads) cross_entropy_rows(T* logits, int64_t ld, const int32_t* labels, float* loss, int64_t first_row, int64_t vocab,
-                                                               float smoothing, bool gradient, Fault* fault) {
-  constexpr int kEach = Pack<T>::kCount;
-  T* row = logits + blockIdx.x * ld;
-  const int64_t r = first_row + blockIdx.x;
-  int32_t label = labels[r];
-  if (label != kIgnored && (label < 0 || label >= vocab)) {
-    if (threadIdx.x == 0) raise(fault, kBadLabel, (int)r, label, (int)vocab);
-    label = kIgnored;
-  }
-  if (label == kIgnored) {
-    if (threadIdx.x == 0) loss[r] = 0.0f;
-    if (gradient) {
-      Pack<T> none;
-#pragma unroll
-      for (int e = 0; e < kEach; e++) none.v[e] = from_float<T>(0.0f);
-      for (int64_t i = threadIdx.x * kEach; i < ld; i += kThreads * kEach) store_pack(row + i, none);
-    }
-    return;
-  }
-  // The greatest so far, the sum of exponentials of what stands below it, and the plain sum. Starting from the least finite number, a row of -infinity
-  // gives -infinity and NaN stays NaN.
-  float most = -FLT_MAX, sum = 0, plain = 0;
-  auto take = [&](const float (&v)[kEach], int count) {
-    float here = most;
-#pragma unroll
-    for (int e = 0; e < kEach; e++) {
-      if (e < count) here = fmaxf(here, v[e]);
-    }
-    if (here > most) {
-      sum *= exponential<T>(most - here);
-      most = here;
-    }
-#pragma unroll
-    for (int e = 0; e < kEach; e++) {
-      if (e < count) {
-        sum += exponential<T>(v[e] - most);
-        plain += v[e];
-      }
-    }
-  };
-  const int64_t whole = vocab / kEach * kEach;
-#pragma unroll 4
-  for (int64_t i = threadIdx.x * kEach; i < whole; i += kThreads * kEach) {
-    const Pack<T> p = load_pack(row + i);
-    float v[kEach];
-#pragma unroll
-    for (int e = 0; e < kEach; e++) v[e] = to_float(p.v[e]);
-    take(v, kEach);
-  }
-  if (whole < vocab && threadIdx.x == kThreads - 1) {
-    float v[kEach];
-#pragma unroll
-    for (int e = 0; e < kEach; e++) v[e] = whole + e < vocab ? to_float(row[whole + e]) : 0.0f;
-    take(v, (int)(vocab - whole));
-  }
-  const float at_label = to_float(row[label]);  // read before any thread writes: the reductions stand between
-  const float top = block_reduce(most, Max());
-  const float lse = top + logf(block_reduce(sum * exponential<T>(most - top), Sum()));
-  const float spread = smoothing / (float)vocab;
-  if (smoothing != 0.0f) plain = block_reduce(plain, Sum());
-  if (threadIdx.x == 0) {
-    const float nll = lse - at_label;
-    loss[r] = smoothing == 0.0f ? nll : (1.0f - smoothing) * nll + smoothing * (lse - plain / (float)vocab);
-  }
-  if (!gradient) return;
-  for (int64_t i = threadIdx.x * kEach; i < ld; i += kThreads * kEach) {  // what stands past the vocabulary is never read
-    const Pack<T> p = load_pack(row + i);
-    Pack<T> d;
-#pragma unroll
-    for (int e = 0; e < kEach; e++) {
-      float v = exponential<T>(to_float(p.v[e]) - lse) - spread;
-      if (i + e == label) v -= 1.0f - smoothing;
-      d.v[e] = from_float<T>(v);
-    }
-    store_pack(row + i, d);
-  }
-}
 
 void check_elements(const char* name, const Ref& x, int64_t n) {
   const int64_t have = x.bytes / (int64_t)size_of(x.dtype);
@@ -130,7 +43,6 @@ void linear_cross_entropy(const linear_cross_entropy_args& g) {
   chunk = blocks_for(g.rows, blocks_for(g.rows, chunk));  // equal pieces
   const Ref logits{scratch(kLogits, chunk * row), chunk * row, kept};
   const bool gradient = g.dx || g.dweight;
-  Fault* fault = faults();
 
   for (int64_t at = 0; at < g.rows; at += chunk) {
     const int64_t count = g.rows - at < chunk ? g.rows - at : chunk;
@@ -138,11 +50,11 @@ void linear_cross_entropy(const linear_cross_entropy_args& g) {
     rows.data = static_cast<const uint8_t*>(x.data) + at * x.ld * (int64_t)size_of(type);
     Product p{count, g.vocab, g.dim, rows, {weight.data, type, weight.ld, true}, logits, ld};
     multiply(p);
-    with_float_type(kept, "x", [&](auto of) {
-      using T = decltype(of);
-      cross_entropy_rows<T><<<(unsigned)count, kThreads, 0, device.stream>>>(logits.as<T>(), ld, g.labels.i32(), g.loss.f32(), at, g.vocab, g.smoothing, gradient, fault);
-    });
-    launched("linear_cross_entropy");
+    CrossEntropyRows r{logits.data, kept, count, g.vocab, ld, g.labels.i32() + at, g.loss.f32() + at};
+    r.gradient = gradient;
+    r.smoothing = g.smoothing;
+    r.first_row = at;
+    cross_entropy_rows(r);
     if (!gradient) continue;
     Matrix dlogits = as_type({logits.data, kept, ld}, 1, count, g.vocab, type, kOperandA);
     if (g.dx) {
