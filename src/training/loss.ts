@@ -35,9 +35,9 @@ export function accumulateGradients(
   sum: Tensor,
   checkpointing: Checkpointing,
 ): void {
+  const scale = gradientScale(model, tokens);
   withCheckpointing(checkpointing, () =>
     scope(() => {
-      const scale = gradientScale(model, tokens);
       const { total } = batchLoss(model, batch, scale / tokens, smoothing);
       if (total.requiresGrad) backward(total);
       addScaled(sum, total, 1 / scale);

@@ -20,7 +20,7 @@ export function clone(x: Tensor): Tensor {
 export function cast(x: Tensor, dtype: DType): Tensor {
   const y = emptyLike(x, x.shape, dtype);
   calls.copy(x.handle, y.handle, x.size);
-  record("cast", [x], [y], (dy) => [inDType(dy, x.leaf ? "float32" : activationDType(x))]);
+  record("cast", [x], [y], (dy) => [inDType(dy, x.leaf ? "float32" : activationDType(x))], [], []);
   return y;
 }
 
@@ -40,7 +40,7 @@ export function move(x: Tensor, device: Device): Tensor {
   if (from === device) return x;
   const y = empty(x.shape, x.dtype, device);
   native.transfer(x.handle, y.handle);
-  record("to", [x], [y], (dy) => [move(dy, from)]);
+  record("to", [x], [y], (dy) => [move(dy, from)], [], []);
   return y;
 }
 
