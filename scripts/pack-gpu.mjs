@@ -142,7 +142,10 @@ function main() {
     const archive = join(out, "tunebook.tar.xz");
     const packed = spawnSync("tar", ["-cJf", archive, "--owner=0", "--group=0", "-C", stage, "."], {
       stdio: "inherit",
-      env: { ...process.env, XZ_OPT: process.env.XZ_OPT ?? "-7 -T2" },
+      env: {
+        ...process.env,
+        XZ_OPT: process.env.XZ_OPT ?? (process.arch === "x64" ? "-T2 --x86 --lzma2=preset=7" : "-T2 -7"),
+      },
     });
     if (packed.status !== 0)
       throw new Error("tar could not pack: it needs xz (Debian, Ubuntu: sudo apt install xz-utils).");
