@@ -130,7 +130,6 @@ Napi::Value open_device(const Napi::CallbackInfo& info) {
   o.Set("limit", static_cast<double>(runtimes[1]->memory.limit()));
   o.Set("driver", version(d.driver));
   o.Set("runtime", version(d.runtime));
-  o.Set("float32Only", fake_cuda_asked());
   return o;
 }
 

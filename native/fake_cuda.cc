@@ -14,6 +14,7 @@
 #include <string>
 #include <thread>
 
+#include "cpu/halves.h"
 #include "cpu/system.h"
 #include "library.h"
 #include "opcodes.h"
@@ -172,7 +173,7 @@ bool fake_cuda_asked() {
 }
 
 const Backend& open_fake_cuda(const Backend& backend) {
-  cpu = &backend;
+  cpu = &with_halves(backend);
   if (const char* d = getenv("TUNEBOOK_FAKE_CUDA_DELAY")) delay = atoi(d);
   if (const char* l = getenv("TUNEBOOK_FAKE_CUDA_LOST")) lost_op = l;
   info = DeviceInfo();

@@ -124,6 +124,10 @@ function decode(ops) {
       ? `inline void describe_${op.name}(const ${op.name}_args&, char* to, size_t size) {\n  snprintf(to, size, "%s", "");\n}\n`
       : `inline void describe_${op.name}(const ${op.name}_args& a, char* to, size_t size) {\n  snprintf(to, size, "${format}", ${values.join(", ")});\n}\n`;
   });
+  const visitors = ops.map((op) => {
+    const lines = op.tensors.map((t) => `  v.${t.list ? "list" : "ref"}(a.${safe(t.name)}, ${t.output});`);
+    return `template <class V> inline void visit_${op.name}(V& v, ${op.name}_args& a) {\n${lines.join("\n")}\n}\n`;
+  });
   const lists = ops.filter((op) => op.tensors.some((t) => t.list));
   const leading = lists.map((op) => {
     const count = op.tensors.filter((t) => t.list).length;
@@ -138,7 +142,7 @@ function decode(ops) {
   describers.push(
     `// How many single tensors follow the lists.\ninline int single_tensors(int opcode) {\n  static const unsigned char counts[] = {${singles.join(", ")}};\n  return counts[opcode];\n}\n`,
   );
-  return `// Generated from native/ops.def.\n#pragma once\n#include <cstdio>\n#include "opcodes.h"\n#include "ops.gen.h"\n\nnamespace tunebook {\n\n${decoders.join("\n")}\n${describers.join("\n")}\n}  // namespace tunebook\n`;
+  return `// Generated from native/ops.def.\n#pragma once\n#include <cstdio>\n#include "opcodes.h"\n#include "ops.gen.h"\n\nnamespace tunebook {\n\n${decoders.join("\n")}\n// v.ref(tensor, whether it is an output) and v.list(…) for each of an op's tensors.\n${visitors.join("\n")}\n${describers.join("\n")}\n}  // namespace tunebook\n`;
 }
 
 /** TypeScript: writes the command into the shared buffer and calls `run`. */

@@ -183,7 +183,7 @@ export class LlamaForCausalLM extends CausalLM {
   }
 
   hidden(rows: Rows, cache?: KvCache): Tensor {
-    const tables = this.ropeCache.upTo(rows.maxPosition);
+    const tables = this.ropeCache.upTo(rows.maxPosition, rows.ids.device);
     const { embed_tokens, layers, norm } = this.model;
     let h = embed_tokens.forward(rows.ids); // the residual stream (rows, hidden)
     let x: Tensor | undefined; // what the last block part adds to it

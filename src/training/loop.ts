@@ -93,7 +93,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       groupByLength: s.groupByLength,
     },
   );
-  const sum = outsideScope(() => empty([2])); // [loss, squared norm]: read in one go
+  const sum = outsideScope(() => empty([2], "float32", model.device)); // [loss, squared norm]: read in one go
   const best = new BestKeeper(parameters);
   const result: LoopResult = {
     history: [],
@@ -134,7 +134,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
         gradNorm: norm,
         tokens,
         tokensPerSecond: processed / seconds,
-        memory: stats().liveBytes,
+        memory: stats(model.device).liveBytes,
       };
       if (validation && (step % plan.evalEvery === 0 || step === plan.steps)) {
         model.train(false);

@@ -3,7 +3,7 @@ import * as calls from "../tensor/calls.js";
 import { fill } from "../tensor/ops/elementwise.js";
 import { sumSquares } from "../tensor/ops/reduce.js";
 import { outsideScope } from "../tensor/scope.js";
-import { empty, type Tensor } from "../tensor/tensor.js";
+import { emptyLike, type Tensor } from "../tensor/tensor.js";
 
 /** Options of the optimizers of `train`. */
 export interface OptimizerOptions {
@@ -69,7 +69,7 @@ export class Optimizer implements Disposable {
   private state(of: Map<Parameter, Tensor>, p: Parameter): Tensor {
     let t = of.get(p);
     if (!t) {
-      t = outsideScope(() => fill(empty(p.shape), 0));
+      t = outsideScope(() => fill(emptyLike(p, p.shape, "float32"), 0));
       of.set(p, t);
     }
     return t;
