@@ -1,7 +1,7 @@
 // Attention backward on tensor cores (16-bit). Probabilities are computed again from lse (Dao et al. 2022), in two passes, so that every
-// gradient is summed in one order by one block: `key_gradients` (a block owns keys of one kv head and runs over the queries of all heads that
-// share it) and `query_gradients` (a block owns queries and runs over keys). Scores stand in the registers that the next product reads: as
-// keys x queries in the first pass, as queries x keys in the second.
+// gradient is summed in one order by one block: `key_gradients` (a block owns keys of one kv head and runs over the queries of all heads
+// that share it) and `query_gradients` (a block owns queries and runs over keys). Scores stand in the registers that the next product
+// reads: as keys x queries in the first pass, as queries x keys in the second.
 #pragma once
 #include "attention_forward.cuh"
 
@@ -48,15 +48,17 @@ __global__ void __launch_bounds__(KeyShape<D>::kThreads, 1) key_gradients(Backwa
 
   char* const shared = shared_memory();
   constexpr uint32_t kHalf = kQueries * Rows::kRow;
-  const uint32_t k_at = shared_address(shared), v_at = k_at + kKeys * Rows::kRow, q_at = v_at + kKeys * Rows::kRow, do_at = q_at + 2 * kHalf;
+  const uint32_t k_at = shared_address(shared), v_at = k_at + kKeys * Rows::kRow;
+  const uint32_t q_at = v_at + kKeys * Rows::kRow, do_at = q_at + 2 * kHalf;
   float* const lse2 = reinterpret_cast<float*>(shared + 2 * kKeys * Rows::kRow + 4 * kHalf);  // 2 x kQueries
   float* const delta = lse2 + 2 * kQueries;
   int next_head = first_head, next_from = begin;  // what is copied next: all tiles of a head, then the next head's
   const auto copy_queries = [&](int half) {
     const int valid = span.q_len - next_from;
     const int64_t row = span.q_begin + next_from;
-    copy_rows<T, D, kThreads, kQueries>(q_at + half * kHalf, p.q + row * a.q_stride + next_head * a.head_dim, a.q_stride, valid, a.head_dim);
-    copy_rows<T, D, kThreads, kQueries>(do_at + half * kHalf, p.d_o + row * a.o_stride + next_head * a.head_dim, a.o_stride, valid, a.head_dim);
+    const T *q = p.q + row * a.q_stride + next_head * a.head_dim, *d_o = p.d_o + row * a.o_stride + next_head * a.head_dim;
+    copy_rows<T, D, kThreads, kQueries>(q_at + half * kHalf, q, a.q_stride, valid, a.head_dim);
+    copy_rows<T, D, kThreads, kQueries>(do_at + half * kHalf, d_o, a.o_stride, valid, a.head_dim);
     if (threadIdx.x < 2 * kQueries) {  // lse2, then delta
       const int r = threadIdx.x % kQueries;
       const float* from = (threadIdx.x < kQueries ? p.lse2 : p.delta) + (int64_t)next_head * a.q_rows + row + r;
@@ -142,9 +144,9 @@ __global__ void __launch_bounds__(KeyShape<D>::kThreads, 1) key_gradients(Backwa
   }
   copy_wait<0>();
   __syncthreads();  // the memory of k's and v's rows is used again
-  if constexpr (kDk) write_rows<T, D, 1>(shared + warp_row * Rows::kRow, dk, p.dk + row * a.k_stride + kv * a.head_dim, a.k_stride, valid, a.head_dim);
-  if constexpr (kDv)
-    write_rows<T, D, 1>(shared + (kKeys + warp_row) * Rows::kRow, dv, p.dv + row * a.v_stride + kv * a.head_dim, a.v_stride, valid, a.head_dim);
+  char *const k_rows = shared + warp_row * Rows::kRow, *const v_rows = k_rows + kKeys * Rows::kRow;
+  if constexpr (kDk) write_rows<T, D, 1>(k_rows, dk, p.dk + row * a.k_stride + kv * a.head_dim, a.k_stride, valid, a.head_dim);
+  if constexpr (kDv) write_rows<T, D, 1>(v_rows, dv, p.dv + row * a.v_stride + kv * a.head_dim, a.v_stride, valid, a.head_dim);
 }
 
 template <int D> struct QueryShape {
@@ -169,7 +171,8 @@ __global__ void __launch_bounds__(QueryShape<D>::kThreads, QueryShape<D>::kBlock
 
   char* const shared = shared_memory();
   constexpr uint32_t kHalf = kKeys * Rows::kRow;
-  const uint32_t q_at = shared_address(shared), do_at = q_at + kQueries * Rows::kRow, k_at = do_at + kQueries * Rows::kRow, v_at = k_at + 2 * kHalf;
+  const uint32_t q_at = shared_address(shared), do_at = q_at + kQueries * Rows::kRow;
+  const uint32_t k_at = do_at + kQueries * Rows::kRow, v_at = k_at + 2 * kHalf;
   const auto copy_keys = [&](int n) {
     const int from = begin + n * kKeys, valid = end - from;
     const int64_t row = span.k_begin + from;
@@ -184,7 +187,8 @@ __global__ void __launch_bounds__(QueryShape<D>::kThreads, QueryShape<D>::kBlock
   }
   copy_commit();
 
-  const int warp_row = warp * kM * 16, i0 = tile.first + warp_row, i1 = min(i0 + kM * 16, tile.first + tile.count) - 1, valid = tile.count - warp_row;
+  const int warp_row = warp * kM * 16, valid = tile.count - warp_row;
+  const int i0 = tile.first + warp_row, i1 = min(i0 + kM * 16, tile.first + tile.count) - 1;
   const int64_t row = first_row + warp_row;
   const uint32_t warp_lane = (uint32_t)(warp_row * Rows::kRow) + Rows::lane_of_rows(lane);
   const float factor = a.scale * kLog2e;

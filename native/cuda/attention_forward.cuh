@@ -13,7 +13,7 @@ template <class T, int D, int kThreads, int kRows>
 __device__ inline void copy_rows(uint32_t to, const T* from, int64_t stride, int valid, int head_dim) {
   using Rows = SharedRows<D>;
   if constexpr (kThreads % (8 * Rows::kChunks) == 0 && kRows % (kThreads / Rows::kChunks) == 0) {
-    constexpr int kStep = kThreads / Rows::kChunks;  // a thread keeps to one chunk of every kStep-th row: little is computed, and little kept
+    constexpr int kStep = kThreads / Rows::kChunks;  // a thread keeps to one chunk of every kStep-th row, to compute and keep little
     const int me = (int)anew(threadIdx.x), row = me / Rows::kChunks, chunk = me % Rows::kChunks;
     const int left = chunk * 8 < head_dim ? valid - row : 0;
     const uint32_t place = to + Rows::at(row, chunk);
@@ -27,7 +27,8 @@ __device__ inline void copy_rows(uint32_t to, const T* from, int64_t stride, int
 #pragma unroll 2
     for (int i = threadIdx.x; i < kRows * Rows::kChunks; i += kThreads) {
       const int row = i / Rows::kChunks, chunk = i % Rows::kChunks;
-      copy_async_16(to + Rows::at(row, chunk), from + row * stride + chunk * 8, row < valid && chunk * 8 < head_dim ? 16 : 0);
+      const bool there = row < valid && chunk * 8 < head_dim;
+      copy_async_16(to + Rows::at(row, chunk), from + row * stride + chunk * 8, there ? 16 : 0);
     }
   }
 }
@@ -138,12 +139,14 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
   };
   const int64_t first_row = span.q_begin + tile.first;
   if (tiles > 0) {
-    copy_rows<T, D, Shape::kThreads, Shape::kQueries>(q_at, p.q + first_row * a.q_stride + head * a.head_dim, a.q_stride, tile.count, a.head_dim);
+    const T* q = p.q + first_row * a.q_stride + head * a.head_dim;
+    copy_rows<T, D, Shape::kThreads, Shape::kQueries>(q_at, q, a.q_stride, tile.count, a.head_dim);
     copy_keys(0);
   }
   copy_commit();
 
-  const int warp_row = warp * kM * 16, i0 = tile.first + warp_row, i1 = min(i0 + kM * 16, tile.first + tile.count) - 1;  // i1 < i0: no query
+  const int warp_row = warp * kM * 16;
+  const int i0 = tile.first + warp_row, i1 = min(i0 + kM * 16, tile.first + tile.count) - 1;  // i1 < i0: no query
   const uint32_t q_lane = q_at + (uint32_t)(warp_row * Rows::kRow) + Rows::lane_of_rows(lane);
   const float factor = a.scale * kLog2e;
   float out[kM][D / 8][4] = {};
