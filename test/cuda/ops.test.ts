@@ -1,4 +1,7 @@
-// Every native op on the GPU against the CPU backend: all cases of test/cuda/cases-*.ts. TUNEBOOK_REPORT=file.json writes the worst errors.
+// Every native op on the GPU against the CPU backend: all cases of test/cuda/cases-*.ts.
+//   TUNEBOOK_CASES=gemm,norm     only those of cases-gemm.ts and cases-norm.ts
+//   TUNEBOOK_REPORT=file.json    writes the worst errors
+//   TUNEBOOK_REFERENCE=all       compares 16-bit results with float64 too, not with the CPU's alone
 import assert from "node:assert/strict";
 import { readdirSync, writeFileSync } from "node:fs";
 import { after, test } from "node:test";
@@ -21,6 +24,7 @@ interface Row {
 const here = fileURLToPath(new URL(".", import.meta.url));
 const rows = new Map<string, Row>();
 const missing = cudaFailure();
+const only = process.env.TUNEBOOK_CASES?.split(",");
 
 function enter(c: OpCase, dtype: CaseDType, error: number, reference?: { gpu: number; cpu: number }): void {
   const key = `${c.op} ${dtype}`;
@@ -55,7 +59,9 @@ async function check(c: OpCase): Promise<void> {
 if (missing !== undefined) {
   test("ops on the GPU", { skip: `no CUDA device: ${missing}` }, () => {});
 } else {
-  const files = readdirSync(here).filter((f) => /^cases-[a-z0-9-]+\.js$/.test(f));
+  const files = readdirSync(here).filter(
+    (f) => /^cases-[a-z0-9-]+\.js$/.test(f) && (!only || only.includes(f.slice(6, -3))),
+  );
   const all: OpCase[] = [];
   for (const file of files.sort())
     all.push(...((await import(new URL(file, import.meta.url).href)) as { cases: OpCase[] }).cases);
