@@ -3,49 +3,30 @@
 namespace tunebook {
 namespace {
 
-constexpr int kIndexBits = 21;  // two million tensors; the other ten bits tell a freed handle from the one that took its place
+// A handle: bit 30 tells the device, nine bits a freed handle from the one that took its place, 21 bits two million tensors.
+constexpr int kIndexBits = 21;
 constexpr int32_t kIndexMask = (1 << kIndexBits) - 1;
-constexpr int32_t kGenerationMask = (1 << (31 - kIndexBits)) - 1;
-constexpr int64_t kLarge = int64_t{1} << 20;
-
-// Sizes of blocks: eight steps an octave, so at most an eighth is wasted and similar requests meet in one class.
-int64_t size_class(int64_t bytes) {
-  if (bytes <= 64) return 64;
-  int64_t step = 8;
-  while (step * 16 < bytes) step *= 2;
-  if (step < 64) step = 64;
-  return (bytes + step - 1) / step * step;
-}
+constexpr int32_t kGenerationMask = (1 << (30 - kIndexBits)) - 1;
 
 }  // namespace
 
-Allocator::Allocator(const Backend& backend, Release release, void* context)
-    : limit(memory_limit()), backend_(backend), release_(release), context_(context) {
+Allocator::Allocator(const Backend& backend, const PoolHooks& hooks, int place) : place_(place) {
+  if (backend.fence != nullptr) {
+    pool_ = std::make_unique<SegmentPool>(backend, hooks);
+  } else {
+    pool_ = std::make_unique<SizePool>(backend, hooks);
+  }
+  pool_->limit = backend.memory > 0 ? backend.memory : memory_limit();
   slots_.emplace_back();  // handle 0 means "absent"
 }
 
-void* Allocator::take(int64_t bytes) {
-  auto found = cache_.lower_bound(bytes);
-  // A large request may take a block one class too big rather than ask the system for new pages.
-  if (found != cache_.end() && (found->first == bytes || (bytes >= kLarge && found->first <= bytes + bytes / 8))) {
-    void* data = found->second.back();
-    found->second.pop_back();
-    cached_bytes -= found->first;
-    if (found->second.empty()) cache_.erase(found);
-    return data;
-  }
-  // Cached blocks of other sizes must not pile up beyond what the work has needed at its peak.
-  const int64_t bound = most_live_ + most_live_ / 4 + (int64_t{64} << 20);
-  if (live_bytes + cached_bytes + bytes > bound) trim(bound - live_bytes - bytes > 0 ? bound - live_bytes - bytes : 0);
-  if (live_bytes + cached_bytes + bytes > limit) trim(limit - live_bytes - bytes > 0 ? limit - live_bytes - bytes : 0);
-  if (live_bytes + bytes > limit) return nullptr;
-  void* data = backend_.alloc(bytes);
-  if (data == nullptr) {
-    trim();
-    data = backend_.alloc(bytes);
-  }
-  return data;
+int64_t Allocator::peak_bytes() {
+  const int64_t now = live_bytes() + scratch_bytes();
+  if (now > peak_) peak_ = now;
+  return peak_;
 }
+
+void Allocator::reset_peak() { peak_ = live_bytes() + scratch_bytes(); }
 
 int32_t Allocator::new_handle(const Ref& ref, Block* block) {
   int32_t index = first_free_;
@@ -60,29 +41,26 @@ int32_t Allocator::new_handle(const Ref& ref, Block* block) {
   slot.ref = ref;
   slot.block = block;
   handle_count++;
-  return slot.generation << kIndexBits | index;
+  return place_ << 30 | slot.generation << kIndexBits | index;
 }
 
 int32_t Allocator::alloc(int64_t bytes, DType dtype) {
-  if (bytes < 0 || bytes > limit) return 0;
-  const int64_t size = size_class(bytes);
-  void* data = take(size);
-  if (data == nullptr) return 0;
-  live_bytes += size;
-  if (live_bytes > peak_bytes) peak_bytes = live_bytes;
-  if (live_bytes > most_live_) most_live_ = live_bytes;
+  if (bytes < 0 || bytes > limit()) return 0;
+  auto block = std::make_unique<Block>();
+  if (!pool_->take(bytes, block.get())) return 0;
+  peak_bytes();
   Ref ref;
-  ref.data = data;
+  ref.data = block->data;
   ref.bytes = bytes;
   ref.dtype = dtype;
-  return new_handle(ref, new Block{data, size, 1});
+  return new_handle(ref, block.release());
 }
 
 const Ref* Allocator::find(int32_t handle) const {
   const int32_t index = handle & kIndexMask;
-  if (handle <= 0 || index >= static_cast<int32_t>(slots_.size())) return nullptr;
+  if (handle <= 0 || place_of(handle) != place_ || index >= static_cast<int32_t>(slots_.size())) return nullptr;
   const Slot& slot = slots_[index];
-  if (slot.block == nullptr || slot.generation != handle >> kIndexBits) return nullptr;
+  if (slot.block == nullptr || slot.generation != (handle >> kIndexBits & kGenerationMask)) return nullptr;
   return &slot.ref;
 }
 
@@ -114,22 +92,10 @@ bool Allocator::free(int32_t handle) {
   first_free_ = index;
   handle_count--;
   if (--block->references == 0) {
-    live_bytes -= block->bytes;
-    cached_bytes += block->bytes;
-    cache_[block->bytes].push_back(block->data);
+    pool_->give(*block);
     delete block;
   }
   return true;
-}
-
-void Allocator::trim(int64_t keep) {
-  while (cached_bytes > keep && !cache_.empty()) {
-    auto largest = std::prev(cache_.end());
-    release_(context_, largest->second.back(), largest->first);
-    cached_bytes -= largest->first;
-    largest->second.pop_back();
-    if (largest->second.empty()) cache_.erase(largest);
-  }
 }
 
 }  // namespace tunebook

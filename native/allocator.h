@@ -3,19 +3,21 @@
 // Blocks are handed out in the order in which ops are enqueued: since the queue is first in, first out, a block that is freed here may
 // belong to a new tensor at once, although older ops that use it have not run yet.
 #pragma once
-#include <map>
+#include <memory>
 #include <vector>
 
 #include "backend.h"
+#include "pool.h"
 
 namespace tunebook {
 
+// The device of a handle: 0 the CPU, 1 the GPU.
+inline int place_of(int32_t handle) { return handle >> 30 & 1; }
+inline const char* place_name(int place) { return place == 0 ? "the CPU" : "the GPU"; }
+
 class Allocator {
  public:
-  // Called with a block that goes back to the system: it must do so only after everything enqueued so far has run.
-  using Release = void (*)(void* context, void* data, int64_t bytes);
-
-  Allocator(const Backend& backend, Release release, void* context);
+  Allocator(const Backend& backend, const PoolHooks& hooks, int place);
 
   // A new handle (> 0), or 0 when memory is exhausted.
   int32_t alloc(int64_t bytes, DType dtype);
@@ -25,17 +27,19 @@ class Allocator {
   bool free(int32_t handle);
   // nullptr: there is no such handle. Valid until the next alloc or view.
   const Ref* find(int32_t handle) const;
-  // Gives cached blocks back until at most `keep` bytes are cached.
-  void trim(int64_t keep = 0);
+  // Gives cached blocks back to the system.
+  void trim() { pool_->trim(0); }
 
-  int64_t live_bytes = 0, peak_bytes = 0, cached_bytes = 0, handle_count = 0, limit = 0;
+  int place() const { return place_; }
+  int64_t live_bytes() const { return pool_->live_bytes; }
+  int64_t cached_bytes() const { return pool_->cached_bytes; }
+  int64_t scratch_bytes() const { return pool_->scratch_bytes(); }  // of the ops, beside what is live
+  int64_t limit() const { return pool_->limit; }
+  int64_t peak_bytes();  // live and scratch
+  void reset_peak();
+  int64_t handle_count = 0;
 
  private:
-  struct Block {
-    void* data;
-    int64_t bytes;
-    int64_t references;
-  };
   struct Slot {
     Ref ref;
     Block* block = nullptr;
@@ -43,15 +47,12 @@ class Allocator {
     int32_t next_free = -1;
   };
   int32_t new_handle(const Ref& ref, Block* block);
-  void* take(int64_t bytes);
 
-  const Backend& backend_;
-  Release release_;
-  void* context_;
+  const int place_;
+  std::unique_ptr<Pool> pool_;
   std::vector<Slot> slots_;
   int32_t first_free_ = -1;
-  std::map<int64_t, std::vector<void*>> cache_;
-  int64_t most_live_ = 0;  // never reset: how much memory the work has needed so far
+  int64_t peak_ = 0;
 };
 
 }  // namespace tunebook

@@ -6,10 +6,24 @@
 namespace tunebook {
 
 // Thrown by an op (and caught by the queue, which stops and reports it): the message says what was expected and what came.
-struct OpError {
+// Visible outside its library, so that what the CUDA backend throws is caught by the queue.
+struct __attribute__((visibility("default"))) OpError {
   char message[512];
+  int opcode = -1;        // of a fault that was found later: the op that raised it; -1: the op that is running
+  uint64_t sequence = 0;  // likewise
+  bool lost = false;      // the device cannot be used by this process any more
+  bool memory = false;    // the device's memory is exhausted
 };
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+// What a device says about itself, for reports.
+struct DeviceInfo {
+  char name[128];
+  int major, minor;  // compute capability
+  int multiprocessors;
+  int driver, runtime;  // CUDA versions as 1000 * major + 10 * minor
+  int64_t total_bytes, free_bytes;  // when it was opened
+};
 
 struct Backend {
   const char* name;                       // "cpu", "cuda:0"
@@ -21,6 +35,22 @@ struct Backend {
   void (*download)(void* to, const void* from, int64_t bytes);  // in stream order
   void (*sync)();
   void (*close)();                        // ends its threads; nothing runs on it afterwards
+
+  // Devices that run behind their launches. All of this is 0 on the CPU, where an op has run when it returns.
+  const DeviceInfo* info;
+  int64_t memory;                                // bytes that tensors and working memory may take; 0: memory_limit()
+  void (*begin)(int opcode, uint64_t sequence);  // dispatcher, before each op: faults name it
+  // The place in the stream that has been reached, counted from 1; `soon`: somebody waits for it, so spin rather than sleep.
+  uint64_t (*fence)(bool soon);
+  // Until the device has passed a fence; fences are waited for in order. Throws OpError for a fault raised before it. Any thread.
+  void (*wait)(uint64_t fence);
+  double (*elapsed)(uint64_t from, uint64_t to);  // device seconds between two fences that were waited for; only with TUNEBOOK_PROFILE=1
+  // Host memory that `download` fills without waiting (nullptr: exhausted); it is filled when a later fence has been passed.
+  void* (*alloc_host)(int64_t bytes);
+  void (*free_host)(void* data, int64_t bytes);
+  int64_t (*scratch_bytes)();  // working memory of the ops; any thread
+  void (*trim)();              // dispatcher: gives working memory back
+
 #define OP(name) void (*name)(const name##_args&);
 #include "ops.list.gen.h"  // generated: OP(fill) OP(copy) …
 #undef OP

@@ -1,256 +1,25 @@
-// The boundary to JavaScript: see src/tensor/native.ts. Nothing else includes node-addon-api.
-//
-// Hot calls (run, alloc, view, free) carry no arguments: these stand in one shared ArrayBuffer, and results come back in its first word.
-#define NAPI_CPP_EXCEPTIONS 1
-#include <napi.h>
-
+// The boundary to JavaScript (see src/tensor/native.ts): opening, closing, and what is known of each device.
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
+#include <memory>
+#include <string>
 
-#include "allocator.h"
-#include "backend.h"
-#include "queue.h"
+#include "library.h"
+#include "runtime.h"
 
 namespace tunebook {
 namespace {
 
-constexpr size_t kSharedBytes = size_t{256} << 10;
-
-// A read on its way, with the promise and the typed array that wait for it.
-struct Ticket : Pending {
-  napi_deferred deferred = nullptr;
-  napi_ref into = nullptr;
-};
-
-struct Runtime {
-  napi_env env;
-  const Backend& backend;
-  Queue queue;
-  Allocator memory;
-  int32_t* words = nullptr;
-  napi_ref shared = nullptr, make_error = nullptr, interrupt_flag = nullptr;
-  napi_threadsafe_function wake = nullptr;
-  int64_t outstanding = 0;
-
-  Runtime(napi_env e, const Backend& b)
-      : env(e),
-        backend(b),
-        queue(b, [](void* self) { napi_call_threadsafe_function(static_cast<Runtime*>(self)->wake, nullptr, napi_tsfn_nonblocking); }, this),
-        memory(b, [](void* self, void* data, int64_t bytes) { static_cast<Runtime*>(self)->queue.release(data, bytes); }, this) {}
-};
-
-// One process has one device queue. It belongs to the thread (Node environment) that opened it first.
-std::mutex runtime_mutex;
-Runtime* runtime = nullptr;
-
-void throw_plain(napi_env env, const char* code, const char* message) { napi_throw_error(env, code, message); }
-
-Runtime* mine(napi_env env) {
-  Runtime* r = runtime;
-  if (r != nullptr && r->env == env) return r;
-  throw_plain(env, "TUNEBOOK_NOT_OPEN", "The native runtime is not open in this thread.");
-  return nullptr;
-}
-
-int64_t join_words(const int32_t* at) { return static_cast<int64_t>(static_cast<uint64_t>(static_cast<uint32_t>(at[1])) << 32 | static_cast<uint32_t>(at[0])); }
-
-// ---- hot calls ----------------------------------------------------------------------------
-
-napi_value run(napi_env env, napi_callback_info) {
-  Runtime* r = mine(env);
-  if (r == nullptr) return nullptr;
-  try {
-    r->words[0] = static_cast<int32_t>(r->queue.run(r->words, kSharedBytes / 4, r->memory));
-  } catch (const OpError& error) {
-    throw_plain(env, "TUNEBOOK_CALL", error.message);
-  }
-  return nullptr;
-}
-
-// in: bytes (two words), dtype. out: the handle, or 0 when memory is exhausted.
-napi_value alloc(napi_env env, napi_callback_info) {
-  Runtime* r = mine(env);
-  if (r == nullptr) return nullptr;
-  try {
-    r->words[0] = r->memory.alloc(join_words(r->words), static_cast<DType>(r->words[2]));
-  } catch (const OpError& error) {
-    throw_plain(env, "TUNEBOOK_CALL", error.message);
-  }
-  return nullptr;
-}
-
-// in: handle, offset (two words), bytes (two words), dtype. out: the handle.
-napi_value view(napi_env env, napi_callback_info) {
-  Runtime* r = mine(env);
-  if (r == nullptr) return nullptr;
-  try {
-    r->words[0] = r->memory.view(r->words[0], join_words(r->words + 1), join_words(r->words + 3), static_cast<DType>(r->words[5]));
-  } catch (const OpError& error) {
-    throw_plain(env, "TUNEBOOK_CALL", error.message);
-  }
-  return nullptr;
-}
-
-// in: handle. out: 1, or 0 when there is no such handle.
-napi_value free_handle(napi_env env, napi_callback_info) {
-  Runtime* r = mine(env);
-  if (r == nullptr) return nullptr;
-  r->words[0] = r->memory.free(r->words[0]) ? 1 : 0;
-  return nullptr;
-}
-
-// ---- errors and promises ------------------------------------------------------------------
-
-// An error object for what stopped the queue.
-napi_value stopped_error(Runtime* r, QueueState state) {
-  const Failure failure = r->queue.failure();
-  napi_env env = r->env;
-  napi_value make, undefined, args[3], result;
-  napi_get_reference_value(env, r->make_error, &make);
-  napi_get_undefined(env, &undefined);
-  napi_create_string_utf8(env, state == QueueState::Failed ? "failed" : "interrupted", NAPI_AUTO_LENGTH, &args[0]);
-  napi_create_string_utf8(env, failure.message.c_str(), failure.message.size(), &args[1]);
-  napi_create_double(env, static_cast<double>(failure.sequence), &args[2]);
-  if (napi_call_function(env, undefined, make, 3, args, &result) != napi_ok) {
-    napi_get_and_clear_last_exception(env, &result);
-  }
-  return result;
-}
-
-void settle_ticket(Runtime* r, Ticket* ticket) {
-  napi_env env = r->env;
-  napi_value undefined;
-  napi_get_undefined(env, &undefined);
-  napi_value error = nullptr;
-  if (ticket->outcome != QueueState::Running) {
-    error = stopped_error(r, ticket->outcome);
-  } else if (ticket->into != nullptr) {
-    napi_value into;
-    void* data = nullptr;
-    size_t length = 0, offset = 0;
-    napi_typedarray_type type;
-    napi_value buffer;
-    napi_get_reference_value(env, ticket->into, &into);
-    // The length is asked again: the array may have been transferred away since.
-    size_t bytes = 0;
-    if (napi_get_typedarray_info(env, into, &type, &length, &data, &buffer, &offset) == napi_ok) {
-      const size_t width[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
-      bytes = length * width[type];
-    }
-    if (bytes < static_cast<size_t>(ticket->bytes)) {
-      napi_value message;
-      napi_create_string_utf8(env, "the typed array of this download was detached before the data arrived", NAPI_AUTO_LENGTH, &message);
-      napi_create_error(env, nullptr, message, &error);
-    } else {
-      memcpy(data, ticket->staging, static_cast<size_t>(ticket->bytes));
-    }
-  }
-  if (error != nullptr) {
-    napi_reject_deferred(env, ticket->deferred, error);
-  } else {
-    napi_resolve_deferred(env, ticket->deferred, undefined);
-  }
-  if (ticket->into != nullptr) napi_delete_reference(env, ticket->into);
-  ::free(ticket->staging);
-  delete ticket;
-  if (--r->outstanding == 0) napi_unref_threadsafe_function(env, r->wake);
-}
-
-void on_wake(napi_env env, napi_value, void*, void*) {
-  Runtime* r = runtime;
-  if (env == nullptr || r == nullptr || r->env != env) return;
-  for (Pending* pending : r->queue.finished()) settle_ticket(r, static_cast<Ticket*>(pending));
-}
-
-Napi::Value enqueue_read(Runtime* r, Ticket* ticket, const void* from) {
-  napi_value promise;
-  napi_create_promise(r->env, &ticket->deferred, &promise);
-  if (r->outstanding++ == 0) napi_ref_threadsafe_function(r->env, r->wake);  // keeps the process alive until it is settled
-  r->queue.download(ticket, from);
-  return Napi::Value(r->env, promise);
-}
-
-// ---- the rest -----------------------------------------------------------------------------
-
-const Ref& tensor(Runtime* r, const Napi::CallbackInfo& info, const char* what) {
-  const Ref* ref = r->memory.find(info[0].As<Napi::Number>().Int32Value());
-  if (ref == nullptr) throw Napi::Error::New(info.Env(), std::string(what) + ": the tensor has been freed");
-  return *ref;
-}
-
-// The bytes of a typed array argument, checked against a part of a tensor.
-struct Bytes {
-  void* data;
-  int64_t count;
-  int64_t offset;
-};
-Bytes typed_array(const Napi::CallbackInfo& info, const Ref& ref, const char* what) {
-  void* data = nullptr;
-  size_t length = 0, offset = 0;
-  napi_typedarray_type type;
-  napi_value buffer;
-  if (napi_get_typedarray_info(info.Env(), info[1], &type, &length, &data, &buffer, &offset) != napi_ok) {
-    throw Napi::TypeError::New(info.Env(), std::string(what) + ": a typed array is expected");
-  }
-  const size_t width[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
-  const int64_t count = static_cast<int64_t>(length * width[type]);
-  const int64_t at = info.Length() > 2 && info[2].IsNumber() ? info[2].As<Napi::Number>().Int64Value() : 0;
-  if (at < 0 || at > ref.bytes || count > ref.bytes - at) {
-    throw Napi::RangeError::New(info.Env(), std::string(what) + ": " + std::to_string(count) + " bytes at byte " + std::to_string(at) +
-                                                " do not fit a tensor of " + std::to_string(ref.bytes) + " bytes");
-  }
-  return {data, count, at};
-}
-
-Runtime* mine(const Napi::CallbackInfo& info) {
-  Runtime* r = mine(static_cast<napi_env>(info.Env()));
-  if (r == nullptr) throw Napi::Error(info.Env(), info.Env().GetAndClearPendingException().Value());
-  return r;
-}
-
-void upload(const Napi::CallbackInfo& info) {
-  Runtime* r = mine(info);
-  const Ref& ref = tensor(r, info, "upload");
-  const Bytes from = typed_array(info, ref, "upload");
-  r->queue.upload(static_cast<char*>(ref.data) + from.offset, from.data, from.count);
-}
-
-Napi::Value download(const Napi::CallbackInfo& info) {
-  Runtime* r = mine(info);
-  const Ref& ref = tensor(r, info, "download");
-  const Bytes into = typed_array(info, ref, "download");
-  Ticket* ticket = new Ticket;
-  ticket->bytes = into.count;
-  ticket->staging = malloc(into.count > 0 ? static_cast<size_t>(into.count) : 1);
-  if (ticket->staging == nullptr) {
-    delete ticket;
-    throw Napi::Error::New(info.Env(), "download: out of memory for " + std::to_string(into.count) + " bytes");
-  }
-  napi_create_reference(info.Env(), info[1], 1, &ticket->into);
-  return enqueue_read(r, ticket, static_cast<char*>(ref.data) + into.offset);
-}
-
-Napi::Value settle(const Napi::CallbackInfo& info) {
-  Runtime* r = mine(info);
-  return enqueue_read(r, new Ticket, nullptr);
-}
-
-void sync(const Napi::CallbackInfo& info) {
-  Runtime* r = mine(info);
-  r->queue.wait_idle();
-  const QueueState state = r->queue.state();
-  if (state != QueueState::Running) throw Napi::Error(info.Env(), stopped_error(r, state));
-}
-
 Napi::Value stats(const Napi::CallbackInfo& info) {
-  Runtime* r = mine(info);
+  Runtime* r = of_device(info);
   Napi::Object o = Napi::Object::New(info.Env());
   auto number = [&](const char* name, double value) { o.Set(name, Napi::Number::New(info.Env(), value)); };
-  number("liveBytes", static_cast<double>(r->memory.live_bytes));
-  number("peakBytes", static_cast<double>(r->memory.peak_bytes));
-  number("cachedBytes", static_cast<double>(r->memory.cached_bytes));
-  number("limitBytes", static_cast<double>(r->memory.limit));
+  number("liveBytes", static_cast<double>(r->memory.live_bytes()));
+  number("peakBytes", static_cast<double>(r->memory.peak_bytes()));
+  number("cachedBytes", static_cast<double>(r->memory.cached_bytes()));
+  number("scratchBytes", static_cast<double>(r->memory.scratch_bytes()));
+  number("reservedBytes", static_cast<double>(r->memory.live_bytes() + r->memory.cached_bytes() + r->memory.scratch_bytes()));
+  number("limitBytes", static_cast<double>(r->memory.limit()));
   number("handles", static_cast<double>(r->memory.handle_count));
   number("queued", static_cast<double>(r->queue.queued()));
   number("threads", r->backend.threads);
@@ -261,7 +30,7 @@ Napi::Value stats(const Napi::CallbackInfo& info) {
 
 // [calls, seconds] of every op, in the order of opNames.
 Napi::Value profile(const Napi::CallbackInfo& info) {
-  Runtime* r = mine(info);
+  Runtime* r = of_device(info);
   Napi::Float64Array out = Napi::Float64Array::New(info.Env(), kOpCount * 2);
   for (int i = 0; i < kOpCount; i++) {
     out[i * 2] = static_cast<double>(r->queue.op_calls[i].load());
@@ -271,23 +40,36 @@ Napi::Value profile(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value state(const Napi::CallbackInfo& info) {
-  const QueueState s = mine(info)->queue.state();
+  const QueueState s = of_device(info)->queue.state();
   return Napi::String::New(info.Env(), s == QueueState::Running ? "running" : s == QueueState::Failed ? "failed" : "interrupted");
 }
 
-void reset_peak(const Napi::CallbackInfo& info) {
-  Runtime* r = mine(info);
-  r->memory.peak_bytes = r->memory.live_bytes;
+void reset_peak(const Napi::CallbackInfo& info) { of_device(info)->memory.reset_peak(); }
+
+void trim(const Napi::CallbackInfo& info) {
+  Runtime* r = of_device(info);
+  r->memory.trim();
+  r->queue.trim();
 }
 
-void trim(const Napi::CallbackInfo& info) { mine(info)->memory.trim(); }
-void recover(const Napi::CallbackInfo& info) { mine(info)->queue.recover(); }
+void recover(const Napi::CallbackInfo& info) {
+  Runtime* r = of_device(info);
+  const bool exhausted = r->queue.failure().memory;
+  r->queue.recover();
+  if (exhausted) r->memory.trim();  // what is cached for tensors makes room for working memory
+}
 
 void set_interrupt_flag(const Napi::CallbackInfo& info) {
-  Runtime* r = mine(info);
-  r->queue.set_interrupt(nullptr);
-  if (r->interrupt_flag != nullptr) napi_delete_reference(info.Env(), r->interrupt_flag);
-  r->interrupt_flag = nullptr;
+  Home& h = mine(info);
+  auto set = [&](const std::atomic<int32_t>* flag) {
+    h.interrupt = flag;
+    for (Runtime* r : runtimes) {
+      if (r != nullptr) r->queue.set_interrupt(flag);
+    }
+  };
+  set(nullptr);
+  if (h.interrupt_flag != nullptr) napi_delete_reference(info.Env(), h.interrupt_flag);
+  h.interrupt_flag = nullptr;
   if (info[0].IsNull() || info[0].IsUndefined()) return;
   void* data = nullptr;
   size_t length = 0, offset = 0;
@@ -296,50 +78,92 @@ void set_interrupt_flag(const Napi::CallbackInfo& info) {
   if (napi_get_typedarray_info(info.Env(), info[0], &type, &length, &data, &buffer, &offset) != napi_ok || type != napi_int32_array || length < 1) {
     throw Napi::TypeError::New(info.Env(), "the interrupt flag must be an Int32Array over a SharedArrayBuffer");
   }
-  napi_create_reference(info.Env(), info[0], 1, &r->interrupt_flag);
+  napi_create_reference(info.Env(), info[0], 1, &h.interrupt_flag);
   static_assert(sizeof(std::atomic<int32_t>) == sizeof(int32_t), "");
-  r->queue.set_interrupt(static_cast<const std::atomic<int32_t>*>(data));
+  set(static_cast<const std::atomic<int32_t>*>(data));
 }
 
 // The environment ends (process exit, or its worker thread does): queued work is dropped and the threads are joined.
 void close(void*) {
   std::lock_guard<std::mutex> lock(runtime_mutex);
-  const Backend& backend = runtime->backend;
-  delete runtime;  // ends the queue first
-  runtime = nullptr;
-  backend.close();
+  for (int place = 1; place >= 0; place--) {  // the stand-in for a GPU stands on the CPU
+    if (runtimes[place] == nullptr) continue;
+    const Backend& backend = runtimes[place]->backend;
+    delete runtimes[place];  // ends the queue first
+    runtimes[place] = nullptr;
+    backend.close();
+  }
+  delete home;
+  home = nullptr;
+}
+
+// openDevice("cuda" | "cuda:N") -> what the GPU is. Throws with the reason when none can be used.
+Napi::Value open_device(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Home& h = mine(info);
+  const std::string asked = info[0].As<Napi::String>().Utf8Value();
+  const bool numbered = asked.size() > 5 && asked.compare(0, 5, "cuda:") == 0 && asked.find_first_not_of("0123456789", 5) == std::string::npos;
+  if (asked != "cuda" && !numbered) throw Napi::Error::New(env, "there is no device \"" + asked + "\", expected \"cuda\" or \"cuda:N\"");
+  const int index = numbered ? atoi(asked.c_str() + 5) : 0;
+  if (runtimes[1] == nullptr) {
+    try {
+      const Backend& backend = fake_cuda_asked() ? open_fake_cuda(runtimes[0]->backend) : open_cuda(index);
+      runtimes[1] = new Runtime(h, backend, 1);
+      runtimes[1]->queue.set_interrupt(h.interrupt);
+    } catch (const OpError& error) {
+      throw Napi::Error::New(env, error.message);
+    }
+  }
+  const Backend& backend = runtimes[1]->backend;
+  if (numbered && asked != backend.name) {
+    throw Napi::Error::New(env, std::string(backend.name) + " is open in this process, and one process works on one GPU");
+  }
+  const DeviceInfo& d = *backend.info;
+  Napi::Object o = Napi::Object::New(env);
+  auto version = [](int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); };
+  o.Set("name", d.name);
+  o.Set("device", backend.name);
+  o.Set("computeCapability", std::to_string(d.major) + "." + std::to_string(d.minor));
+  o.Set("multiprocessors", d.multiprocessors);
+  o.Set("memory", static_cast<double>(d.total_bytes));
+  o.Set("freeMemory", static_cast<double>(d.free_bytes));
+  o.Set("limit", static_cast<double>(runtimes[1]->memory.limit()));
+  o.Set("driver", version(d.driver));
+  o.Set("runtime", version(d.runtime));
+  return o;
 }
 
 // open(makeError: (kind, message, sequence) => Error) -> { shared: ArrayBuffer, opNames: string[] }
 Napi::Value open(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   std::lock_guard<std::mutex> lock(runtime_mutex);
-  if (runtime != nullptr && runtime->env != static_cast<napi_env>(env)) {
+  if (home != nullptr && home->env != static_cast<napi_env>(env)) {
     throw Napi::Error::New(env,
                            "tunebook's native runtime is already open in another thread of this process, and there is one for each process: use it "
                            "from that thread, or end that thread first");
   }
-  if (runtime == nullptr) {
-    Runtime* r;
+  if (home == nullptr) {
+    auto h = std::make_unique<Home>();
+    h->env = env;
     try {
-      r = new Runtime(env, open_cpu());
+      runtimes[0] = new Runtime(*h, open_cpu(), 0);
     } catch (const OpError& error) {
       throw Napi::Error::New(env, error.message);
     }
+    home = h.release();
     napi_value buffer;
     void* words;
     napi_create_arraybuffer(env, kSharedBytes, &words, &buffer);
-    r->words = static_cast<int32_t*>(words);
-    napi_create_reference(env, buffer, 1, &r->shared);
-    napi_create_reference(env, info[0], 1, &r->make_error);
-    napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "tunebook"), 0, 1, nullptr, nullptr, nullptr, on_wake, &r->wake);
-    napi_unref_threadsafe_function(env, r->wake);
-    runtime = r;
+    home->words = static_cast<int32_t*>(words);
+    napi_create_reference(env, buffer, 1, &home->shared);
+    napi_create_reference(env, info[0], 1, &home->make_error);
+    napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "tunebook"), 0, 1, nullptr, nullptr, nullptr, on_wake, &home->wake);
+    napi_unref_threadsafe_function(env, home->wake);
     // Hooks run last in, first out, so the queue ends before the thread-safe function does.
     napi_add_env_cleanup_hook(env, close, nullptr);
   }
   napi_value shared;
-  napi_get_reference_value(env, runtime->shared, &shared);
+  napi_get_reference_value(env, home->shared, &shared);
   Napi::Array names = Napi::Array::New(env, kOpCount);
   for (uint32_t i = 0; i < kOpCount; i++) names[i] = Napi::String::New(env, kOpNames[i]);
   Napi::Object result = Napi::Object::New(env);
@@ -349,20 +173,10 @@ Napi::Value open(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
-  auto hot = [&](const char* name, napi_callback callback) {
-    napi_value function;
-    napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, nullptr, &function);
-    exports.Set(name, Napi::Value(env, function));
-  };
-  hot("run", run);
-  hot("alloc", alloc);
-  hot("view", view);
-  hot("free", free_handle);
+  export_calls(env, exports);
+  export_reads(env, exports);
   exports.Set("open", Napi::Function::New(env, open, "open"));
-  exports.Set("upload", Napi::Function::New(env, upload, "upload"));
-  exports.Set("download", Napi::Function::New(env, download, "download"));
-  exports.Set("settle", Napi::Function::New(env, settle, "settle"));
-  exports.Set("sync", Napi::Function::New(env, sync, "sync"));
+  exports.Set("openDevice", Napi::Function::New(env, open_device, "openDevice"));
   exports.Set("stats", Napi::Function::New(env, stats, "stats"));
   exports.Set("profile", Napi::Function::New(env, profile, "profile"));
   exports.Set("state", Napi::Function::New(env, state, "state"));

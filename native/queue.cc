@@ -44,69 +44,30 @@ inline void pause() {
 #endif
 }
 
-// Reads a command: see ops.decode.gen.h.
-struct Reader {
-  const int32_t* at;
-  const int32_t* end;
-  const Allocator& memory;
-  const char* op;
-  char* lists;  // where the items of lists go: behind the struct
-  char* lists_end;
-
-  int32_t word() {
-    if (at >= end) fail("%s: the command is longer than the shared buffer", op);
-    return *at++;
-  }
-  int64_t integer() { return word(); }
-  float real() {
-    const int32_t bits = word();
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-  }
-  Ref ref(const char* name, bool optional) {
-    const int32_t handle = word();
-    if (handle == 0) {
-      if (!optional) fail("%s: tensor \"%s\" is missing", op, name);
-      return Ref();
-    }
-    const Ref* found = memory.find(handle);
-    if (found == nullptr) fail("%s: tensor \"%s\" has been freed (handle %d)", op, name, handle);
-    return *found;
-  }
-  RefList list(const char* name, bool) {
-    RefList result;
-    result.count = word();
-    if (result.count < 0 || lists + result.count * sizeof(Ref) > lists_end) fail("%s: list \"%s\" has %d tensors", op, name, result.count);
-    Ref* items = reinterpret_cast<Ref*>(lists);
-    for (int32_t i = 0; i < result.count; i++) items[i] = ref(name, false);
-    lists += result.count * sizeof(Ref);
-    result.items = items;
-    return result;
-  }
-};
-
-union AnyArgs {
-  AnyArgs() {}
-#define OP(name) name##_args name##_;
-#include "ops.list.gen.h"
-#undef OP
-};
+bool trace_asked() {
+  const char* value = getenv("TUNEBOOK_TRACE");
+  return value != nullptr && strcmp(value, "1") == 0;
+}
 
 }  // namespace
 
 Queue::Queue(const Backend& backend, void (*woken)(void*), void* context)
-    : backend_(backend), woken_(woken), context_(context), ring_(kRingBytes) {
+    : backend_(backend), woken_(woken), context_(context), ring_(kRingBytes), trace_(trace_asked()) {
+  if (backend.fence != nullptr) {
+    behind_ = std::make_unique<Completions>(backend, [this](Completions::Item& item, const OpError* error) { finish(item, error); });
+  }
   thread_ = std::thread([this] { loop(); });
 }
 
-Queue::~Queue() {
+void Queue::end() {
+  if (!thread_.joinable()) return;
   stop_.store(true);
   {
     std::lock_guard<std::mutex> lock(mutex_);
     work_.notify_all();
   }
   thread_.join();
+  behind_.reset();  // waits for what has been launched
 }
 
 // Room for one entry at the head of the ring, waiting while the queue is full.
@@ -134,12 +95,13 @@ char* Queue::reserve(int64_t bytes) {
 }
 
 // Publishes the entry at the head.
-void Queue::push(Kind kind, int opcode, int64_t bytes) {
+void Queue::push(Kind kind, int opcode, int64_t bytes, uint64_t cost) {
   Entry* entry = reinterpret_cast<Entry*>(ring_.data() + head_ % kRingBytes);
   entry->size = static_cast<uint32_t>((bytes + 15) / 16 * 16);
   entry->kind = kind;
   entry->opcode = static_cast<uint16_t>(opcode);
   entry->sequence = sequence_;
+  entry->cost = cost;
   head_ += entry->size;
   pushed_++;
   published_.store(head_);
@@ -147,38 +109,6 @@ void Queue::push(Kind kind, int opcode, int64_t bytes) {
     std::lock_guard<std::mutex> lock(mutex_);
     work_.notify_one();
   }
-}
-
-uint64_t Queue::run(const int32_t* words, int64_t word_count, const Allocator& memory) {
-  const int opcode = words[0];
-  if (opcode < 0 || opcode >= kOpCount) fail("there is no op %d", opcode);
-  constexpr int64_t kFixed = sizeof(Entry) + sizeof(AnyArgs) + 16;
-  int64_t list_bytes = 0;  // lists stand first in a command: their lengths tell how much room they need
-  for (int64_t i = 0, at = 1; i < leading_lists(opcode); i++) {
-    if (at >= word_count || words[at] < 0 || words[at] > word_count) fail("%s: a list has a broken length", kOpNames[opcode]);
-    list_bytes += words[at] * static_cast<int64_t>(sizeof(Ref));
-    at += 1 + words[at];
-  }
-  char* place = reserve((kFixed + list_bytes + 15) / 16 * 16);
-  char* args = place + sizeof(Entry);
-  int64_t used = kFixed;
-  Reader in{words + 1, words + word_count, memory, kOpNames[opcode], nullptr, nullptr};
-  switch (opcode) {
-#define OP(name)                                                               \
-  case op_##name: {                                                          \
-    constexpr int64_t size = sizeof(Entry) + (sizeof(name##_args) + 15) / 16 * 16; \
-    in.lists = place + size;                                                   \
-    in.lists_end = in.lists + list_bytes;                                      \
-    decode_##name(in, *reinterpret_cast<name##_args*>(args));                  \
-    used = size + list_bytes;                                                  \
-    break;                                                                     \
-  }
-#include "ops.list.gen.h"
-#undef OP
-  }
-  sequence_++;
-  push(Kind::Op, opcode, used);
-  return sequence_;
 }
 
 void Queue::transfer(Kind kind, const Transfer& t) {
@@ -224,10 +154,28 @@ void Queue::wait_idle() {
   producer_waits_.store(false);
 }
 
+void Queue::wait_done() {
+  if (behind_) {
+    transfer(Kind::Mark, Transfer());
+    wait_idle();
+    behind_->drain();
+  } else {
+    wait_idle();
+  }
+}
+
+void Queue::trim() {
+  if (backend_.trim != nullptr) transfer(Kind::Trim, Transfer());
+}
+
 void Queue::recover() {
   dropping_.store(true);
-  wait_idle();
+  wait_done();
   std::lock_guard<std::mutex> lock(result_mutex_);
+  if (lost()) {  // nothing brings it back
+    dropping_.store(false);
+    return;
+  }
   failure_ = Failure();
   state_.store(QueueState::Running);
   dropping_.store(false);
@@ -245,9 +193,27 @@ std::vector<Pending*> Queue::finished() {
   return taken;
 }
 
+// What comes first counts: a device's fault is found after later ops were launched, and they may have failed because of it.
+void Queue::fail_at(int opcode, uint64_t sequence, const OpError& error, const std::string& message) {
+  std::lock_guard<std::mutex> lock(result_mutex_);
+  if (error.lost) lost_.store(true);
+  if (state_.load() == QueueState::Failed && failure_.sequence <= sequence && !error.lost) return;
+  if (failure_.lost) return;
+  failure_.opcode = opcode;
+  failure_.sequence = sequence;
+  failure_.message = message;
+  failure_.lost = error.lost;
+  failure_.memory = error.memory;
+  state_.store(QueueState::Failed);
+}
+
 void Queue::run_op(Entry* entry) {
   const char* args = reinterpret_cast<const char*>(entry) + sizeof(Entry);
   try {
+    if (behind_) {
+      behind_->before();
+      backend_.begin(entry->opcode, entry->sequence);
+    }
     switch (entry->opcode) {
 #define OP(name)                                                \
   case op_##name:                                               \
@@ -266,12 +232,61 @@ void Queue::run_op(Entry* entry) {
 #include "ops.list.gen.h"
 #undef OP
     }
-    std::lock_guard<std::mutex> lock(result_mutex_);
-    failure_.opcode = entry->opcode;
-    failure_.sequence = entry->sequence;
-    failure_.message = std::string(kOpNames[entry->opcode]) + ": " + error.message + " (" + numbers + ")";
-    state_.store(QueueState::Failed);
+    fail_at(entry->opcode, entry->sequence, error, std::string(kOpNames[entry->opcode]) + ": " + error.message + " (" + numbers + ")");
   }
+  if (!behind_) return;
+  behind_->after(entry->opcode, entry->sequence, entry->cost);
+  if (trace_) {
+    behind_->rest();
+    behind_->drain();
+  }
+}
+
+// On the thread that waits for the device: a mark has been reached.
+void Queue::finish(Completions::Item& item, const OpError* error) {
+  if (error != nullptr && error->opcode >= 0) {
+    fail_at(error->opcode, error->sequence, *error, std::string(kOpNames[error->opcode]) + ": " + error->message);
+  } else if (error != nullptr) {
+    std::string where = item.opcode < 0 ? "" : std::string(kOpNames[item.opcode]) + ": ";
+    if (item.ops > 1) where = "one of " + std::to_string(item.ops) + " operations up to " + where;
+    fail_at(item.opcode, item.sequence, *error, where + error->message);
+  } else if (item.from != 0 && item.fence != 0 && item.ops == 1) {
+    op_nanoseconds[item.opcode].fetch_add(static_cast<uint64_t>(backend_.elapsed(item.from, item.fence) * 1e9));
+  }
+  if (item.pending == nullptr) return;
+  QueueState outcome = item.outcome;
+  if (outcome == QueueState::Running) {
+    std::lock_guard<std::mutex> lock(result_mutex_);
+    if (!failure_.message.empty() && (failure_.lost || failure_.sequence <= item.sequence)) outcome = QueueState::Failed;
+  }
+  deliver(item.pending, outcome);
+}
+
+void Queue::deliver(Pending* pending, QueueState outcome) {
+  pending->outcome = stop_.load() ? QueueState::Interrupted : outcome;
+  bool first;
+  {
+    std::lock_guard<std::mutex> lock(result_mutex_);
+    first = results_.empty();
+    results_.push_back(pending);
+  }
+  if (first && !stop_.load()) woken_(context_);
+}
+
+void Queue::read(Entry* entry, const Transfer& t, bool alive) {
+  if (alive && t.bytes > 0) {
+    try {
+      backend_.download(t.pending->staging, t.from, t.bytes);
+    } catch (const OpError& error) {
+      fail_at(-1, entry->sequence, error, error.message);
+    }
+  }
+  if (behind_) {
+    behind_->mark(t.pending, state_.load());
+    return;
+  }
+  backend_.sync();
+  deliver(t.pending, state_.load());
 }
 
 void Queue::execute(Entry* entry) {
@@ -287,25 +302,17 @@ void Queue::execute(Entry* entry) {
   memcpy(&t, reinterpret_cast<char*>(entry) + sizeof(Entry), sizeof t);
   switch (entry->kind) {
     case Kind::Upload:  // done in any case: it does not depend on what was dropped
-      backend_.upload(t.to, t.from, t.bytes);
+      try {
+        backend_.upload(t.to, t.from, t.bytes);
+      } catch (const OpError& error) {
+        fail_at(-1, entry->sequence, error, error.message);
+      }
       ::free(t.from);
       break;
-    case Kind::Release:
-      backend_.free(t.to, t.bytes);
-      break;
-    case Kind::Download: {
-      if (alive && t.bytes > 0) backend_.download(t.pending->staging, t.from, t.bytes);
-      backend_.sync();
-      t.pending->outcome = stop_.load() ? QueueState::Interrupted : state_.load();
-      bool first;
-      {
-        std::lock_guard<std::mutex> lock(result_mutex_);
-        first = results_.empty();
-        results_.push_back(t.pending);
-      }
-      if (first && !stop_.load()) woken_(context_);
-      break;
-    }
+    case Kind::Release: backend_.free(t.to, t.bytes); break;
+    case Kind::Download: read(entry, t, alive); break;
+    case Kind::Trim: backend_.trim(); break;
+    case Kind::Mark: behind_->rest(); break;
     default: break;
   }
 }
@@ -318,6 +325,7 @@ void Queue::loop() {
       while (published_.load(std::memory_order_acquire) == tail && !stop_.load(std::memory_order_relaxed)) {
         for (int i = 0; i < 16; i++) pause();
         if (std::chrono::steady_clock::now() < until) continue;
+        if (behind_) behind_->rest();
         std::unique_lock<std::mutex> lock(mutex_);
         asleep_.store(true);
         work_.wait(lock, [&] { return published_.load() != tail || stop_.load(); });
@@ -334,10 +342,12 @@ void Queue::loop() {
       if (kind != Kind::Skip) execute(entry);
       tail += size;
       const uint64_t now = nanoseconds();
-      busy_.store(busy_.load(std::memory_order_relaxed) + now - before, std::memory_order_relaxed);
+      if (!behind_) busy_.store(busy_.load(std::memory_order_relaxed) + now - before, std::memory_order_relaxed);
       if (kind == Kind::Op) {
         op_calls[opcode].store(op_calls[opcode].load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-        op_nanoseconds[opcode].store(op_nanoseconds[opcode].load(std::memory_order_relaxed) + now - before, std::memory_order_relaxed);
+        if (!behind_ || !behind_->measuring()) {
+          op_nanoseconds[opcode].store(op_nanoseconds[opcode].load(std::memory_order_relaxed) + now - before, std::memory_order_relaxed);
+        }
       }
       before = now;
       consumed_.store(tail);

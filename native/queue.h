@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -9,38 +10,30 @@
 
 #include "allocator.h"
 #include "backend.h"
+#include "completions.h"
+#include "opcodes.h"
 
 namespace tunebook {
 
-enum Opcode : int {
-#define OP(name) op_##name,
-#include "ops.list.gen.h"
-#undef OP
-  kOpCount
-};
 extern const char* const kOpNames[kOpCount];
-
-enum class QueueState : int { Running, Failed, Interrupted };
-
-// A read that waits for its place in the queue. Made by the JavaScript thread, filled by the dispatcher, taken back by the JavaScript thread.
-struct Pending {
-  void* staging = nullptr;  // malloc; nullptr when nothing is read (settle)
-  int64_t bytes = 0;
-  QueueState outcome = QueueState::Running;  // Running: it went well
-  void* owner = nullptr;                     // what the binding needs to settle the promise
-};
 
 struct Failure {
   int opcode = -1;
   uint64_t sequence = 0;
   std::string message;  // names the op and its integers
+  bool lost = false, memory = false;
 };
+
+// The device of a command's first tensor.
+int place_of_command(const int32_t* words, int64_t word_count);
 
 class Queue {
  public:
   // `woken` is called (from the dispatcher thread) when finished() has something new.
   Queue(const Backend& backend, void (*woken)(void*), void* context);
-  ~Queue();  // drops what is queued and waits for the op that is running
+  ~Queue() { end(); }
+  // Drops what is queued and waits for what is running.
+  void end();
 
   // Decodes I[0] = opcode, handles, integers, floats and enqueues; throws OpError when a handle is not alive or an input is absent.
   // Returns the op's number, counted from 1.
@@ -50,27 +43,38 @@ class Queue {
   void release(void* data, int64_t bytes);
 
   bool idle() const { return executed_.load(std::memory_order_acquire) == pushed_; }
-  int64_t queued() const { return static_cast<int64_t>(pushed_ - executed_.load(std::memory_order_acquire)); }
-  void wait_idle();
+  int64_t queued() const { return static_cast<int64_t>(pushed_ - executed_.load(std::memory_order_acquire)) + (behind_ ? behind_->ahead() : 0); }
+  void wait_idle();  // until everything enqueued has been run, which a device may still be working on
+  void wait_done();  // until the device has done it too
   void recover();
+  // Gives the ops' working memory back, in queue order.
+  void trim();
+  // Whether the device cannot be used any more; failure() says why.
+  bool lost() const { return lost_.load(std::memory_order_acquire); }
   QueueState state() const { return state_.load(std::memory_order_acquire); }
+  // The device was found to be unusable by a call outside the queue.
+  void lose(const OpError& error) { fail_at(-1, sequence_, error, error.message); }
   Failure failure();
   std::vector<Pending*> finished();
   void set_interrupt(const std::atomic<int32_t>* flag) { interrupt_.store(flag, std::memory_order_release); }
 
-  double busy_seconds() const { return busy_.load(std::memory_order_relaxed) * 1e-9; }
-  // Calls and nanoseconds an op, written by the dispatcher.
+  double busy_seconds() const { return (busy_.load(std::memory_order_relaxed) + (behind_ ? behind_->busy_nanoseconds() : 0)) * 1e-9; }
+  // Calls and nanoseconds an op. On a device behind the dispatcher these are the seconds of launching, and with TUNEBOOK_PROFILE=1 the
+  // device's own.
   std::atomic<uint64_t> op_calls[kOpCount] = {};
   std::atomic<uint64_t> op_nanoseconds[kOpCount] = {};
 
  private:
-  enum class Kind : uint16_t { Op, Upload, Download, Release, Skip };
+  enum class Kind : uint16_t { Op, Upload, Download, Release, Trim, Mark, Skip };
   struct Entry {
     uint32_t size;  // of the whole entry, a multiple of 16
     Kind kind;
     uint16_t opcode;
     uint64_t sequence;
+    uint64_t cost;  // estimated nanoseconds on a device
+    uint64_t unused;
   };
+  static_assert(sizeof(Entry) % 16 == 0);
   struct Transfer {
     void* to;
     void* from;
@@ -78,11 +82,15 @@ class Queue {
     Pending* pending;
   };
   char* reserve(int64_t bytes);
-  void push(Kind kind, int opcode, int64_t payload);
+  void push(Kind kind, int opcode, int64_t payload, uint64_t cost = 0);
   void transfer(Kind kind, const Transfer& t);
   void loop();
   void execute(Entry* entry);
   void run_op(Entry* entry);
+  void read(Entry* entry, const Transfer& t, bool alive);
+  void deliver(Pending* pending, QueueState outcome);
+  void finish(Completions::Item& item, const OpError* error);
+  void fail_at(int opcode, uint64_t sequence, const OpError& error, const std::string& message);
 
   const Backend& backend_;
   void (*woken_)(void*);
@@ -103,6 +111,9 @@ class Queue {
   std::vector<Pending*> results_;
   Failure failure_;
   std::atomic<uint64_t> busy_{0};
+  std::atomic<bool> lost_{false};
+  const bool trace_;  // wait for every op, so that a device's errors name the one that caused them
+  std::unique_ptr<Completions> behind_;  // of a device that runs behind the dispatcher
   std::thread thread_;
 };
 

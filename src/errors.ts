@@ -9,7 +9,15 @@ export class TunebookError extends Error {
 /** Shapes, ranks or dtypes that do not fit an operation. */
 export class ShapeError extends TunebookError {}
 /** A device or its backend is missing, or an operation failed on it. */
-export class DeviceError extends TunebookError {}
+export class DeviceError extends TunebookError {
+  /** Whether the device cannot be used by this process any more: every later call fails with the same words until the process is started again. */
+  readonly lost: boolean;
+
+  constructor(message: string, options?: ErrorOptions & { lost?: boolean }) {
+    super(message, options);
+    this.lost = options?.lost === true;
+  }
+}
 /** A device's or the process's memory is exhausted. */
 export class OutOfMemoryError extends DeviceError {}
 /** A file of weights, an adapter or a checkpoint is missing, damaged or does not fit. */

@@ -37,6 +37,8 @@ export { type LoadOptions, type LoadPlan, loadModel } from "./plan.js";
 export * as plot from "./plot/index.js";
 export type { QuantizeOptions } from "./quantization/nf4.js";
 export { devices, type MergeReport } from "./report.js";
+export { arange, type CreateOptions, full, ones, rand, randn, zeros } from "./tensor/create.js";
+export { type Device, type DeviceName, defaultDevice, setDefaultDevice } from "./tensor/device.js";
 export type { DType } from "./tensor/dtype.js";
 export { seed } from "./tensor/ops/random.js";
 export { noGrad } from "./tensor/record.js";

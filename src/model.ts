@@ -30,6 +30,7 @@ import {
   type TrainableCount,
   weightBytes,
 } from "./report.js";
+import type { Device } from "./tensor/device.js";
 import type { FloatDType } from "./tensor/dtype.js";
 import { recover, state, stats } from "./tensor/native.js";
 import { seed } from "./tensor/ops/random.js";
@@ -71,11 +72,12 @@ export class Model implements Disposable {
     return this.network.config;
   }
 
-  get device(): string {
-    return "cpu";
+  /** Where its weights stand and its work runs. */
+  get device(): Device {
+    return this.network.device;
   }
 
-  /** Dtype of its matrices; activations and adapters are float32. */
+  /** Dtype of its matrices. Adapters are float32; activations are float32 on the CPU, on the GPU they have this dtype (or quantize's `compute`). */
   get dtype(): FloatDType {
     return weightDType(this.network);
   }
@@ -115,6 +117,7 @@ export class Model implements Disposable {
     const { gradients, optimizer, peak } = this.lastRun;
     const top = Math.max(peak, weights + adapters);
     return {
+      device: this.device,
       weights,
       adapters,
       gradients,
@@ -197,7 +200,9 @@ export class Model implements Disposable {
     for (const [i, row] of ids.entries()) {
       const shifted = Int32Array.from(row, (_, t) => labels[i]?.[t + 1] ?? -100);
       const { total } = scope(() =>
-        noGrad(() => this.network.headLoss(this.network.hidden(this.rows(row)), tensor(shifted), 1)),
+        noGrad(() =>
+          this.network.headLoss(this.network.hidden(this.rows(row)), tensor(shifted, { device: this.device }), 1),
+        ),
       );
       sum += await total.item();
       total.dispose();
@@ -214,7 +219,8 @@ export class Model implements Disposable {
       throw new ConfigError(
         `Token ids must be whole numbers from 0 to ${vocabSize - 1}, at least one; received ${bad ?? "none"}.`,
       );
-    return packedRows(Int32Array.from(ids), Int32Array.from(ids.keys()), Int32Array.of(0), Int32Array.of(ids.length));
+    const positions = Int32Array.from(ids.keys());
+    return packedRows(Int32Array.from(ids), positions, Int32Array.of(0), Int32Array.of(ids.length), this.device);
   }
 
   /** The text that follows a prompt; of several prompts (their lengths may differ) all texts, `batch` of them at a time (8 by default). */
@@ -345,7 +351,9 @@ export class Model implements Disposable {
     const { vocabSize, maxPositions } = this.config;
     const probe = Array.from({ length: Math.min(32, maxPositions) }, (_, i) => (i * 7919 + 13) % vocabSize);
     // Over weights whose products round to 16 bits, the dense weight rounds elsewhere.
-    const rounds = [...this.network.namedModules()].some(([, m]) => "compute" in m && m.compute !== "float32");
+    const rounds =
+      this.network.activations !== "float32" ||
+      [...this.network.namedModules()].some(([, m]) => "compute" in m && m.compute !== "float32");
     const before = await this.logits([probe]);
     const { layers, dequantised } = mergeLora(this.network, adapter);
     const after = await this.logits([probe]);

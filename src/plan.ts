@@ -2,7 +2,7 @@ import { resolve } from "node:path";
 import { formatBytes } from "./display/format.js";
 import { defineDisplay, interruptSignal } from "./display/host.js";
 import { ProgressBar } from "./display/progress.js";
-import { CheckpointError, ConfigError, DeviceError } from "./errors.js";
+import { CheckpointError, ConfigError } from "./errors.js";
 import { ConfigFields, generationConfig } from "./hub/config.js";
 import { hubModel, hubModelName } from "./hub/hub-model.js";
 import { localModel, type ModelSource, openModel } from "./hub/model-source.js";
@@ -14,15 +14,18 @@ import { loadWeights, randomWeights } from "./models/load.js";
 import { createModel } from "./models/registry.js";
 import { setWeightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
+import { type DeviceName, resolveDevice } from "./tensor/device.js";
 import { type DTypeName, type FloatDType, floatDType } from "./tensor/dtype.js";
 import { seed } from "./tensor/ops/random.js";
 
 /** Options of `loadModel` (api.md). */
 export interface LoadOptions {
-  device?: "auto" | "cpu" | "cuda" | `cuda:${number}`;
+  /** Where the model stands: "auto" (the default) is the GPU where one can be used, unless `setDefaultDevice` or TUNEBOOK_DEVICE say otherwise. */
+  device?: DeviceName;
   /**
    * Dtype in which linear and embedding weights are kept; "auto" is the checkpoint's own (its config's `dtype` or `torch_dtype`), else float32.
-   * bfloat16 weights are multiplied in bfloat16 with float32 sums. Weights of 16 bits stay frozen: train adapters over them.
+   * bfloat16 weights are multiplied in bfloat16 with float32 sums; on the GPU activations have this dtype too. Weights of 16 bits stay frozen: train
+   * adapters over them.
    */
   dtype?: "auto" | DTypeName;
   /** Instead of the folder's weights: random ones of the config's shape, or none (names, counts and sizes only). */
@@ -98,6 +101,8 @@ export class LoadPlan implements PromiseLike<Model> {
   private async run(): Promise<Model> {
     const { source, options } = this;
     checkOptions(options);
+    // Nothing is put anywhere without weights.
+    const device = options.weights === "none" ? "cpu" : resolveDevice(options.device ?? "auto", "loadModel");
     await using files = typeof source === "string" ? await findModel(source, options) : undefined;
     const fields = files?.config ?? new ConfigFields(source as object, "the given config");
     if (files === undefined && options.weights === undefined) {
@@ -108,6 +113,7 @@ export class LoadPlan implements PromiseLike<Model> {
     const network = createModel(fields);
     setWeightDType(network, wantedDType(options.dtype, fields));
     if (this.quantization) quantizeModule(network, quantizeSettings(this.quantization), ["lm_head"]);
+    network.to(device);
     await this.fill(network, files);
     const model = new Model({
       network,
@@ -157,12 +163,7 @@ defineDisplay(
 );
 
 function checkOptions(options: LoadOptions): void {
-  const { device = "auto", dtype = "auto", weights } = options;
-  if (device !== "auto" && device !== "cpu") {
-    throw new DeviceError(
-      `loadModel: device "${device}" is not available in this version; use device: "cpu" or "auto".`,
-    );
-  }
+  const { dtype = "auto", weights } = options;
   if (dtype !== "auto" && floatDType(dtype) === undefined) {
     throw new ConfigError(
       `loadModel: dtype must be "auto", "float32", "bfloat16" or "float16", received ${JSON.stringify(dtype)}.`,

@@ -5,8 +5,9 @@ import { LoraMatrix, loraLayers } from "./lora/wrap.js";
 import type { CausalLM } from "./models/causal.js";
 import type { Parameter } from "./nn/module.js";
 import { QuantizedLinear } from "./quantization/nf4.js";
+import { cudaAvailable, type Device } from "./tensor/device.js";
 import { DTYPE_BYTES } from "./tensor/dtype.js";
-import { stats } from "./tensor/native.js";
+import { openDevice, stats } from "./tensor/native.js";
 
 /** One parameter of a model; quantised weights come under their layer's name with dtype "nf4", "fp4" or "int8". */
 export interface ParameterInfo {
@@ -111,6 +112,8 @@ export function summaryTable(model: CausalLM, device: string): Table {
 
 /** Memory by part, in bytes. */
 export interface MemoryParts {
+  /** Where the model stands. */
+  device: Device;
   weights: number;
   adapters: number;
   gradients: number;
@@ -121,25 +124,36 @@ export interface MemoryParts {
 
 /** Memory by part as a table. */
 export function memoryTable(parts: MemoryParts): Table {
-  const rows = Object.entries(parts).map(([part, bytes]) => [part, formatBytes(bytes)]);
-  return table(["part", "memory"], rows, { title: "Memory by part", align: { memory: "right" } });
+  const { device, ...bytes } = parts;
+  const rows = Object.entries(bytes).map(([part, n]) => [part, formatBytes(n)]);
+  return table(["part", "memory"], rows, { title: `Memory by part, on ${device}`, align: { memory: "right" } });
 }
 
 /** One device that models can run on. */
 export interface DeviceInfo {
-  name: string;
+  /** What `loadModel` and `x.to` call it. */
+  name: Device;
+  /** What it is: "NVIDIA H200", … */
+  model?: string;
   /** Threads that compute. */
   threads: number;
-  /** Instruction set in use. */
+  /** Instruction set in use, or the GPU's compute capability. */
   isa: string;
   /** Bytes that tensors may take. */
   memory: number;
 }
 
-/** The devices of this machine that models can run on. */
+/** The devices of this machine that models can run on; a GPU is opened by this. */
 export function devices(): DeviceInfo[] {
-  const { threads, isa, limitBytes } = stats();
-  return [{ name: "cpu", threads, isa, memory: limitBytes }];
+  const { threads, isa, limitBytes } = stats("cpu");
+  const found: DeviceInfo[] = [{ name: "cpu", threads, isa, memory: limitBytes }];
+  if (cudaAvailable()) {
+    const facts = openDevice();
+    const gpu = stats("cuda");
+    const capability = facts.computeCapability ?? gpu.isa;
+    found.push({ name: "cuda", model: facts.name, threads: gpu.threads, isa: capability, memory: gpu.limitBytes });
+  }
+  return found;
 }
 
 /** What `Model.merge` did, with the proof that it changed nothing but the form. */

@@ -14,5 +14,7 @@ int default_threads();
 // The pool of parallel.h.
 void start_pool(int threads);
 void stop_pool();
+// Ops of the calling thread run on it alone from now on, since the pool serves one thread at a time.
+void run_alone();
 
 }  // namespace tunebook

@@ -155,6 +155,8 @@ void stop_pool() {
   pool = nullptr;
 }
 
+void run_alone() { in_region = true; }
+
 int thread_count() { return pool == nullptr || in_region ? 1 : pool->threads(); }
 
 void detail::parallel_run(int64_t count, void (*fn)(void*, int64_t), void* context) {

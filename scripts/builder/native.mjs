@@ -120,7 +120,8 @@ function dependencies(depFile) {
     .map((p) => p.replace(/\\ /g, " "));
 }
 
-function isFresh(job) {
+/** Whether an object was made with the same flags and after every file that it depends on was last changed. */
+export function isFresh(job) {
   const stamp = `${job.object}.flags`;
   if (!existsSync(job.object) || !existsSync(stamp) || readFileSync(stamp, "utf8") !== job.key) return false;
   const made = statSync(job.object).mtimeMs;
@@ -132,7 +133,8 @@ function isFresh(job) {
   });
 }
 
-function run(program, args, cwd) {
+/** Runs a program and gathers what it prints. */
+export function run(program, args, cwd) {
   return new Promise((resolve) => {
     const child = spawn(program, args, { cwd, stdio: ["ignore", "pipe", "pipe"] });
     let text = "";

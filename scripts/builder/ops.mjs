@@ -1,5 +1,6 @@
 // Turns native/ops.def into build/ops.gen.h (argument structs), build/ops.list.gen.h (the list), build/ops.decode.gen.h
 // (from the shared command buffer to a struct) and src/tensor/calls.ts (one typed function an op).
+import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 
@@ -123,6 +124,10 @@ function decode(ops) {
       ? `inline void describe_${op.name}(const ${op.name}_args&, char* to, size_t size) {\n  snprintf(to, size, "%s", "");\n}\n`
       : `inline void describe_${op.name}(const ${op.name}_args& a, char* to, size_t size) {\n  snprintf(to, size, "${format}", ${values.join(", ")});\n}\n`;
   });
+  const visitors = ops.map((op) => {
+    const lines = op.tensors.map((t) => `  v.${t.list ? "list" : "ref"}(a.${safe(t.name)}, ${t.output});`);
+    return `template <class V> inline void visit_${op.name}(V& v, ${op.name}_args& a) {\n${lines.join("\n")}\n}\n`;
+  });
   const lists = ops.filter((op) => op.tensors.some((t) => t.list));
   const leading = lists.map((op) => {
     const count = op.tensors.filter((t) => t.list).length;
@@ -133,7 +138,11 @@ function decode(ops) {
   describers.push(
     `// How many lists an op's command begins with.\ninline int leading_lists(int opcode) {\n  switch (opcode) {\n${leading.join("\n")}\n    default: return 0;\n  }\n}\n`,
   );
-  return `// Generated from native/ops.def.\n#pragma once\n#include <cstdio>\n#include "ops.gen.h"\n\nnamespace tunebook {\n\n${decoders.join("\n")}\n${describers.join("\n")}\n}  // namespace tunebook\n`;
+  const singles = ops.map((op) => op.tensors.filter((t) => !t.list).length);
+  describers.push(
+    `// How many single tensors follow the lists.\ninline int single_tensors(int opcode) {\n  static const unsigned char counts[] = {${singles.join(", ")}};\n  return counts[opcode];\n}\n`,
+  );
+  return `// Generated from native/ops.def.\n#pragma once\n#include <cstdio>\n#include "opcodes.h"\n#include "ops.gen.h"\n\nnamespace tunebook {\n\n${decoders.join("\n")}\n// v.ref(tensor, whether it is an output) and v.list(…) for each of an op's tensors.\n${visitors.join("\n")}\n${describers.join("\n")}\n}  // namespace tunebook\n`;
 }
 
 /** TypeScript: writes the command into the shared buffer and calls `run`. */
@@ -178,12 +187,23 @@ function calls(ops) {
   return `// Generated from native/ops.def by scripts/build.mjs.\nimport { ${names.join(", ")} } from "./native.js";\n\n${body}`;
 }
 
+/** C++: tells libraries built from different sources apart (build/tunebook.node and build/tunebook_cuda.so share these structs). */
+function layout(root, ops) {
+  const texts = ["tensor.h", "backend.h"].map((file) => readFileSync(`${root}/native/${file}`, "utf8"));
+  const sum = createHash("sha256")
+    .update([structs(ops), list(ops), ...texts].join("\0"))
+    .digest("hex")
+    .slice(0, 16);
+  return `// Generated from native/ops.def, tensor.h and backend.h.\n#pragma once\n#define TUNEBOOK_LAYOUT "${sum}"\n`;
+}
+
 /** Writes the generated files; a file whose text did not change keeps its time. */
 export function generateOps(root) {
   const ops = parseOps(readFileSync(`${root}/native/ops.def`, "utf8"));
   writeChanged(`${root}/build/ops.gen.h`, structs(ops));
   writeChanged(`${root}/build/ops.list.gen.h`, list(ops));
   writeChanged(`${root}/build/ops.decode.gen.h`, decode(ops));
+  writeChanged(`${root}/build/layout.gen.h`, layout(root, ops));
   writeChanged(`${root}/src/tensor/calls.ts`, calls(ops));
   return ops;
 }

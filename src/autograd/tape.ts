@@ -1,10 +1,10 @@
 import { ShapeError, StateError } from "../errors.js";
 import { addScaled, fill } from "../tensor/ops/elementwise.js";
-import { clone } from "../tensor/ops/layout.js";
+import { cast, clone, inDType } from "../tensor/ops/layout.js";
 import { noGrad, type Recorder, setRecorder, type TapeEntry } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { sameShape, shapeText } from "../tensor/shape.js";
-import { empty, type Tensor } from "../tensor/tensor.js";
+import { activationDType, activationLike, type Tensor } from "../tensor/tensor.js";
 
 /** Operations in the order they ran. Reverse order is a valid order for gradients, so no graph is sorted. */
 class Tape implements Recorder {
@@ -81,7 +81,7 @@ export function backward(loss: Tensor, gradient?: Tensor): void {
   const entries = tape.entries;
   tape.entries = [];
   noGrad(() => {
-    loss.adjoint = gradient ?? fill(empty(loss.shape), 1);
+    loss.adjoint = gradient ?? fill(activationLike(loss), 1);
     const holders = new Map<Tensor, number>();
     hold(holders, loss.adjoint);
     runBackward(entries, holders, loss);
@@ -95,7 +95,7 @@ function runBackward(entries: TapeEntry[], holders: Map<Tensor, number>, keep?: 
     entries.length = i;
     if (entry.outputs.some((o) => o.adjoint)) {
       const grads = entry.outputs.map(
-        (o) => o.adjoint ?? (entry.partial ? undefined : hold(holders, fill(empty(o.shape), 0))),
+        (o) => o.adjoint ?? (entry.partial ? undefined : hold(holders, fill(activationLike(o), 0))),
       );
       const results = entry.backward(...(grads as Tensor[]));
       entry.inputs.forEach((input, j) => {
@@ -135,13 +135,14 @@ function give(holders: Map<Tensor, number>, input: Tensor, gradient: Tensor): vo
     );
   }
   if (input.leaf) {
+    // Sums over micro-batches are made in float32.
     if (input.grad) addScaled(input.grad, gradient);
-    else input.grad = outsideScope(() => clone(gradient));
+    else input.grad = outsideScope(() => (gradient.dtype === "float32" ? clone(gradient) : cast(gradient, "float32")));
     return;
   }
   const before = input.adjoint;
   if (!before) {
-    input.adjoint = hold(holders, gradient);
+    input.adjoint = hold(holders, inDType(gradient, activationDType(input)));
     return;
   }
   // Add in place only where nobody else reads that memory.

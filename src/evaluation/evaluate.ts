@@ -6,14 +6,13 @@ import { ProgressBar } from "../display/progress.js";
 import { ConfigError, DataError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
-import { packedRows } from "../nn/cache.js";
 import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
 import { classificationResult, Metrics } from "./classification.js";
 import type { SamplingOptions } from "./generate.js";
 import { type GenerateIds, generationMetrics } from "./generation.js";
-import { meanLoss } from "./loss.js";
+import { meanLoss, rowsOf } from "./loss.js";
 
 /** What `evaluate` can measure now. */
 export type MetricName = "loss" | "perplexity" | "accuracy" | "exactMatch" | "classification" | "rouge";
@@ -125,13 +124,7 @@ async function tokenAccuracy(
   for (let i = 0; i < examples.length; i += batch) {
     throwIfInterrupted("Evaluation");
     const b = collate(examples.slice(i, i + batch), { padId: pad, paddingSide: "none" });
-    const best = scope(() =>
-      noGrad(() =>
-        network
-          .logits(network.hidden(packedRows(b.inputIds, b.positions, b.sequences.begin, b.sequences.length)))
-          .argmax(),
-      ),
-    );
+    const best = scope(() => noGrad(() => network.logits(network.hidden(rowsOf(network, b))).argmax()));
     const ids = await best.raw();
     best.dispose();
     b.labels.forEach((label, t) => {
@@ -210,12 +203,7 @@ async function likelihoods(network: CausalLM, examples: Parameters<typeof collat
   const b = collate(examples, { padId: pad, paddingSide: "right" });
   const loss = scope(() =>
     noGrad(
-      () =>
-        network.headLoss(
-          network.hidden(packedRows(b.inputIds, b.positions, b.sequences.begin, b.sequences.length)),
-          tensor(b.labels),
-          1,
-        ).rows,
+      () => network.headLoss(network.hidden(rowsOf(network, b)), tensor(b.labels, { device: network.device }), 1).rows,
     ),
   );
   const values = await loss.data();

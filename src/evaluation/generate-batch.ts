@@ -42,7 +42,6 @@ export async function generateBatch(
   settings: SamplingSettings,
   options: BatchOptions,
 ): Promise<string[]> {
-  const { layers, kvHeads, headDim } = model.config;
   const counts = prompts.map((ids, i) =>
     Math.min(settings.maxNewTokens, promptRoom(model, ids, `prompt ${i} (from 0)`)),
   );
@@ -50,7 +49,7 @@ export async function generateBatch(
   if (prompts.length === 0) return texts;
   const capacity = prompts.reduce((most, ids, i) => Math.max(most, ids.length + counts[i]!), 0);
   const size = Math.min(options.batch, prompts.length);
-  const cache = new KvCache(layers, kvHeads * headDim, size, capacity);
+  const cache = new KvCache(size, capacity, model.device);
   const seed = samplingSeed(settings);
   const slots: (Slot | undefined)[] = Array.from({ length: size });
   const wasTraining = model.training;

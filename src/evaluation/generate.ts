@@ -7,7 +7,7 @@ import { slice } from "../tensor/ops/layout.js";
 import { reserveRandom } from "../tensor/ops/random.js";
 import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
-import { empty, type Tensor, tensor } from "../tensor/tensor.js";
+import { emptyLike, type Tensor, tensor } from "../tensor/tensor.js";
 
 /** How the next token is chosen. Temperature 0 (the default) takes the likeliest. */
 export interface SamplingOptions {
@@ -94,9 +94,8 @@ export async function* generateIds(
   settings: SamplingSettings,
   stops: ReadonlySet<number>,
 ): AsyncGenerator<number, void> {
-  const { config } = model;
   const count = Math.min(settings.maxNewTokens, promptRoom(model, prompt));
-  const cache = new KvCache(config.layers, config.kvHeads * config.headDim, 1, prompt.length + count);
+  const cache = new KvCache(1, prompt.length + count, model.device);
   const seed = samplingSeed(settings);
   const seen = [...prompt];
   const wasTraining = model.training;
@@ -150,7 +149,7 @@ export function sampleRow(
 ): Tensor {
   const vocab = logits.dim(-1);
   if (s.repetitionPenalty !== 1) {
-    const ids = tensor(Int32Array.from(seen));
+    const ids = tensor(Int32Array.from(seen), { device: logits.device });
     calls.repetitionPenalty(ids.handle, logits.handle, 1, vocab, seen.length, s.repetitionPenalty);
   }
   return sampleRows(logits, s, seed, offset);
@@ -159,7 +158,7 @@ export function sampleRow(
 /** The id (int32, one a row) chosen from each row of logits (rows, vocab). */
 export function sampleRows(logits: Tensor, s: SamplingSettings, seed: number, offset: number): Tensor {
   const [rows, vocab] = logits.shape as [number, number];
-  const ids = empty([rows], "int32");
+  const ids = emptyLike(logits, [rows], "int32");
   calls.sample(logits.handle, ids.handle, rows, vocab, s.topK, seed | 0, offset, s.temperature, s.topP, s.minP);
   return ids;
 }

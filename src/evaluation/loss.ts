@@ -3,11 +3,17 @@ import type { Example } from "../data/mask.js";
 import { isInterrupted, throwIfInterrupted } from "../display/host.js";
 import { DataError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
-import { packedRows } from "../nn/cache.js";
+import { packedRows, type Rows } from "../nn/cache.js";
 import { addScaled, fill } from "../tensor/ops/elementwise.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope, scope } from "../tensor/scope.js";
 import { empty, type Tensor, tensor } from "../tensor/tensor.js";
+
+/** The rows of a batch on the model's device. */
+export function rowsOf(model: CausalLM, batch: Batch): Rows {
+  const { inputIds, positions, sequences } = batch;
+  return packedRows(inputIds, positions, sequences.begin, sequences.length, model.device);
+}
 
 /** Weighted sum of the cross entropies of a batch's trained tokens: scale · Σ, one element; and each row's own (rows). */
 export function batchLoss(
@@ -16,9 +22,9 @@ export function batchLoss(
   scale: number,
   smoothing = 0,
 ): { total: Tensor; rows: Tensor } {
-  const rows = packedRows(batch.inputIds, batch.positions, batch.sequences.begin, batch.sequences.length);
+  const rows = rowsOf(model, batch);
   const h = model.hidden(rows); // (batch · length, hidden)
-  return model.headLoss(h, tensor(batch.labels), scale, smoothing);
+  return model.headLoss(h, tensor(batch.labels, { device: model.device }), scale, smoothing);
 }
 
 /** Adds the loss of a batch (nats, not divided) to `sum`, without gradients. */
@@ -34,7 +40,7 @@ export async function meanLoss(
   padId: number,
   onBatch?: (done: number) => void,
 ): Promise<number> {
-  const sum = outsideScope(() => fill(empty([1]), 0));
+  const sum = outsideScope(() => fill(empty([1], "float32", model.device), 0));
   let tokens = 0;
   try {
     for (let i = 0; i < examples.length; i += s.batch) {

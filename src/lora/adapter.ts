@@ -149,7 +149,9 @@ export async function loadAdapterFiles(model: Module, folder: string, name: stri
       ["lora_B", lora.lora_B[name]!],
     ] as const) {
       const data = await file.readFloat32(`${PREFIX}${layer}.${part}.weight`);
-      matrix.weight.adopt(outsideScope(() => tensor(data, matrix.weight.shape)));
+      matrix.weight.adopt(
+        outsideScope(() => tensor(data, { shape: matrix.weight.shape, device: matrix.weight.device })),
+      );
     }
   }
   return {

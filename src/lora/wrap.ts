@@ -44,9 +44,10 @@ export class LoraLinear extends LinearLike {
   /** Adds an adapter and makes it the active one. B starts at zero, so the layer's output does not change. */
   add(settings: LoraSettings): void {
     const { rank, name } = settings;
+    const { device } = this.base_layer;
     const init = settings.init === "gaussian" ? normalInit(1 / rank) : kaimingUniform(this.inFeatures);
-    this.lora_A[name] = new LoraMatrix(new Parameter([rank, this.inFeatures], init));
-    this.lora_B[name] = new LoraMatrix(new Parameter([this.outFeatures, rank], zeros));
+    this.lora_A[name] = new LoraMatrix(new Parameter([rank, this.inFeatures], init, "float32", device));
+    this.lora_B[name] = new LoraMatrix(new Parameter([this.outFeatures, rank], zeros, "float32", device));
     this.scales.set(name, {
       scale: settings.alpha / (settings.rslora ? Math.sqrt(rank) : rank),
       dropout: settings.dropout,

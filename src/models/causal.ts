@@ -1,6 +1,9 @@
 import type { KvCache, Rows } from "../nn/cache.js";
-import type { LinearLike } from "../nn/layers.js";
+import { Embedding, type LinearLike } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
+import type { Device } from "../tensor/device.js";
+import type { FloatDType } from "../tensor/dtype.js";
+import { takesHalves } from "../tensor/native.js";
 import { crossEntropy, linearCrossEntropy } from "../tensor/ops/loss.js";
 import { linear } from "../tensor/ops/matmul.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -33,6 +36,19 @@ export abstract class CausalLM extends Module {
   abstract hidden(rows: Rows, cache?: KvCache): Tensor;
   /** Weight of the output layer (vocab, hidden), or undefined when something else than a plain layer stands there (an adapter, a user's module). */
   abstract headWeight(): Tensor | undefined;
+
+  /** Where it stands: rows, caches and labels for it are made there. */
+  override get device(): Device {
+    return super.device ?? "cpu";
+  }
+
+  /** Dtype of its activations, which is its embedding's; float32 where the device does not compute in 16 bits. */
+  get activations(): FloatDType {
+    if (!takesHalves(this.device === "cuda" ? 1 : 0)) return "float32";
+    for (const [, m] of this.namedModules())
+      if (m instanceof Embedding) return m.activations ?? (m.weight.dtype as FloatDType);
+    return "float32";
+  }
 
   /** Logits (rows, vocab) of hidden states. */
   logits(hidden: Tensor): Tensor {

@@ -204,7 +204,7 @@ export class LlamaForCausalLM extends CausalLM {
   }
 
   hidden(rows: Rows, cache?: KvCache): Tensor {
-    const tables = this.ropeCache.upTo(rows.maxPosition);
+    const tables = this.ropeCache.upTo(rows.maxPosition, rows.ids.device);
     const { embed_tokens, layers, norm } = this.model;
     let h = embed_tokens.forward(rows.ids); // the residual stream (rows, hidden)
     let normed = (layers[0]?.input_layernorm ?? norm).forward(h); // what the next block reads of it

@@ -2,6 +2,7 @@ import { CheckpointError } from "../errors.js";
 import type { WeightSource } from "../hub/weight-source.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
+import type { Device } from "../tensor/device.js";
 import type { DType } from "../tensor/dtype.js";
 import { settle } from "../tensor/native.js";
 import { noGrad } from "../tensor/record.js";
@@ -36,8 +37,9 @@ export async function loadWeights(
   let done = 0;
   for (const [name, target] of targets) {
     signal?.throwIfAborted();
-    const wanted = "layer" in target ? "float32" : target.parameter.dtype;
-    const weight = await readTensor(source, name, target.shape, wanted);
+    const holder = "layer" in target ? target.layer : target.parameter;
+    const wanted = "layer" in target ? arriving(source, name, holder.device) : target.parameter.dtype;
+    const weight = await readTensor(source, name, target.shape, wanted, holder.device);
     if ("layer" in target) {
       target.layer.load(weight);
       weight.dispose();
@@ -53,21 +55,30 @@ export async function loadWeights(
   }
 }
 
+// What will be quantised comes as float32; to the GPU 16 bits are sent as they are, and widened there.
+function arriving(source: WeightSource, name: string, device: Device): DType {
+  const { dtype } = source.entry(name);
+  if (device === "cpu" || !source.read) return "float32";
+  return dtype === "BF16" ? "bfloat16" : dtype === "F16" ? "float16" : "float32";
+}
+
 // A 16-bit tensor that stays as it is never exists in 32 bits; everything else comes as float32.
 async function readTensor(
   source: WeightSource,
   name: string,
   shape: readonly number[],
   wanted: DType,
+  device: Device,
 ): Promise<Tensor> {
   const { dtype } = source.entry(name);
   const same = (dtype === "BF16" && wanted === "bfloat16") || (dtype === "F16" && wanted === "float16");
   if (same && source.read) {
     const bytes = await source.read(name);
-    return outsideScope(() => tensor(new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2), shape, wanted));
+    const bits = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
+    return outsideScope(() => tensor(bits, { shape, dtype: wanted, device }));
   }
   const data = await source.readFloat32(name);
-  return outsideScope(() => tensor(data, shape));
+  return outsideScope(() => tensor(data, { shape, device }));
 }
 
 /** Gives every parameter its initial values (`weights: "random"`), quantising layer by layer. */

@@ -1,4 +1,5 @@
 import { ConfigError } from "../errors.js";
+import type { Device } from "../tensor/device.js";
 import type { RopeTables } from "../tensor/ops/attention.js";
 import { outsideScope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
@@ -48,11 +49,11 @@ export class RopeCache {
     this.frequencies = inverseFrequencies(config);
   }
 
-  /** Tables for positions 0 … length-1 at least. */
-  upTo(length: number): RopeTables {
-    if (this.tables && length <= this.length) return this.tables;
+  /** Tables for positions 0 … length-1 at least, on a device. */
+  upTo(length: number, device: Device): RopeTables {
+    if (this.tables && length <= this.length && this.tables.cos.device === device) return this.tables;
     this.dispose();
-    this.length = Math.max(64, 2 ** Math.ceil(Math.log2(length)));
+    this.length = Math.max(64, this.length, 2 ** Math.ceil(Math.log2(length)));
     const half = this.frequencies.length;
     const cos = new Float32Array(this.length * half);
     const sin = new Float32Array(this.length * half);
@@ -64,7 +65,7 @@ export class RopeCache {
       }
     }
     const shape = [this.length, half];
-    this.tables = outsideScope(() => ({ cos: tensor(cos, shape), sin: tensor(sin, shape) }));
+    this.tables = outsideScope(() => ({ cos: tensor(cos, { shape, device }), sin: tensor(sin, { shape, device }) }));
     return this.tables;
   }
 

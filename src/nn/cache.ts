@@ -1,8 +1,9 @@
 import { ShapeError } from "../errors.js";
 import * as calls from "../tensor/calls.js";
+import { type Device, defaultDevice } from "../tensor/device.js";
 import type { Segments } from "../tensor/ops/attention.js";
 import { outsideScope } from "../tensor/scope.js";
-import { empty, type Tensor, tensor } from "../tensor/tensor.js";
+import { emptyLike, type Tensor, tensor } from "../tensor/tensor.js";
 
 /** Rows of a flat batch and what they may attend to. */
 export interface Rows {
@@ -17,40 +18,47 @@ export interface Rows {
 
 /**
  * Rows of a batch laid out flat: sequence s stands in rows begin[s] … begin[s]+length[s]-1 and attends to itself alone; other rows are padding.
+ * @param device that of the model they are for.
  */
-export function packedRows(ids: Int32Array, positions: Int32Array, begin: Int32Array, length: Int32Array): Rows {
-  const queryBegin = tensor(begin);
-  const queryLength = tensor(length);
+export function packedRows(
+  ids: Int32Array,
+  positions: Int32Array,
+  begin: Int32Array,
+  length: Int32Array,
+  device: Device = defaultDevice(),
+): Rows {
+  const queryBegin = tensor(begin, { device });
+  const queryLength = tensor(length, { device });
   let maxPosition = 1;
   for (const p of positions) if (p >= maxPosition) maxPosition = p + 1;
   return {
-    ids: tensor(ids),
-    positions: tensor(positions),
+    ids: tensor(ids, { device }),
+    positions: tensor(positions, { device }),
     segments: { count: begin.length, queryBegin, queryLength, keyBegin: queryBegin, keyLength: queryLength },
     maxPosition,
   };
 }
 
-/** Keys and values of earlier tokens: for each layer (sequences · capacity, kvHeads·headDim), one region a sequence. */
+/**
+ * Keys and values of earlier tokens: for each layer (sequences · capacity, kvHeads·headDim), one region a sequence, in the dtype of the first keys
+ * that come.
+ */
 export class KvCache {
   readonly sequences: number;
   readonly capacity: number;
   /** Tokens in each region. */
   readonly lengths: Int32Array;
+  readonly device: Device;
   private readonly keys: Tensor[] = [];
   private readonly values: Tensor[] = [];
   private pending: { begin: Int32Array; length: Int32Array } | undefined;
 
-  constructor(layers: number, width: number, sequences: number, capacity: number) {
+  /** @param device that of the model. */
+  constructor(sequences: number, capacity: number, device: Device = defaultDevice()) {
     this.sequences = sequences;
     this.capacity = capacity;
+    this.device = device;
     this.lengths = new Int32Array(sequences);
-    outsideScope(() => {
-      for (let i = 0; i < layers; i++) {
-        this.keys.push(empty([sequences * capacity, width]));
-        this.values.push(empty([sequences * capacity, width]));
-      }
-    });
   }
 
   /**
@@ -74,15 +82,16 @@ export class KvCache {
       maxPosition = Math.max(maxPosition, had + fresh);
     }
     this.pending = { begin, length };
+    const sent = (values: Int32Array): Tensor => tensor(values, { device: this.device });
     return {
-      ids: tensor(ids),
-      positions: tensor(positions),
+      ids: sent(ids),
+      positions: sent(positions),
       segments: {
         count: this.sequences,
-        queryBegin: tensor(begin),
-        queryLength: tensor(length),
-        keyBegin: tensor(keyBegin),
-        keyLength: tensor(keyLength),
+        queryBegin: sent(begin),
+        queryLength: sent(length),
+        keyBegin: sent(keyBegin),
+        keyLength: sent(keyLength),
       },
       maxPosition,
     };
@@ -91,9 +100,10 @@ export class KvCache {
   /** Puts a layer's new keys and values (rows, width) behind the earlier ones; gives the layer's whole memory. */
   append(layer: number, k: Tensor, v: Tensor): [Tensor, Tensor] {
     const { begin, length } = this.pending!;
-    const keys = this.keys[layer]!;
-    const values = this.values[layer]!;
     const width = k.dim(-1);
+    const shape = [this.sequences * this.capacity, width];
+    const keys = (this.keys[layer] ??= outsideScope(() => emptyLike(k, shape)));
+    const values = (this.values[layer] ??= outsideScope(() => emptyLike(v, shape)));
     for (let s = 0; s < this.sequences; s++) {
       const n = length[s]! * width;
       const from = begin[s]! * width;

@@ -2,7 +2,7 @@ import * as calls from "../tensor/calls.js";
 import { fill } from "../tensor/ops/elementwise.js";
 import { reserveRandom } from "../tensor/ops/random.js";
 import { outsideScope } from "../tensor/scope.js";
-import { empty, type Tensor } from "../tensor/tensor.js";
+import { emptyLike, type Tensor } from "../tensor/tensor.js";
 import type { Initializer } from "./module.js";
 
 /** Every element set to a value. */
@@ -40,7 +40,7 @@ export function kaimingUniform(fanIn: number): Initializer {
 /** Fills a 16-bit parameter with what `init` gives a float32 one, rounded. */
 export function rounded(init: Initializer): Initializer {
   return (p) => {
-    const full = outsideScope(() => empty(p.shape));
+    const full = outsideScope(() => emptyLike(p, p.shape, "float32"));
     init(full);
     calls.copy(full.handle, p.handle, p.size);
     full.dispose();

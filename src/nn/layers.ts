@@ -1,3 +1,5 @@
+import type { Device } from "../tensor/device.js";
+import type { FloatDType } from "../tensor/dtype.js";
 import { embedding } from "../tensor/ops/loss.js";
 import { linear } from "../tensor/ops/matmul.js";
 import { addRmsNorm, layerNorm, rmsNorm } from "../tensor/ops/norm.js";
@@ -28,6 +30,10 @@ export class Linear extends LinearLike {
         : undefined;
   }
 
+  override get device(): Device {
+    return this.weight.device;
+  }
+
   /** Whether its weight has memory. */
   get materialized(): boolean {
     return this.weight.materialized;
@@ -49,6 +55,8 @@ export class Linear extends LinearLike {
 /** Rows of a table: weight (vocab, dim). */
 export class Embedding extends Module {
   weight: Parameter;
+  /** Dtype of its rows where the device computes in 16 bits: that of the weight unless set. All activations after it follow. */
+  activations: FloatDType | undefined;
 
   constructor(vocab: number, dim: number, options: { std?: number } = {}) {
     super();
@@ -57,7 +65,7 @@ export class Embedding extends Module {
 
   /** ids int32 (…) → (…, dim). */
   forward(ids: Tensor): Tensor {
-    return embedding(this.weight, ids);
+    return embedding(this.weight, ids, this.activations);
   }
 }
 

@@ -1,5 +1,8 @@
 import { ConfigError, StateError } from "../errors.js";
+import { type Device, defaultDevice } from "../tensor/device.js";
 import { DTYPE_BYTES, type DType } from "../tensor/dtype.js";
+import { move } from "../tensor/ops/layout.js";
+import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
 import { empty, Tensor } from "../tensor/tensor.js";
@@ -15,9 +18,18 @@ export class Parameter extends Tensor {
   private init: Initializer | undefined;
   private starting = false;
 
-  /** @param init how to fill it at first use; without one it must be loaded. */
-  constructor(shape: readonly number[], init?: Initializer, dtype: DType = "float32") {
+  /**
+   * @param init how to fill it at first use; without one it must be loaded.
+   * @param device where it will stand; the default device by default.
+   */
+  constructor(
+    shape: readonly number[],
+    init?: Initializer,
+    dtype: DType = "float32",
+    device: Device = defaultDevice(),
+  ) {
     super(0, shape, dtype);
+    this.place = device === "cuda" ? 1 : 0;
     this.init = init;
     this.requiresGrad = true;
   }
@@ -29,7 +41,7 @@ export class Parameter extends Tensor {
 
   /** A parameter of the same shape and initial values in another dtype, for a module that has no memory yet. */
   inDType(dtype: DType, convert: (init: Initializer) => Initializer): Parameter {
-    const made = new Parameter(this.shape, this.init && convert(this.init), dtype);
+    const made = new Parameter(this.shape, this.init && convert(this.init), dtype, this.device);
     made.requiresGrad = this.requiresGrad;
     return made;
   }
@@ -53,7 +65,7 @@ export class Parameter extends Tensor {
     }
     if (this.starting) throw new StateError("A parameter's initialiser used the parameter before setting it.");
     this.starting = true;
-    this.adopt(outsideScope(() => empty(this.shape, this.dtype)));
+    this.adopt(outsideScope(() => empty(this.shape, this.dtype, this.device)));
     this.init(this);
     this.starting = false;
     return this;
@@ -74,8 +86,17 @@ export class Parameter extends Tensor {
     }
     super.dispose();
     this.id = source.surrender();
+    this.place = source.place;
     // A parameter outlives the scope in which it is first used: otherwise a step's end would take its values and gradient along.
     outsideScope(() => this.rescope());
+    return this;
+  }
+
+  /** Puts it on a device: its values move along when it has any, and a gradient is dropped. */
+  placeOn(device: Device): this {
+    if (device === this.device) return this;
+    if (this.id === 0) this.place = device === "cuda" ? 1 : 0;
+    else this.adopt(outsideScope(() => noGrad(() => move(this, device))));
     return this;
   }
 
@@ -159,9 +180,10 @@ export abstract class Module {
     return item instanceof Module ? { module: item, index: i + 2 } : undefined;
   }
 
-  /** Puts another module in the place of a full name. */
+  /** Puts another module in the place of a full name, and on the device of what stood there. */
   replace(path: string, replacement: Module): void {
     const current = this.module(path);
+    if (current.device !== undefined) replacement.to(current.device);
     const parts = path.split(".");
     for (const depth of [1, 2]) {
       if (parts.length < depth) break;
@@ -190,6 +212,26 @@ export abstract class Module {
   setRequiresGrad(on: boolean): this {
     for (const [, p] of this.namedParameters()) p.requiresGrad = on;
     return this;
+  }
+
+  /** The device of its first parameter, and so of all of them unless somebody mixed devices; `undefined` without parameters. */
+  get device(): Device | undefined {
+    for (const [, child] of this.children()) {
+      const device = child.device;
+      if (device !== undefined) return device;
+    }
+    return undefined;
+  }
+
+  /** Puts everything below this module on a device. */
+  to(device: Device): this {
+    for (const [, m] of this.namedModules()) m.relocate(device);
+    return this;
+  }
+
+  /** Moves what this module itself holds; a module with memory that is no parameter moves that too. */
+  protected relocate(device: Device): void {
+    for (const [, child] of this.children()) if (child instanceof Parameter) child.placeOn(device);
   }
 
   /** Turns training behaviour (dropout, noise) on or off below this module. */

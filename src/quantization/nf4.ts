@@ -1,7 +1,8 @@
 import { ConfigError } from "../errors.js";
-import { Linear, LinearLike } from "../nn/layers.js";
+import { Embedding, Linear, LinearLike } from "../nn/layers.js";
 import type { Module, Parameter } from "../nn/module.js";
-import { type Compute, computeOf, type DTypeName, floatDType } from "../tensor/dtype.js";
+import type { Device } from "../tensor/device.js";
+import { type Compute, computeOf, type DTypeName, type FloatDType, floatDType } from "../tensor/dtype.js";
 import { type FrozenWeight, linearFrozen } from "../tensor/ops/frozen.js";
 import { quantizeInt8 } from "../tensor/ops/int8.js";
 import { quantizeNf4 } from "../tensor/ops/nf4.js";
@@ -19,7 +20,10 @@ export interface QuantizeOptions {
   type: "nf4" | "fp4" | "int8";
   /** 4 bits: quantise the block scales too: 4.127 instead of 4.5 bits a parameter. */
   doubleQuant?: boolean;
-  /** Type in which products are computed; by default that of the model's weights. float16 is computed in float32, which holds all of its digits. */
+  /**
+   * Type in which products are computed; by default that of the model's weights. On the CPU float16 is computed in float32, which holds all of its
+   * digits; on the GPU activations are of that type too.
+   */
   compute?: DTypeName;
   /** 4 bits: elements that share a scale: a power of two from 32; 64 by default. */
   blockSize?: number;
@@ -32,6 +36,8 @@ export interface QuantizeSettings {
   block: number;
   /** `undefined`: as the replaced layer's weight says. */
   compute: Compute | undefined;
+  /** Dtype of activations where the device computes in 16 bits; `undefined`: as the embedding's weight. */
+  activations?: FloatDType | undefined;
 }
 
 /** Checks the user's options. @throws ConfigError for what cannot be done, naming what can. */
@@ -53,7 +59,7 @@ export function quantizeSettings(options: QuantizeOptions): QuantizeSettings {
   if (!Number.isInteger(blockSize) || blockSize < 32 || blockSize > 4096 || (blockSize & (blockSize - 1)) !== 0) {
     throw new ConfigError(`quantize: blockSize must be a power of two from 32 to 4096, received ${blockSize}.`);
   }
-  return { type, doubleQuant, block: blockSize, compute: compute && computeOf(compute) };
+  return { type, doubleQuant, block: blockSize, compute: compute && computeOf(compute), activations: compute };
 }
 
 function quantizeWeight(weight: Tensor, settings: QuantizeSettings): FrozenWeight {
@@ -85,6 +91,18 @@ export class QuantizedLinear extends LinearLike {
     this.bias = replaced.bias;
     if (this.bias) this.bias.requiresGrad = false;
     if (replaced.materialized) this.initialize();
+  }
+
+  override get device(): Device {
+    return this.state?.device ?? this.#dense.device;
+  }
+
+  protected override relocate(device: Device): void {
+    super.relocate(device);
+    this.#dense.placeOn(device);
+    const old = this.state;
+    if (!old || old.device === device) return;
+    this.adopt(outsideScope(() => noGrad(() => old.to(device))));
   }
 
   /** Quantises the values that the dense weight has, or would be initialised with. */
@@ -153,6 +171,7 @@ export function quantizeModule(model: Module, options: QuantizeSettings, skip: r
   const replaced: string[] = [];
   model.setRequiresGrad(false); // what is quantised is trained through adapters, and so is what stands between
   for (const [name, module] of [...model.namedModules()]) {
+    if (module instanceof Embedding) module.activations = options.activations ?? module.activations;
     if (!(module instanceof Linear) || skip.some((s) => name === s || name.endsWith(`.${s}`))) continue;
     model.replace(name, new QuantizedLinear(module, options));
     replaced.push(name);

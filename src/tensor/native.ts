@@ -4,8 +4,35 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DeviceError, InterruptedError, OutOfMemoryError, StateError } from "../errors.js";
 
-/** A tensor's memory as the native side knows it: a positive integer; 0 stands for "absent". */
+/** A tensor's memory as the native side knows it: a positive integer whose bit 30 tells the device; 0 stands for "absent". */
 export type Handle = number;
+
+/** Where memory stands and operations run. */
+export type Device = "cpu" | "cuda";
+const DEVICES: readonly Device[] = ["cpu", "cuda"];
+const codeOf = (device: Device): number => (device === "cuda" ? 1 : 0);
+
+let gpuBit = 0; // an addon that knows the CPU alone uses the bit for other things
+
+/** Number of a handle's device: 0 the CPU, 1 the GPU. @internal */
+export function placeOf(handle: Handle): number {
+  return (handle & gpuBit) === 0 ? 0 : 1;
+}
+
+/** The device of a handle. */
+export function deviceOf(handle: Handle): Device {
+  return placeOf(handle) === 1 ? "cuda" : "cpu";
+}
+
+/** What is known of an opened GPU. */
+export interface DeviceFacts {
+  /** "NVIDIA H200", … */
+  readonly name: string;
+  /** "9.0", … */
+  readonly computeCapability?: string;
+  /** Bytes. */
+  readonly memory?: number;
+}
 
 /** Typed arrays that can be sent to a device or read back. */
 export type TypedArray =
@@ -37,14 +64,14 @@ export interface Stats {
   readonly queued: number;
   /** Threads that work on one op. */
   readonly threads: number;
-  /** Instruction set of the kernels in use. */
-  readonly isa: "avx512bf16" | "avx512" | "avx2" | "portable";
+  /** Instruction set of the kernels in use: "avx512bf16", "avx512", "avx2", "portable", or a GPU's architecture. */
+  readonly isa: string;
   /** Seconds that the device has worked. */
   readonly busySeconds: number;
 }
 
 interface Addon {
-  open(makeError: (kind: string, message: string, sequence: number) => Error): {
+  open(makeError: (kind: string, message: string, sequence: number, device: number, code: string) => Error): {
     shared: ArrayBuffer;
     opNames: string[];
   };
@@ -54,14 +81,18 @@ interface Addon {
   free(): void;
   upload(handle: Handle, data: TypedArray, byteOffset: number): void;
   download(handle: Handle, into: TypedArray, byteOffset: number): Promise<void>;
-  settle(): Promise<void>;
-  sync(): void;
-  stats(): Stats;
-  profile(): Float64Array;
-  state(): "running" | "failed" | "interrupted";
-  resetPeak(): void;
-  trim(): void;
-  recover(): void;
+  /** Absent where the addon knows the CPU alone. */
+  openDevice?(name: string): DeviceFacts;
+  /** Copies a tensor's bytes to one of the same size on another device; waits until they have been read. */
+  transfer?(from: Handle, to: Handle): void;
+  settle(device?: number): Promise<void>;
+  sync(device?: number): void;
+  stats(device?: number): Stats;
+  profile(device?: number): Float64Array;
+  state(device?: number): "running" | "failed" | "interrupted";
+  resetPeak(device?: number): void;
+  trim(device?: number): void;
+  recover(device?: number): void;
   setInterruptFlag(flag: Int32Array | null): void;
 }
 
@@ -86,15 +117,15 @@ function load(): Addon {
   }
 }
 
-/** Where ops that can fail because of their data were recorded, by the op's number; the newest few hundred. */
-const origins = new Map<number, Error>();
+/** Where ops that can fail because of their data were recorded, by device and the op's number; the newest few hundred. */
+const origins: readonly Map<number, Error>[] = [new Map(), new Map()];
 const ORIGINS = 512;
 const traceAll = process.env.TUNEBOOK_TRACE === "1";
 
 /** Frames of this library's own tensor layer say nothing about who made the call. */
-function originOf(sequence: number): string {
+function originOf(sequence: number, device: number): string {
   // The shared buffer carries the low 32 bits of an op's number.
-  const stack = origins.get(sequence | 0)?.stack;
+  const stack = origins[device]?.get(sequence | 0)?.stack;
   if (stack === undefined) return "";
   const frames = stack
     .split("\n")
@@ -105,8 +136,9 @@ function originOf(sequence: number): string {
     : `\n  recorded${frames[0]?.replace(/^\s*at/, " at") ?? ""}\n${frames.slice(1, 6).join("\n")}`;
 }
 
-function makeError(kind: string, message: string, sequence: number): Error {
-  if (kind === "failed") return new DeviceError(`${message}${originOf(sequence)}`);
+function makeError(kind: string, message: string, sequence: number, device = 0, code = ""): Error {
+  if (kind === "failed" && code === "memory") return new OutOfMemoryError(`${message}${originOf(sequence, device)}`);
+  if (kind === "failed") return new DeviceError(`${message}${originOf(sequence, device)}`, { lost: code === "lost" });
   return new InterruptedError(
     "The work was interrupted: queued operations were dropped, and this result was not computed.",
   );
@@ -133,15 +165,77 @@ const nativeRun = addon.run;
 
 /** As `run`, and remembers the caller, so that a failure can name it. @internal */
 export function runTraced(): void {
+  const known = origins[placeOf(I[1] as number)] as Map<number, Error>; // the first word is a tensor, but in ops on lists
   nativeRun();
   const limit = Error.stackTraceLimit;
   Error.stackTraceLimit = 16;
-  origins.set(I[0] as number, new Error());
+  known.set(I[0] as number, new Error());
   Error.stackTraceLimit = limit;
-  if (origins.size > ORIGINS) {
-    const oldest = origins.keys().next();
-    if (!oldest.done) origins.delete(oldest.value);
+  if (known.size > ORIGINS) {
+    const oldest = known.keys().next();
+    if (!oldest.done) known.delete(oldest.value);
   }
+}
+
+// ---- devices ------------------------------------------------------------------------------
+
+let gpu: (DeviceFacts & { asked: string }) | undefined;
+let failure: string | undefined; // why no GPU can be used, once it was tried
+let flag: Int32Array | null = null;
+
+/** Opens the GPU if that has not been done, and says what it is. @throws DeviceError with the reason and what to do. */
+export function openDevice(name = "cuda"): DeviceFacts {
+  if (gpu === undefined) {
+    const reason = openCuda(name);
+    if (reason !== undefined) {
+      throw new DeviceError(
+        `"${name}" was asked for, and no CUDA device can be used: ${reason} "tunebook doctor" says what is there and what is missing; device: "cpu" works everywhere.`,
+      );
+    }
+  } else if (name !== "cuda" && name !== gpu.asked && !(name === "cuda:0" && gpu.asked === "cuda")) {
+    throw new DeviceError(
+      `"${name}" was asked for, and this process already works on ${gpu.asked} (${gpu.name}); one process works on one GPU: restart it, or set CUDA_VISIBLE_DEVICES.`,
+    );
+  }
+  return gpu as DeviceFacts;
+}
+
+/** Why no GPU can be used; `undefined` when one can, which is open then. */
+export function cudaFailure(): string | undefined {
+  return gpu === undefined ? (failure ?? openCuda("cuda")) : undefined;
+}
+
+function openCuda(name: string): string | undefined {
+  if (addon.openDevice === undefined) {
+    failure = "this build knows the CPU alone. Build with CUDA's compiler (nvcc) in the path.";
+    return failure;
+  }
+  try {
+    gpu = { ...addon.openDevice(name), asked: name };
+    gpuBit = 0x40000000;
+    failure = undefined;
+    if (flag !== null) addon.setInterruptFlag(flag);
+    return undefined;
+  } catch (cause) {
+    const reason = (cause as Error).message.trim();
+    failure = /[.!]$/.test(reason) ? reason : `${reason}.`;
+    return failure;
+  }
+}
+
+/** The devices that are open: the CPU always, the GPU once it was used. */
+export function openDevices(): readonly Device[] {
+  return gpu === undefined ? ["cpu"] : DEVICES;
+}
+
+/** Whether activations on a device (by its number) may have 16 bits; the CPU computes with float32. @internal */
+export function takesHalves(place: number): boolean {
+  return place === 1;
+}
+
+function places(device: Device | undefined): readonly number[] {
+  if (device !== undefined) return [codeOf(device)];
+  return gpu === undefined ? [0] : [0, 1];
 }
 
 /** Writes a list of handles behind its length and returns the next index. @internal */
@@ -167,20 +261,35 @@ export function badInteger(op: string, integers: Record<string, number>): never 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 24 ? 3 : 0)} MiB`;
 
 /**
- * Memory for `bytes` bytes of a dtype (its native code), not cleared.
- * @throws OutOfMemoryError naming the sizes when live bytes would exceed the limit.
+ * Memory for `bytes` bytes of a dtype (its native code) on a device (its number), not cleared.
+ * @throws OutOfMemoryError naming the sizes when live bytes would exceed the limit; DeviceError when there is no such device.
  */
-export function alloc(bytes: number, dtype: number): Handle {
+export function alloc(bytes: number, dtype: number, place = 0): Handle {
+  if (place !== 0 && gpu === undefined) openDevice();
   I[0] = bytes | 0;
   I[1] = Math.floor(bytes / 2 ** 32);
   I[2] = dtype;
+  I[3] = place;
   nativeAlloc();
   const handle = I[0] as number;
   if (handle !== 0) return handle;
-  const s = stats();
-  throw new OutOfMemoryError(
-    `Not enough memory for a tensor of ${mebibytes(bytes)}: ${mebibytes(s.liveBytes)} are in use (${s.handles} tensors) of a limit of ` +
-      `${mebibytes(s.limitBytes)}. Use a smaller batch or sequence length, quantise the model, or free tensors that are not needed.`,
+  throw outOfMemory(bytes, DEVICES[place] as Device);
+}
+
+let advice: ((device: Device) => string | undefined) | undefined;
+
+/** Sets what is added to the message of an OutOfMemoryError: the planner's table, and what would fit. */
+export function setMemoryAdvice(fn: ((device: Device) => string | undefined) | undefined): void {
+  advice = fn;
+}
+
+function outOfMemory(bytes: number, device: Device): OutOfMemoryError {
+  const s = stats(device);
+  const where = device === "cpu" ? "" : ` on ${gpu?.name ?? device}`;
+  const more = advice?.(device);
+  return new OutOfMemoryError(
+    `Not enough memory${where} for a tensor of ${mebibytes(bytes)}: ${mebibytes(s.liveBytes)} are in use (${s.handles} tensors) of a limit of ` +
+      `${mebibytes(s.limitBytes)}. Use a smaller batch or sequence length, quantise the model, or free tensors that are not needed.${more === undefined ? "" : `\n${more}`}`,
   );
 }
 
@@ -219,24 +328,42 @@ export function download(handle: Handle, into: TypedArray, byteOffset = 0): Prom
   return addon.download(handle, into, byteOffset);
 }
 
-/** Resolves when everything queued so far has run; rejects as `download` does. */
-export function settle(): Promise<void> {
-  return addon.settle();
+/** Copies the bytes of a tensor to one of the same size on another device, once everything queued for it has run. */
+export function transfer(from: Handle, to: Handle): void {
+  if (addon.transfer === undefined)
+    throw new DeviceError("Tensors cannot be moved between devices: this build knows the CPU alone.");
+  addon.transfer(from, to);
 }
 
-/** Blocks until everything queued has run; throws what `settle` would reject with. */
-export function sync(): void {
-  addon.sync();
+/** Resolves when everything queued so far has run, on one device or all that are open; rejects as `download` does. */
+export async function settle(device?: Device): Promise<void> {
+  await Promise.all(places(device).map((p) => addon.settle(p)));
 }
 
-/** Memory, queue and threads now. */
-export function stats(): Stats {
-  return addon.stats();
+/** Blocks until everything queued has run, on one device or all that are open; throws what `settle` would reject with. */
+export function sync(device?: Device): void {
+  for (const p of places(device)) addon.sync(p);
 }
 
-/** Calls and seconds of each op that has run since the start. */
-export function profile(): Record<string, { calls: number; seconds: number }> {
-  const numbers = addon.profile();
+/** Memory, queue and threads now: of one device, or of all that are open together (threads and instruction set are the CPU's then). */
+export function stats(device?: Device): Stats {
+  const all = places(device).map((p) => addon.stats(p));
+  return all.reduce((a, b) => ({
+    liveBytes: a.liveBytes + b.liveBytes,
+    peakBytes: a.peakBytes + b.peakBytes,
+    cachedBytes: a.cachedBytes + b.cachedBytes,
+    limitBytes: a.limitBytes + b.limitBytes,
+    handles: a.handles + b.handles,
+    queued: a.queued + b.queued,
+    threads: a.threads,
+    isa: a.isa,
+    busySeconds: a.busySeconds + b.busySeconds,
+  }));
+}
+
+/** Calls and seconds of each op that has run since the start, on one device (the CPU by default). */
+export function profile(device: Device = "cpu"): Record<string, { calls: number; seconds: number }> {
+  const numbers = addon.profile(codeOf(device));
   const result: Record<string, { calls: number; seconds: number }> = {};
   opNames.forEach((name, i) => {
     const calls = numbers[i * 2] ?? 0;
@@ -245,31 +372,38 @@ export function profile(): Record<string, { calls: number; seconds: number }> {
   return result;
 }
 
-/** Whether the queue runs, has stopped at a failed op, or was interrupted: the last two drop all work until `recover()`. */
-export function state(): "running" | "failed" | "interrupted" {
-  return addon.state();
+/**
+ * Whether the queue (of one device, or of all that are open) runs, has stopped at a failed op, or was interrupted: the last two drop all work
+ * until `recover()`.
+ */
+export function state(device?: Device): "running" | "failed" | "interrupted" {
+  const all = places(device).map((p) => addon.state(p));
+  return all.find((s) => s !== "running") ?? "running";
 }
 
 /** Starts `peakBytes` anew from the bytes that are alive now. */
-export function resetPeak(): void {
-  addon.resetPeak();
+export function resetPeak(device?: Device): void {
+  for (const p of places(device)) addon.resetPeak(p);
 }
 
 /** Gives cached blocks back to the system. */
-export function trim(): void {
-  addon.trim();
+export function trim(device?: Device): void {
+  for (const p of places(device)) addon.trim(p);
 }
 
 /**
- * The flag that stops queued work: while `flag[0]` is not 0, ops are dropped and reads reject with InterruptedError. Looked at between ops;
- * after an interrupt `recover()` is needed, since tensors that dropped ops should have written hold nothing of use.
+ * The flag that stops queued work on every device: while `flag[0]` is not 0, ops are dropped and reads reject with InterruptedError. Looked at
+ * between ops; after an interrupt `recover()` is needed, since tensors that dropped ops should have written hold nothing of use.
  */
-export function setInterruptFlag(flag: Int32Array | null): void {
-  addon.setInterruptFlag(flag);
+export function setInterruptFlag(to: Int32Array | null): void {
+  flag = to;
+  addon.setInterruptFlag(to);
 }
 
 /** After an interrupt or a failed op: empties the queue and clears the error. */
-export function recover(): void {
-  addon.recover();
-  origins.clear();
+export function recover(device?: Device): void {
+  for (const p of places(device)) {
+    addon.recover(p);
+    origins[p]?.clear();
+  }
 }

@@ -1,5 +1,6 @@
-import { InterruptedError, ShapeError, StateError } from "../errors.js";
-import { DTYPE_BYTES, DTYPE_CODE, type DType } from "./dtype.js";
+import { DeviceError, InterruptedError, ShapeError, StateError } from "../errors.js";
+import { type Device, defaultDevice } from "./device.js";
+import { DTYPE_BYTES, DTYPE_CODE, type DType, type DTypeName, floatDType } from "./dtype.js";
 import * as native from "./native.js";
 import * as elementwise from "./ops/elementwise.js";
 import * as layout from "./ops/layout.js";
@@ -33,6 +34,8 @@ export class Tensor implements Disposable {
   adjoint: Tensor | undefined;
   /** Whether other tensors may share its memory. */
   aliased = false;
+  /** Number of the device it stands on: 0 the CPU, 1 the GPU. @internal */
+  place: number;
   /** Whether a recorded backward pass, or a tensor that can be made again, still needs the elements. */
   read = false;
   /** Makes the elements once more, for a tensor whose memory `forget()` may free. */
@@ -43,6 +46,7 @@ export class Tensor implements Disposable {
   /** Takes over a native handle; use `tensor`, `zeros`, … to make tensors. */
   constructor(handle: native.Handle, shape: readonly number[], dtype: DType) {
     this.id = handle;
+    this.place = native.placeOf(handle);
     this.shape = shape;
     this.dtype = dtype;
     this.size = sizeOf(shape);
@@ -84,6 +88,11 @@ export class Tensor implements Disposable {
     this.id = outsideScope(() => noGrad(remake)).surrender();
     if (!this.scoped) outsideScope(() => this.rescope());
     return this.id;
+  }
+
+  /** Where its memory stands and operations on it run. */
+  get device(): Device {
+    return this.place === 1 ? "cuda" : "cpu";
   }
 
   get rank(): number {
@@ -288,8 +297,17 @@ export class Tensor implements Disposable {
   clone(): Tensor {
     return layout.clone(this);
   }
-  to(dtype: DType): Tensor {
+  /** The same values in another dtype or on another device (through host memory); the tensor itself when it is so already. */
+  to(target: DType | DTypeName | Device): Tensor {
+    if (target === "cpu" || target === "cuda") return layout.move(this, target);
+    const dtype = floatDType(target) ?? (target as DType);
     return dtype === this.dtype ? this : layout.cast(this, dtype);
+  }
+  cuda(): Tensor {
+    return layout.move(this, "cuda");
+  }
+  cpu(): Tensor {
+    return layout.move(this, "cpu");
   }
 }
 
@@ -297,7 +315,8 @@ export class Tensor implements Disposable {
 Object.defineProperty(Tensor.prototype, Symbol.for("nodejs.util.inspect.custom"), {
   value(this: Tensor): string {
     const grad = this.requiresGrad ? ", requiresGrad" : "";
-    return `Tensor(${shapeText(this.shape)}, ${this.dtype}${grad}${this.disposed ? ", disposed" : ""})`;
+    const place = this.disposed ? ", disposed" : this.device === "cpu" ? "" : `, ${this.device}`;
+    return `Tensor(${shapeText(this.shape)}, ${this.dtype}${place}${grad})`;
   },
 });
 
@@ -316,13 +335,43 @@ export function typedArray(dtype: DType, size: number): TensorData {
 }
 
 /** A new tensor whose elements are not set. */
-export function empty(shape: readonly number[], dtype: DType = "float32"): Tensor {
+export function empty(shape: readonly number[], dtype: DType = "float32", device: Device = defaultDevice()): Tensor {
+  return allocate(shape, dtype, device === "cuda" ? 1 : 0);
+}
+
+/** A new tensor on x's device whose elements are not set. */
+export function emptyLike(x: Tensor, shape: readonly number[] = x.shape, dtype: DType = x.dtype): Tensor {
+  return allocate(shape, dtype, x.place);
+}
+
+/** The dtype of activations beside x, of its gradient while it is on its way, and of what operations make of it: its own where the device computes in it. */
+export function activationDType(x: Tensor): DType {
+  return (x.dtype === "bfloat16" || x.dtype === "float16") && native.takesHalves(x.place) ? x.dtype : "float32";
+}
+
+/** A new tensor for an activation made from x: on its device, in its dtype where the device computes in it, else float32. */
+export function activationLike(x: Tensor, shape: readonly number[] = x.shape): Tensor {
+  return allocate(shape, activationDType(x), x.place);
+}
+
+function allocate(shape: readonly number[], dtype: DType, place: number): Tensor {
   for (const d of shape) {
     if (!Number.isInteger(d) || d < 0)
       throw new ShapeError(`A shape holds whole numbers from 0, received [${shape.join(", ")}].`);
   }
   const bytes = sizeOf(shape) * DTYPE_BYTES[dtype];
-  return new Tensor(native.alloc(bytes, DTYPE_CODE[dtype]), shape, dtype);
+  return new Tensor(native.alloc(bytes, DTYPE_CODE[dtype], place), shape, dtype);
+}
+
+/** @throws DeviceError naming two tensors of one operation that stand on different devices. */
+export function requireOneDevice(op: string, a: Tensor, b?: Tensor, c?: Tensor, d?: Tensor): void {
+  const place = a.place;
+  const other = b && b.place !== place ? b : c && c.place !== place ? c : d && d.place !== place ? d : undefined;
+  if (other === undefined) return;
+  const name = (x: Tensor): string => `${x.dtype} ${shapeText(x.shape)} on ${x.device}`;
+  throw new DeviceError(
+    `${op}: expected tensors on one device, received ${name(a)} and ${name(other)}. Move one of them: x.to("${a.device}") or x.to("${other.device}").`,
+  );
 }
 
 /** A tensor over `source`'s memory from an element offset on. */
@@ -341,8 +390,34 @@ export function view(source: Tensor, shape: readonly number[], offset = 0): Tens
   return t;
 }
 
+/** What a new tensor may be told. */
+export interface TensorOptions {
+  shape?: readonly number[] | undefined;
+  dtype?: DType | undefined;
+  /** The default device by default. */
+  device?: Device | undefined;
+}
+
 /** A tensor from numbers (float32), nested arrays, or a typed array (its own dtype; pass the shape). */
-export function tensor(values: NestedNumbers | TensorData, shape?: readonly number[], dtype?: DType): Tensor {
+export function tensor(values: NestedNumbers | TensorData, shape?: readonly number[], dtype?: DType): Tensor;
+export function tensor(values: NestedNumbers | TensorData, options: TensorOptions): Tensor;
+export function tensor(
+  values: NestedNumbers | TensorData,
+  given?: readonly number[] | TensorOptions,
+  dtype?: DType,
+): Tensor {
+  if (given === undefined || Array.isArray(given))
+    return fromValues(values, given as readonly number[] | undefined, dtype, undefined);
+  const options = given as TensorOptions;
+  return fromValues(values, options.shape, options.dtype, options.device);
+}
+
+function fromValues(
+  values: NestedNumbers | TensorData,
+  shape: readonly number[] | undefined,
+  dtype: DType | undefined,
+  device: Device | undefined,
+): Tensor {
   let data: TensorData;
   let dims = shape;
   if (
@@ -381,7 +456,7 @@ export function tensor(values: NestedNumbers | TensorData, shape?: readonly numb
     converted.set(data);
     data = converted;
   }
-  const t = empty(dims, type);
+  const t = empty(dims, type, device);
   native.upload(t.handle, data);
   return t;
 }

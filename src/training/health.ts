@@ -30,7 +30,7 @@ export async function explainDivergence(
   const named = new Map([...model.namedParameters()].map(([name, p]) => [p, name]));
   for (const [index, batch] of batches.entries()) {
     model.zeroGrad();
-    const sum = outsideScope(() => fill(empty([1]), 0));
+    const sum = outsideScope(() => fill(empty([1], "float32", model.device), 0));
     accumulateGradients(model, batch, Math.max(1, batch.tokens), 0, sum, checkpointing);
     const loss = await sum.item();
     sum.dispose();

@@ -13,7 +13,7 @@ import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { empty, type Tensor, view } from "../tensor/tensor.js";
 import { explainDivergence } from "./health.js";
-import { accumulateGradients } from "./loss.js";
+import { accumulateGradients, restoreGradients } from "./loss.js";
 import { Optimizer } from "./optimizer.js";
 import { optimizerKind } from "./optimizer-names.js";
 import type { TrainSettings, TrainStep } from "./options.js";
@@ -94,7 +94,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       groupByLength: s.groupByLength,
     },
   );
-  const sum = outsideScope(() => empty([2])); // [loss, squared norm]: read in one go
+  const sum = outsideScope(() => empty([2], "float32", model.device)); // [loss, squared norm]: read in one go
   const best = new BestKeeper(parameters);
   const result: LoopResult = {
     history: [],
@@ -121,7 +121,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
         return collate(examples, { padId: input.padId, paddingSide: s.paddingSide });
       });
       const lr = s.lr * scheduleFactor(s.schedule, step - 1, plan.warmup, plan.steps);
-      const { loss, norm, tokens } = await optimizerStep(model, optimizer, batches, lr, s, sum);
+      const { loss, norm, tokens } = await optimizerStep(model, parameters, optimizer, batches, lr, s, sum);
       if (!Number.isFinite(loss) || !Number.isFinite(norm))
         throw await explainDivergence(model, batches, step, s.checkpointing);
       const seconds = (performance.now() - started) / 1000;
@@ -136,7 +136,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
         gradNorm: norm,
         tokens,
         tokensPerSecond: processed / seconds,
-        memory: stats().liveBytes,
+        memory: stats(model.device).liveBytes,
       };
       if (validation && (step % plan.evalEvery === 0 || step === plan.steps)) {
         model.train(false);
@@ -170,6 +170,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
 
 async function optimizerStep(
   model: CausalLM,
+  parameters: readonly Parameter[],
   optimizer: Optimizer,
   batches: readonly Batch[],
   lr: number,
@@ -188,6 +189,7 @@ async function optimizerStep(
     for (const batch of batches) {
       if (batch.tokens > 0) accumulateGradients(model, batch, tokens, s.labelSmoothing, loss, s.checkpointing);
     }
+    restoreGradients(model, parameters, tokens);
     const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
     addScaled(squares, norm);
     norm.dispose();

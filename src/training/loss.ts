@@ -3,13 +3,29 @@ import { backward } from "../autograd/tape.js";
 import type { Batch } from "../data/collate.js";
 import { batchLoss } from "../evaluation/loss.js";
 import type { CausalLM } from "../models/causal.js";
-import { addScaled } from "../tensor/ops/elementwise.js";
+import type { Parameter } from "../nn/module.js";
+import { addScaled, scaleInPlace } from "../tensor/ops/elementwise.js";
 import { scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
 
+// Gradients on their way through float16 activations would vanish below 6e-8: they are made this many times larger (as of the sum over all tokens, not
+// the mean) and brought back before the optimizer takes them. Parameters' own gradients are float32.
+const FLOAT16_SCALE = 8;
+
+function gradientScale(model: CausalLM, tokens: number): number {
+  return model.activations === "float16" ? FLOAT16_SCALE * tokens : 1;
+}
+
+/** Brings the gradients of an optimizer step of `tokens` trained tokens, made by `accumulateGradients`, back to their size. */
+export function restoreGradients(model: CausalLM, parameters: readonly Parameter[], tokens: number): void {
+  const scale = gradientScale(model, tokens);
+  if (scale === 1) return;
+  for (const { grad } of parameters) if (grad) scaleInPlace(grad, 1 / scale);
+}
+
 /**
  * Adds a micro-batch's gradients to the parameters and its share of the loss to `sum`. `tokens` are the trained tokens of the whole optimizer
- * step, so that the result does not depend on how the step is split.
+ * step, so that the result does not depend on how the step is split; `restoreGradients` must follow the last micro-batch.
  */
 export function accumulateGradients(
   model: CausalLM,
@@ -19,11 +35,12 @@ export function accumulateGradients(
   sum: Tensor,
   checkpointing: Checkpointing,
 ): void {
+  const scale = gradientScale(model, tokens);
   withCheckpointing(checkpointing, () =>
     scope(() => {
-      const { total } = batchLoss(model, batch, 1 / tokens, smoothing);
+      const { total } = batchLoss(model, batch, scale / tokens, smoothing);
       if (total.requiresGrad) backward(total);
-      addScaled(sum, total);
+      addScaled(sum, total, 1 / scale);
     }),
   );
 }

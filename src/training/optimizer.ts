@@ -4,7 +4,7 @@ import type { DType } from "../tensor/dtype.js";
 import { fill } from "../tensor/ops/elementwise.js";
 import { sumSquares } from "../tensor/ops/reduce.js";
 import { outsideScope } from "../tensor/scope.js";
-import { empty, type Tensor } from "../tensor/tensor.js";
+import { emptyLike, type Tensor } from "../tensor/tensor.js";
 
 /** Options of the optimizers of `train`. */
 export interface OptimizerOptions {
@@ -126,7 +126,7 @@ export class Optimizer implements Disposable {
       state = {} as OptimizerState;
       for (const [key, dtype, size] of stateLayout(name, p.size, momentum)) {
         const shape = size === p.size ? p.shape : [size];
-        state[key] = outsideScope(() => fill(empty(shape, dtype), 0));
+        state[key] = outsideScope(() => fill(emptyLike(p, shape, dtype), 0));
       }
       this.states.set(p, state);
     }

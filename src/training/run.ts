@@ -190,7 +190,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       const notes = [describeReport(train.report, prepare.maxLength)];
       if (this.packing) notes.push(`Packed: ${describePacking(this.packing)}.`);
       this.live?.start(plan, notes.join(" ").trim());
-      resetPeak();
+      resetPeak(network.device);
       seed(s.seed);
       const started = performance.now();
       const loop = trainLoop({
@@ -222,7 +222,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       throw error;
     } finally {
       bytes.gradients = network.trainableParameters().reduce((n, p) => n + p.bytes, 0);
-      bytes.peak = stats().peakBytes;
+      bytes.peak = stats(network.device).peakBytes;
       this.ended = true;
       onEnd(bytes);
       for (const resolve of this.wake.splice(0)) resolve();
@@ -250,7 +250,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       stepsPerSecond: history.length / seconds,
       tokensPerSecond: result.processed / seconds,
       flops: 6 * result.processed * (parameters - embedding),
-      peakMemory: stats().peakBytes,
+      peakMemory: stats(network.device).peakBytes,
       epoch: history.length / plan.stepsPerEpoch,
     };
     const shown = resultTable(values, result.best, this.packing);

@@ -60,7 +60,7 @@ test("weights: truncated, missing, unexpected, misshapen, absent", () =>
 test("config and paths: no folder, no config, an unknown architecture, wrong values, options that are not there", () =>
   withModelFolder(async (folder) => {
     await fails(() => loadModel(join(folder, "nowhere"), quiet), "ConfigError", /nowhere.*no folder/);
-    await fails(() => loadModel(folder, { device: "cuda", ...quiet }), "DeviceError", /cuda/);
+    await fails(() => loadModel(folder, { device: "cuda:99", ...quiet }), "DeviceError", /cuda:99.*was asked for/);
     await fails(
       () => loadModel(folder, { dtype: "float8" as "float16", ...quiet }),
       "ConfigError",

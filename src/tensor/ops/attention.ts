@@ -2,7 +2,8 @@ import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
 import { recomputable, record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
-import { empty, type Tensor } from "../tensor.js";
+import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
+import { inDType } from "./layout.js";
 
 /** Which rows attend to which: int32 tensors of one element a sequence (see `attention` in native/ops.def). */
 export interface Segments {
@@ -46,11 +47,14 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments, o
   }
   if (heads % kvHeads !== 0)
     throw new ShapeError(`attention: ${heads} heads cannot share ${kvHeads} key heads evenly.`);
+  const { queryBegin, queryLength, keyBegin, keyLength, count } = segments;
+  requireOneDevice("attention", q, k, v, queryBegin);
+  if (k.dtype !== q.dtype || v.dtype !== q.dtype)
+    return attention(q, inDType(k, q.dtype), inDType(v, q.dtype), segments, options);
   const qRows = q.dim(0);
   const kRows = k.dim(0);
-  const o = empty(q.shape);
-  const lse = empty([qRows, heads]);
-  const { queryBegin, queryLength, keyBegin, keyLength, count } = segments;
+  const o = activationLike(q);
+  const lse = emptyLike(q, [qRows, heads], "float32");
   const qs = heads * headDim;
   const ks = kvHeads * headDim;
   const flag = causal ? 1 : 0;
@@ -63,9 +67,9 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments, o
     [q, k, v],
     [o],
     (dO) => {
-      const dq = empty(q.shape);
-      const dk = empty(k.shape);
-      const dv = empty(v.shape);
+      const dq = activationLike(q);
+      const dk = activationLike(k);
+      const dv = activationLike(v);
       calls.attentionBackward(
         q.handle, k.handle, v.handle, o.handle, lse.handle, dO.handle, queryBegin.handle, queryLength.handle, keyBegin.handle, keyLength.handle,
         dq.handle, dk.handle, dv.handle, count, qRows, kRows, heads, kvHeads, headDim, qs, ks, ks, qs, flag, window, scale,
@@ -95,10 +99,11 @@ export function rope(
   const rows = x.dim(0);
   if (x.dim(-1) !== heads * headDim || positions.size !== rows)
     shapeMismatch("rope", `x (rows, ${heads * headDim}) and one position a row`, x.shape, positions.shape);
+  requireOneDevice("rope", x, positions, tables.cos, tables.sin);
   if (tables.cos.dim(1) * 2 !== rotaryDim)
     shapeMismatch("rope", `tables (positions, ${rotaryDim / 2})`, tables.cos.shape);
   const turn = (from: Tensor, inverse: 0 | 1): Tensor => {
-    const to = empty(from.shape);
+    const to = activationLike(from);
     const stride = heads * headDim;
     const { cos, sin } = tables;
     calls.rope(
@@ -128,16 +133,18 @@ export function rope(
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
   const cols = gate.dim(-1);
   if (up.size !== gate.size || up.dim(-1) !== cols) shapeMismatch("swiglu", "equal shapes", gate.shape, up.shape);
+  requireOneDevice("swiglu", gate, up);
+  if (up.dtype !== gate.dtype) return swiglu(gate, inDType(up, gate.dtype));
   const rows = gate.size / cols;
   const product = (): Tensor => {
-    const y = empty(gate.shape);
+    const y = activationLike(gate);
     calls.swiglu(gate.handle, up.handle, y.handle, rows, cols, cols, cols, cols);
     return y;
   };
   const y = product();
   const back = (dy: Tensor): [Tensor, Tensor] => {
-    const dgate = empty(gate.shape);
-    const dup = empty(up.shape);
+    const dgate = activationLike(gate);
+    const dup = activationLike(up);
     calls.swigluBackward(
       gate.handle,
       up.handle,

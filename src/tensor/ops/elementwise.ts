@@ -1,7 +1,8 @@
 import * as calls from "../calls.js";
 import { record } from "../record.js";
 import { broadcastShape, broadcastStrides, dims4, sameShape, shapeMismatch } from "../shape.js";
-import { empty, type Tensor } from "../tensor.js";
+import { activationLike, requireOneDevice, type Tensor } from "../tensor.js";
+import { inDType, widened } from "./layout.js";
 
 /** Codes of `unary` in native/ops.def. */
 const UNARY = {
@@ -32,12 +33,13 @@ const BINARY = { add: 0, sub: 1, mul: 2, div: 3, max: 4, min: 5, pow: 6, equal: 
 export type BinaryKind = keyof typeof BINARY;
 
 /** y = f(x) element by element; alpha and beta are the parameters of affine, pow and clamp. */
-export function unary(kind: UnaryKind, x: Tensor, alpha = 0, beta = 0): Tensor {
-  const y = empty(x.shape);
+export function unary(kind: UnaryKind, given: Tensor, alpha = 0, beta = 0): Tensor {
+  const x = widened(given);
+  const y = activationLike(x);
   const code = UNARY[kind];
   calls.unary(x.handle, y.handle, code, x.size, alpha, beta);
   record(kind, [x], [y], (dy) => {
-    const dx = empty(x.shape);
+    const dx = activationLike(x);
     calls.unaryBackward(x.handle, dy.handle, dx.handle, code, x.size, alpha, beta);
     return [dx];
   });
@@ -45,17 +47,22 @@ export function unary(kind: UnaryKind, x: Tensor, alpha = 0, beta = 0): Tensor {
 }
 
 /** y = scale * x + shift. */
-export function affine(x: Tensor, scale: number, shift: number): Tensor {
-  const y = empty(x.shape);
+export function affine(given: Tensor, scale: number, shift: number): Tensor {
+  const x = widened(given);
+  const y = activationLike(x);
   calls.unary(x.handle, y.handle, UNARY.affine, x.size, scale, shift);
   record("affine", [x], [y], (dy) => [affine(dy, scale, 0)]);
   return y;
 }
 
-/** y = a ∘ b with NumPy's broadcasting, at most 4 axes. */
-export function binary(kind: BinaryKind, a: Tensor, b: Tensor): Tensor {
+/** y = a ∘ b with NumPy's broadcasting, at most 4 axes; of different dtypes the result is float32. */
+export function binary(kind: BinaryKind, first: Tensor, second: Tensor): Tensor {
+  requireOneDevice(kind, first, second);
+  const wide = first.dtype !== second.dtype;
+  const a = wide ? inDType(first, "float32") : widened(first);
+  const b = wide ? inDType(second, "float32") : widened(second);
   const shape = broadcastShape(kind, a.shape, b.shape);
-  const y = empty(shape);
+  const y = activationLike(a, shape);
   const d = dims4(kind, shape);
   const as = broadcastStrides(kind, a.shape, d);
   const bs = broadcastStrides(kind, b.shape, d);
@@ -107,12 +114,16 @@ function gradientOfSecond(kind: BinaryKind, a: Tensor, b: Tensor, y: Tensor, dy:
 }
 
 /** condition != 0 ? a : b, all of one shape. */
-export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
+export function where(condition: Tensor, first: Tensor, second: Tensor): Tensor {
+  requireOneDevice("where", condition, first, second);
+  const wide = first.dtype !== second.dtype;
+  const a = wide ? inDType(first, "float32") : widened(first);
+  const b = wide ? inDType(second, "float32") : widened(second);
   if (!sameShape(a.shape, b.shape) || !sameShape(a.shape, condition.shape)) {
     shapeMismatch("where", "three equal shapes", condition.shape, a.shape, b.shape);
   }
-  const y = empty(a.shape);
-  calls.where(condition.handle, a.handle, b.handle, y.handle, y.size);
+  const y = activationLike(a);
+  calls.where(inDType(condition, a.dtype).handle, a.handle, b.handle, y.handle, y.size);
   record("where", [a, b], [y], (dy) => {
     const zero = affine(dy, 0, 0);
     return [where(condition, dy, zero), where(condition, zero, dy)];
@@ -123,7 +134,7 @@ export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
 /** The gradient of a broadcast: x summed into `shape`. */
 export function sumTo(x: Tensor, shape: readonly number[]): Tensor {
   if (sameShape(x.shape, shape)) return x;
-  const y = empty(shape);
+  const y = activationLike(x, shape);
   const d = dims4("sumTo", x.shape);
   calls.sumTo(x.handle, y.handle, ...d, ...broadcastStrides("sumTo", shape, d), y.size);
   return y;
@@ -132,7 +143,15 @@ export function sumTo(x: Tensor, shape: readonly number[]): Tensor {
 /** target += alpha * x, in place (no gradient). */
 export function addScaled(target: Tensor, x: Tensor, alpha = 1): void {
   if (target.size !== x.size) shapeMismatch("addScaled", "equal sizes", target.shape, x.shape);
-  calls.axpy(x.handle, target.handle, x.size, alpha);
+  requireOneDevice("addScaled", target, x);
+  const added = widened(x);
+  calls.axpy(added.handle, target.handle, x.size, alpha);
+  if (added !== x) added.dispose();
+}
+
+/** target *= scale, in place (no gradient). */
+export function scaleInPlace(target: Tensor, scale: number): void {
+  calls.unary(target.handle, target.handle, UNARY.affine, target.size, scale, 0);
 }
 
 /** Sets every element, in place (no gradient). */

@@ -1,8 +1,10 @@
-import { ShapeError } from "../../errors.js";
+import { DeviceError, ShapeError } from "../../errors.js";
+import type { Device } from "../device.js";
 import type { Compute } from "../dtype.js";
 import { record } from "../record.js";
 import { shapeMismatch, shapeText } from "../shape.js";
-import { empty, Tensor } from "../tensor.js";
+import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
+import { widened } from "./layout.js";
 import { gemm } from "./matmul.js";
 
 /** What a product takes beside its operands. */
@@ -16,6 +18,7 @@ export interface ProductOptions {
 /** A frozen weight (out, in) in a form of its own that knows how to be multiplied with. */
 export interface FrozenWeight extends Disposable {
   readonly shape: readonly number[];
+  readonly device: Device;
   /** Elements of the matrix. */
   readonly size: number;
   /** Bytes it takes. */
@@ -24,6 +27,8 @@ export interface FrozenWeight extends Disposable {
   product(a: Tensor, y: Tensor, m: number, transposed: boolean, options?: ProductOptions): void;
   /** The matrix as a new float32 tensor. */
   restore(): Tensor;
+  /** The same weight on another device; itself when it is there already. The caller frees the old one. */
+  to(device: Device): FrozenWeight;
   dispose(): void;
 }
 
@@ -45,8 +50,19 @@ export function weightProduct(
   else gemm(a, w, y, m, cols, rows, options);
 }
 
+/** @throws DeviceError when a weight does not stand where x does. */
+export function requireWeightDevice(op: string, x: Tensor, w: Tensor | FrozenWeight): void {
+  if (w instanceof Tensor) requireOneDevice(op, x, w);
+  else if (w.device !== x.device) {
+    throw new DeviceError(
+      `${op}: x ${shapeText(x.shape)} stands on ${x.device}, the weight ${shapeText(w.shape)} on ${w.device}. Move x: x.to("${w.device}").`,
+    );
+  }
+}
+
 /** x Wᵀ + bias over a quantised weight; the weight is frozen, x has a gradient. */
-export function linearFrozen(x: Tensor, w: FrozenWeight, bias?: Tensor, compute?: Compute): Tensor {
+export function linearFrozen(given: Tensor, w: FrozenWeight, bias?: Tensor, compute?: Compute): Tensor {
+  const x = widened(given);
   const [outputs, inputs] = w.shape as [number, number];
   if (x.dim(-1) !== inputs) shapeMismatch("linear over a quantised weight", `x (…, ${inputs})`, x.shape);
   if (bias && bias.size !== outputs) {
@@ -54,11 +70,13 @@ export function linearFrozen(x: Tensor, w: FrozenWeight, bias?: Tensor, compute?
       `linear over a quantised weight: expected a bias of ${outputs}, received ${shapeText(bias.shape)}.`,
     );
   }
+  requireWeightDevice("linear over a quantised weight", x, w);
+  requireOneDevice("linear over a quantised weight", x, bias);
   const rows = x.size / inputs;
-  const y = empty([...x.shape.slice(0, -1), outputs]);
+  const y = activationLike(x, [...x.shape.slice(0, -1), outputs]);
   weightProduct(x, w, y, rows, true, { bias, compute });
   const back = (dy: Tensor): [Tensor] => {
-    const dx = empty(x.shape);
+    const dx = activationLike(x);
     weightProduct(dy, w, dx, rows, false, { compute });
     return [dx];
   };

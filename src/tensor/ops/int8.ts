@@ -1,8 +1,9 @@
 import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
+import type { Device } from "../device.js";
 import { COMPUTE_CODE } from "../dtype.js";
 import { shapeText, sizeOf } from "../shape.js";
-import { empty, type Tensor } from "../tensor.js";
+import { emptyLike, type Tensor } from "../tensor.js";
 import type { FrozenWeight, ProductOptions } from "./frozen.js";
 
 /**
@@ -26,6 +27,10 @@ export class Int8Weight implements FrozenWeight {
 
   get size(): number {
     return sizeOf(this.shape);
+  }
+
+  get device(): Device {
+    return this.codes.device;
   }
 
   get bytes(): number {
@@ -55,9 +60,14 @@ export class Int8Weight implements FrozenWeight {
 
   restore(): Tensor {
     const [rows, cols] = this.shape as [number, number];
-    const y = empty(this.shape);
+    const y = emptyLike(this.absmax, this.shape);
     calls.dequantizeInt8(this.codes.handle, this.absmax.handle, y.handle, rows, cols);
     return y;
+  }
+
+  to(device: Device): Int8Weight {
+    if (device === this.device) return this;
+    return new Int8Weight(this.shape, this.codes.to(device), this.absmax.to(device));
   }
 
   dispose(): void {
@@ -75,8 +85,8 @@ export function quantizeInt8(x: Tensor): Int8Weight {
   if (x.dtype !== "float32" || x.rank !== 2)
     throw new ShapeError(`quantizeInt8: expected a float32 matrix, received ${x.dtype} ${shapeText(x.shape)}.`);
   const [rows, cols] = x.shape as [number, number];
-  const codes = empty(x.shape, "uint8");
-  const absmax = empty([rows]);
+  const codes = emptyLike(x, x.shape, "uint8");
+  const absmax = emptyLike(x, [rows]);
   calls.quantizeInt8(x.handle, codes.handle, absmax.handle, rows, cols);
   return new Int8Weight(x.shape, codes, absmax);
 }

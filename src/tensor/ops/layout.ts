@@ -1,14 +1,16 @@
 import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
+import type { Device } from "../device.js";
 import type { DType } from "../dtype.js";
+import * as native from "../native.js";
 import { record } from "../record.js";
 import { dims4, normalizeAxis, sameShape, shapeMismatch, shapeText, sizeOf } from "../shape.js";
-import { empty, type Tensor, view } from "../tensor.js";
+import { activationDType, empty, emptyLike, requireOneDevice, type Tensor, view } from "../tensor.js";
 import { fill } from "./elementwise.js";
 
 /** A copy with its own memory. */
 export function clone(x: Tensor): Tensor {
-  const y = empty(x.shape, x.dtype);
+  const y = emptyLike(x);
   calls.copy(x.handle, y.handle, x.size);
   record("clone", [x], [y], (dy) => [dy]);
   return y;
@@ -16,9 +18,29 @@ export function clone(x: Tensor): Tensor {
 
 /** The same values in another dtype. */
 export function cast(x: Tensor, dtype: DType): Tensor {
-  const y = empty(x.shape, dtype);
+  const y = emptyLike(x, x.shape, dtype);
   calls.copy(x.handle, y.handle, x.size);
-  record("cast", [x], [y], (dy) => [dy.dtype === x.dtype ? dy : cast(dy, x.dtype)]);
+  record("cast", [x], [y], (dy) => [inDType(dy, x.leaf ? "float32" : activationDType(x))], [], []);
+  return y;
+}
+
+/** x itself where it has the dtype, else a cast of it. */
+export function inDType(x: Tensor, dtype: DType): Tensor {
+  return x.dtype === dtype ? x : cast(x, dtype);
+}
+
+/** x in a dtype that its device computes activations in: 16 bits stay only on the GPU, whole numbers become float32. */
+export function widened(x: Tensor): Tensor {
+  return x.dtype === "float32" ? x : inDType(x, activationDType(x));
+}
+
+/** x on another device, through the host's memory; its gradient moves back. */
+export function move(x: Tensor, device: Device): Tensor {
+  const from = x.device;
+  if (from === device) return x;
+  const y = empty(x.shape, x.dtype, device);
+  native.transfer(x.handle, y.handle);
+  record("to", [x], [y], (dy) => [move(dy, from)], [], []);
   return y;
 }
 
@@ -45,9 +67,9 @@ export function permute(x: Tensor, order: readonly number[]): Tensor {
   if (axes.length !== rank || new Set(axes).size !== rank) {
     throw new ShapeError(`permute: expected each of ${rank} axes once, received [${order.join(", ")}].`);
   }
-  const y = empty(
+  const y = emptyLike(
+    x,
     axes.map((a) => x.shape[a]!),
-    x.dtype,
   );
   const lead = 4 - rank;
   const full = [0, 1, 2, 3].map((i) => (i < lead ? i : axes[i - lead]! + lead)) as [number, number, number, number];
@@ -88,11 +110,11 @@ export function slice(x: Tensor, axis: number, start: number, end: number): Tens
   let y: Tensor;
   if (outer === 1) y = view(x, shape, from * inner);
   else {
-    y = empty(shape, x.dtype);
+    y = emptyLike(x, shape);
     calls.copy2d(x.handle, y.handle, outer, cols, from * inner, length * inner, 0, cols, 0);
   }
   record("slice", [x], [y], (dy) => {
-    const dx = fill(empty(x.shape), 0);
+    const dx = fill(emptyLike(dy, x.shape), 0);
     calls.copy2d(dy.handle, dx.handle, outer, cols, 0, cols, from * inner, length * inner, 0);
     return [dx];
   });
@@ -105,14 +127,19 @@ export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
   if (!first) throw new ShapeError("concat: expected at least one tensor.");
   const a = normalizeAxis("concat", axis, first.rank);
   for (const t of tensors) {
+    requireOneDevice("concat", first, t);
+    if (t.dtype !== first.dtype)
+      throw new ShapeError(
+        `concat: expected ${first.dtype} throughout, received ${t.dtype} too; cast it: x.to("${first.dtype}").`,
+      );
     if (t.rank !== first.rank || !sameShape(t.shape.toSpliced(a, 1), first.shape.toSpliced(a, 1))) {
       shapeMismatch("concat", `equal shapes but for axis ${axis}`, first.shape, t.shape);
     }
   }
   const total = tensors.reduce((n, t) => n + t.shape[a]!, 0);
-  const y = empty(
+  const y = emptyLike(
+    first,
     first.shape.map((d, i) => (i === a ? total : d)),
-    first.dtype,
   );
   const outer = sizeOf(first.shape.slice(0, a));
   const inner = sizeOf(first.shape.slice(a + 1));
@@ -128,7 +155,7 @@ export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
   record("concat", tensors, [y], (dy) =>
     tensors.map((t, i) => {
       if (!t.requiresGrad) return undefined;
-      const dx = empty(t.shape);
+      const dx = emptyLike(dy, t.shape);
       const cols = t.shape[a]! * inner;
       calls.copy2d(dy.handle, dx.handle, outer, cols, offsets[i]!, stride, 0, cols, 0);
       return dx;

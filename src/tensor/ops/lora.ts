@@ -2,8 +2,9 @@ import * as calls from "../calls.js";
 import type { Compute } from "../dtype.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
-import { empty, Tensor } from "../tensor.js";
-import { type FrozenWeight, weightProduct } from "./frozen.js";
+import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
+import { type FrozenWeight, requireWeightDevice, weightProduct } from "./frozen.js";
+import { widened } from "./layout.js";
 import { gemm, weightGradient } from "./matmul.js";
 import { reserveRandom } from "./random.js";
 
@@ -22,31 +23,35 @@ export interface LoraTerm {
 /**
  * y = x Wᵀ + bias + s · (dropout(x) Aᵀ) Bᵀ with W (out, in) frozen, dense or quantised (LoRA, Hu et al. 2021, section 4.1). The update is added
  * to the base product in place; of its own intermediates only x Aᵀ (…, r) is kept for the backward pass, the mask is drawn again.
- * @param compute of the base product (by default that of its weight); the update is float32.
+ * A and B are float32; the update is made in the dtype of x.
+ * @param compute of the base product, by default that of its weight.
  */
 export function linearLora(
-  x: Tensor,
+  given: Tensor,
   w: Tensor | FrozenWeight,
   bias: Tensor | undefined,
   lora: LoraTerm,
   compute?: Compute,
 ): Tensor {
+  const x = widened(given);
   const [outputs, inputs] = w.shape as [number, number];
   const rank = lora.a.shape[0] ?? 0;
   const { a, b, scale } = lora;
   if (x.dim(-1) !== inputs || a.dim(1) !== inputs || b.dim(0) !== outputs || b.dim(1) !== rank) {
     shapeMismatch("linearLora", "x (…, in), A (r, in), B (out, r)", x.shape, a.shape, b.shape);
   }
+  requireWeightDevice("linearLora", x, w);
+  requireOneDevice("linearLora", x, a, b, bias);
   const rows = x.size / inputs;
   const mask = lora.dropout > 0 ? reserveRandom(x.size) : undefined;
   const dropped = (source: Tensor): Tensor => {
     if (!mask) return source;
-    const out = empty(source.shape);
+    const out = activationLike(source);
     calls.dropout(source.handle, out.handle, source.size, mask.seed, mask.offset, lora.dropout);
     return out;
   };
-  const y = empty([...x.shape.slice(0, -1), outputs]);
-  const reduced = empty([rows, rank]);
+  const y = activationLike(x, [...x.shape.slice(0, -1), outputs]);
+  const reduced = activationLike(x, [rows, rank]);
   weightProduct(x, w, y, rows, true, { bias, compute });
   const input = dropped(x);
   gemm(input, a, reduced, rows, rank, inputs, { transB: true });
@@ -57,7 +62,7 @@ export function linearLora(
     [x, a, b],
     [y],
     (dy) => {
-      const dReduced = empty([rows, rank]);
+      const dReduced = activationLike(x, [rows, rank]);
       gemm(dy, b, dReduced, rows, rank, outputs, { alpha: scale });
       const db = b.requiresGrad ? weightGradient(b, dy, reduced, rows, outputs, rank, scale) : undefined;
       let da: Tensor | undefined;
@@ -68,10 +73,10 @@ export function linearLora(
       }
       let dx: Tensor | undefined;
       if (x.requiresGrad) {
-        dx = empty(x.shape);
+        dx = activationLike(x);
         weightProduct(dy, w, dx, rows, false, { compute });
         if (mask) {
-          const update = empty(x.shape);
+          const update = activationLike(x);
           gemm(dReduced, a, update, rows, inputs, rank);
           calls.dropout(update.handle, update.handle, update.size, mask.seed, mask.offset, lora.dropout);
           calls.axpy(update.handle, dx.handle, dx.size, 1);

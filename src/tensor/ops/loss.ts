@@ -1,22 +1,28 @@
 import * as calls from "../calls.js";
-import { COMPUTE_CODE, computeOf } from "../dtype.js";
+import { COMPUTE_CODE, computeOf, type FloatDType } from "../dtype.js";
 import { leafGradient } from "../gradient.js";
+import * as native from "../native.js";
 import { isRecording, record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
-import { empty, type Tensor } from "../tensor.js";
+import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
 import { affine, fill } from "./elementwise.js";
+import { inDType, widened } from "./layout.js";
 import { requireFloat32 } from "./matmul.js";
 import { reduce } from "./reduce.js";
 
-/** Rows of `weight` (vocab, dim) at int32 `ids` (…): (…, dim). */
-export function embedding(weight: Tensor, ids: Tensor): Tensor {
+/**
+ * Rows of `weight` (vocab, dim) at int32 `ids` (…): (…, dim).
+ * @param dtype of the rows where the device computes in 16 bits (by default the weight's): what follows keeps it. Elsewhere they are float32.
+ */
+export function embedding(weight: Tensor, ids: Tensor, dtype: FloatDType = weight.dtype as FloatDType): Tensor {
   const [vocab, dim] = weight.shape as [number, number];
-  const y = empty([...ids.shape, dim]);
+  requireOneDevice("embedding", weight, ids);
+  const y = emptyLike(ids, [...ids.shape, dim], native.takesHalves(ids.place) ? dtype : "float32");
   calls.embedding(weight.handle, ids.handle, y.handle, ids.size, dim, vocab);
   const back = (dy: Tensor): [Tensor | undefined] => {
     requireFloat32(weight);
     const leaf = leafGradient(weight);
-    const dw = leaf?.grad ?? empty(weight.shape);
+    const dw = leaf?.grad ?? emptyLike(weight, weight.shape, "float32");
     if (!leaf || leaf.beta === 0) fill(dw, 0);
     calls.embeddingBackward(dy.handle, ids.handle, dw.handle, ids.size, dim, vocab);
     return [leaf ? undefined : dw];
@@ -26,19 +32,21 @@ export function embedding(weight: Tensor, ids: Tensor): Tensor {
 }
 
 /** Cross entropy of each row of logits (…, vocab) with int32 labels (…), in nats; label -100: 0. */
-export function crossEntropy(logits: Tensor, labels: Tensor, smoothing = 0): Tensor {
+export function crossEntropy(given: Tensor, labels: Tensor, smoothing = 0): Tensor {
+  const logits = widened(given);
   const vocab = logits.dim(-1);
   const rows = logits.size / vocab;
   if (labels.size !== rows) shapeMismatch("crossEntropy", `${rows} labels`, labels.shape);
-  const loss = empty(labels.shape);
-  const lse = empty([rows]);
+  requireOneDevice("crossEntropy", logits, labels);
+  const loss = emptyLike(logits, labels.shape, "float32");
+  const lse = emptyLike(logits, [rows], "float32");
   calls.crossEntropy(logits.handle, labels.handle, loss.handle, lse.handle, rows, vocab, smoothing);
   record(
     "crossEntropy",
     [logits],
     [loss],
     (dloss) => {
-      const dx = empty(logits.shape);
+      const dx = activationLike(logits);
       calls.crossEntropyBackward(
         logits.handle,
         labels.handle,
@@ -62,12 +70,13 @@ export function crossEntropy(logits: Tensor, labels: Tensor, smoothing = 0): Ten
  * @returns total: scale · sum; rows: the unscaled loss of each row (no gradient).
  */
 export function linearCrossEntropy(
-  x: Tensor,
+  given: Tensor,
   weight: Tensor,
   labels: Tensor,
   options: { scale?: number; smoothing?: number; chunk?: number; gradients?: boolean } = {},
 ): { total: Tensor; rows: Tensor } {
   const { scale = 1, smoothing = 0, chunk = 0, gradients = isRecording() } = options;
+  const x = widened(given);
   const [vocab, dim] = weight.shape as [number, number];
   const rows = x.size / dim;
   if (x.dim(-1) !== dim || labels.size !== rows)
@@ -78,10 +87,11 @@ export function linearCrossEntropy(
       weight.shape,
       labels.shape,
     );
-  const loss = empty([rows]);
-  const dx = gradients && x.requiresGrad ? empty(x.shape) : undefined;
+  requireOneDevice("linearCrossEntropy", x, weight, labels);
+  const loss = emptyLike(x, [rows], "float32");
+  const dx = gradients && x.requiresGrad ? activationLike(x) : undefined;
   if (gradients && weight.requiresGrad) requireFloat32(weight);
-  const dw = gradients && weight.requiresGrad ? fill(empty(weight.shape), 0) : undefined;
+  const dw = gradients && weight.requiresGrad ? fill(emptyLike(weight), 0) : undefined;
   calls.linearCrossEntropy(
     x.handle,
     weight.handle,
@@ -114,7 +124,24 @@ export function linearCrossEntropy(
 
 // The upstream gradient is a device scalar, nearly always 1 (the total is what backward() starts from): one cheap pass keeps it exact.
 function upstreamTimes(upstream: Tensor, gradient: Tensor): Tensor {
-  const out = empty(gradient.shape);
-  calls.binary(gradient.handle, upstream.handle, out.handle, 2, 1, 1, 1, gradient.size, 0, 0, 0, 1, 0, 0, 0, 0);
+  const out = emptyLike(gradient);
+  calls.binary(
+    gradient.handle,
+    inDType(upstream, gradient.dtype).handle,
+    out.handle,
+    2,
+    1,
+    1,
+    1,
+    gradient.size,
+    0,
+    0,
+    0,
+    1,
+    0,
+    0,
+    0,
+    0,
+  );
   return out;
 }

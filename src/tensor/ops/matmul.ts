@@ -4,7 +4,8 @@ import { COMPUTE_CODE, type Compute, computeOf } from "../dtype.js";
 import { leafGradient } from "../gradient.js";
 import { record } from "../record.js";
 import { sameShape, shapeMismatch, shapeText, sizeOf } from "../shape.js";
-import { empty, type Tensor, view } from "../tensor.js";
+import { activationLike, emptyLike, requireOneDevice, type Tensor, view } from "../tensor.js";
+import { inDType, widened } from "./layout.js";
 import { reduce } from "./reduce.js";
 
 /**
@@ -48,25 +49,27 @@ export function gemm(
 }
 
 /** x Wᵀ + bias: x (…, in), weight (out, in), bias (out) → (…, out). */
-export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
+export function linear(given: Tensor, weight: Tensor, bias?: Tensor): Tensor {
+  const x = widened(given);
   const inputs = x.dim(-1);
   const outputs = weight.shape[0] ?? 0;
   if (weight.rank !== 2 || weight.shape[1] !== inputs)
     shapeMismatch("linear", "x (…, in) and weight (out, in)", x.shape, weight.shape);
   if (bias && bias.size !== outputs) shapeMismatch("linear", `a bias of ${outputs}`, bias.shape);
+  requireOneDevice("linear", x, weight, bias);
   const rows = x.size / inputs;
-  const y = empty([...x.shape.slice(0, -1), outputs]);
+  const y = activationLike(x, [...x.shape.slice(0, -1), outputs]);
   gemm(x, weight, y, rows, outputs, inputs, { transB: true, bias });
   const back = (dy: Tensor): (Tensor | undefined)[] => {
     let dx: Tensor | undefined;
     if (x.requiresGrad) {
-      dx = empty(x.shape);
+      dx = activationLike(x);
       gemm(dy, weight, dx, rows, inputs, outputs);
     }
     return [
       dx,
       weight.requiresGrad ? weightGradient(weight, dy, x, rows, outputs, inputs) : undefined,
-      bias?.requiresGrad ? reduce("sum", view(dy, [rows, outputs]), 0) : undefined,
+      bias?.requiresGrad ? reduce("sum", inDType(view(dy, [rows, outputs]), "float32"), 0) : undefined,
     ];
   };
   record("linear", [x, weight, bias], [y], back, [], [weight, weight.requiresGrad ? x : undefined]);
@@ -85,7 +88,7 @@ export function weightGradient(
 ): Tensor | undefined {
   requireFloat32(weight);
   const leaf = leafGradient(weight);
-  const dw = leaf?.grad ?? empty(weight.shape);
+  const dw = leaf?.grad ?? emptyLike(weight);
   gemm(dy, x, dw, outputs, inputs, rows, { transA: true, alpha: scale, beta: leaf?.beta ?? 0 });
   return leaf ? undefined : dw;
 }
@@ -99,21 +102,24 @@ export function requireFloat32(weight: Tensor): void {
 }
 
 /** Matrix product of (…, m, k) by (k, n) or by (…, k, n) with equal leading axes. */
-export function matmul(a: Tensor, b: Tensor): Tensor {
+export function matmul(first: Tensor, second: Tensor): Tensor {
+  requireOneDevice("matmul", first, second);
+  const a = widened(first);
+  const b = second.dtype === "int32" || second.dtype === "uint8" ? widened(second) : second;
   if (a.rank < 2 || b.rank < 2)
     throw new ShapeError(`matmul: expected two tensors of rank 2 or more, received ranks ${a.rank} and ${b.rank}.`);
   const k = a.dim(-1);
   const n = b.dim(-1);
   if (b.dim(-2) !== k) shapeMismatch("matmul", "(…, m, k) and (…, k, n)", a.shape, b.shape);
   const shape = [...a.shape.slice(0, -1), n];
-  const y = empty(shape);
+  const y = activationLike(a, shape);
   if (b.rank === 2) {
     const m = a.size / k;
     gemm(a, b, y, m, n, k);
     record("matmul", [a, b], [y], (dy) => {
-      const da = a.requiresGrad ? empty(a.shape) : undefined;
+      const da = a.requiresGrad ? activationLike(a) : undefined;
       if (da) gemm(dy, b, da, m, k, n, { transB: true });
-      const db = b.requiresGrad ? empty(b.shape) : undefined;
+      const db = b.requiresGrad ? gradientOf(b) : undefined;
       if (db) gemm(a, dy, db, k, n, m, { transA: true });
       return [da, db];
     });
@@ -125,13 +131,18 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   const m = a.dim(-2);
   batched(a, b, y, batch, m, n, k, false, false);
   record("matmul", [a, b], [y], (dy) => {
-    const da = a.requiresGrad ? empty(a.shape) : undefined;
+    const da = a.requiresGrad ? activationLike(a) : undefined;
     if (da) batched(dy, b, da, batch, m, k, n, false, true);
-    const db = b.requiresGrad ? empty(b.shape) : undefined;
+    const db = b.requiresGrad ? gradientOf(b) : undefined;
     if (db) batched(a, dy, db, batch, k, n, m, true, false);
     return [da, db];
   });
   return y;
+}
+
+/** Room for the gradient of a product's second operand: float32 for a leaf, whose gradient is added up. */
+function gradientOf(b: Tensor): Tensor {
+  return b.leaf ? emptyLike(b, b.shape, "float32") : activationLike(b);
 }
 
 function batched(

@@ -1,8 +1,9 @@
 import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
+import type { Device } from "../device.js";
 import { COMPUTE_CODE, type Compute } from "../dtype.js";
 import { sizeOf } from "../shape.js";
-import { empty, type Tensor } from "../tensor.js";
+import { emptyLike, type Tensor } from "../tensor.js";
 import { type FrozenWeight, linearFrozen, type ProductOptions } from "./frozen.js";
 
 /** Block length of the first quantisation (QLoRA, Dettmers et al. 2023, section 3). */
@@ -56,6 +57,10 @@ export class Nf4Weight implements FrozenWeight {
     return sizeOf(this.shape);
   }
 
+  get device(): Device {
+    return this.codes.device;
+  }
+
   /** Bytes it takes. */
   get bytes(): number {
     return this.codes.bytes + this.absmax.bytes + (this.absmax2?.bytes ?? 0) + (this.offset?.bytes ?? 0);
@@ -90,6 +95,13 @@ export class Nf4Weight implements FrozenWeight {
     return dequantizeNf4(this);
   }
 
+  to(device: Device): Nf4Weight {
+    if (device === this.device) return this;
+    const parts = [this.codes, this.absmax, this.absmax2, this.offset].map((t) => t?.to(device));
+    const [codes, absmax, absmax2, offset] = parts as [Tensor, Tensor, Tensor | undefined, Tensor | undefined];
+    return new Nf4Weight(this.shape, this.block, codes, absmax, absmax2, offset, this.kind);
+  }
+
   dispose(): void {
     this.codes.dispose();
     this.absmax.dispose();
@@ -113,13 +125,13 @@ export function quantizeNf4(
     throw new ShapeError(`quantizeNf4: blockSize must be a power of two from 32, received ${block}.`);
   }
   const blocks = Math.ceil(x.size / block);
-  const codes = empty([Math.ceil(x.size / 2)], "uint8");
-  const absmax = empty([blocks]);
+  const codes = emptyLike(x, [Math.ceil(x.size / 2)], "uint8");
+  const absmax = emptyLike(x, [blocks]);
   calls.quantizeNf4(x.handle, codes.handle, absmax.handle, x.size, block, KIND_CODE[kind]);
   if (!doubleQuant) return new Nf4Weight(x.shape, block, codes, absmax, undefined, undefined, kind);
-  const absmax8 = empty([blocks], "uint8");
-  const absmax2 = empty([Math.ceil(blocks / ABSMAX_BLOCK)]);
-  const offset = empty([1]);
+  const absmax8 = emptyLike(x, [blocks], "uint8");
+  const absmax2 = emptyLike(x, [Math.ceil(blocks / ABSMAX_BLOCK)]);
+  const offset = emptyLike(x, [1]);
   calls.quantizeAbsmax(absmax.handle, absmax8.handle, absmax2.handle, offset.handle, blocks);
   absmax.dispose();
   return new Nf4Weight(x.shape, block, codes, absmax8, absmax2, offset, kind);
@@ -127,7 +139,7 @@ export function quantizeNf4(
 
 /** The restored matrix, float32. */
 export function dequantizeNf4(w: Nf4Weight): Tensor {
-  const y = empty(w.shape);
+  const y = emptyLike(w.codes, w.shape, "float32");
   calls.dequantizeNf4(
     w.codes.handle,
     w.absmax.handle,

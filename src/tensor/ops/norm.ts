@@ -2,8 +2,9 @@ import * as calls from "../calls.js";
 import { leafGradient } from "../gradient.js";
 import { recomputable, record } from "../record.js";
 import { sameShape, shapeMismatch } from "../shape.js";
-import { empty, type Tensor } from "../tensor.js";
+import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
 import { fill } from "./elementwise.js";
+import { inDType, widened } from "./layout.js";
 
 /** A gradient that the native call adds to: a leaf's own, or a new one of zeros that must be returned. */
 function summed(t: Tensor | undefined): { target: Tensor | undefined; result: Tensor | undefined } {
@@ -13,24 +14,26 @@ function summed(t: Tensor | undefined): { target: Tensor | undefined; result: Te
     if (leaf.beta === 0) fill(leaf.grad, 0);
     return { target: leaf.grad, result: undefined };
   }
-  const zeros = fill(empty(t.shape), 0);
+  const zeros = fill(emptyLike(t, t.shape, "float32"), 0);
   return { target: zeros, result: zeros };
 }
 
 /** x / sqrt(mean(x²) + eps) · weight over the last axis (Zhang and Sennrich 2019). */
-export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
+export function rmsNorm(given: Tensor, weight: Tensor, eps: number): Tensor {
+  const x = widened(given);
   const cols = x.dim(-1);
   if (weight.size !== cols) shapeMismatch("rmsNorm", `a weight of ${cols}`, weight.shape);
+  requireOneDevice("rmsNorm", x, weight);
   const rows = x.size / cols;
-  const y = empty(x.shape);
-  const rstd = empty([rows]);
+  const y = activationLike(x);
+  const rstd = emptyLike(x, [rows], "float32");
   calls.rmsNorm(x.handle, 0, weight.handle, y.handle, 0, rstd.handle, rows, cols, eps);
   record(
     "rmsNorm",
     [x, weight],
     [y],
     (dy) => {
-      const dx = empty(x.shape);
+      const dx = activationLike(x);
       const dw = summed(weight);
       calls.rmsNormBackward(
         dy.handle,
@@ -55,29 +58,32 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
 /** The norm of x once more, without recording: what `rmsNorm` and `addRmsNorm` gave, bit for bit. */
 function normAgain(x: Tensor, weight: Tensor, eps: number): Tensor {
   const cols = x.dim(-1);
-  const y = empty(x.shape);
-  const rstd = empty([x.size / cols]);
+  const y = activationLike(x);
+  const rstd = emptyLike(x, [x.size / cols], "float32");
   calls.rmsNorm(x.handle, 0, weight.handle, y.handle, 0, rstd.handle, rstd.size, cols, eps);
   rstd.dispose();
   return y;
 }
 
-/** h = x + residual and rmsNorm(h) in one pass: [h, norm]. The gradient reaching h joins in the same pass backward. */
-export function addRmsNorm(x: Tensor, residual: Tensor, weight: Tensor, eps: number): [Tensor, Tensor] {
+/** h = x + residual and rmsNorm(h) in one pass, in the dtype of the residual: [h, norm]. The gradient reaching h joins in the same pass backward. */
+export function addRmsNorm(given: Tensor, stream: Tensor, weight: Tensor, eps: number): [Tensor, Tensor] {
+  const residual = widened(stream);
+  const x = inDType(given, residual.dtype);
   const cols = x.dim(-1);
   if (!sameShape(x.shape, residual.shape) || weight.size !== cols)
     shapeMismatch("addRmsNorm", "equal shapes and a weight of the last axis", x.shape, residual.shape, weight.shape);
+  requireOneDevice("addRmsNorm", x, residual, weight);
   const rows = x.size / cols;
-  const h = empty(x.shape);
-  const y = empty(x.shape);
-  const rstd = empty([rows]);
+  const h = activationLike(x);
+  const y = activationLike(x);
+  const rstd = emptyLike(x, [rows], "float32");
   calls.rmsNorm(x.handle, residual.handle, weight.handle, y.handle, h.handle, rstd.handle, rows, cols, eps);
   record(
     "addRmsNorm",
     [x, residual, weight],
     [h, y],
     (dh, dy) => {
-      const dx = empty(x.shape);
+      const dx = activationLike(x);
       const dw = summed(weight);
       calls.rmsNormBackward(
         dy!.handle,
@@ -100,12 +106,14 @@ export function addRmsNorm(x: Tensor, residual: Tensor, weight: Tensor, eps: num
 }
 
 /** (x - mean) / sqrt(var + eps) · weight + bias over the last axis (Ba et al. 2016). */
-export function layerNorm(x: Tensor, weight: Tensor | undefined, bias: Tensor | undefined, eps: number): Tensor {
+export function layerNorm(given: Tensor, weight: Tensor | undefined, bias: Tensor | undefined, eps: number): Tensor {
+  const x = widened(given);
   const cols = x.dim(-1);
+  requireOneDevice("layerNorm", x, weight, bias);
   const rows = x.size / cols;
-  const y = empty(x.shape);
-  const mean = empty([rows]);
-  const rstd = empty([rows]);
+  const y = activationLike(x);
+  const mean = emptyLike(x, [rows], "float32");
+  const rstd = emptyLike(x, [rows], "float32");
   calls.layerNorm(
     x.handle,
     weight?.handle ?? 0,
@@ -122,7 +130,7 @@ export function layerNorm(x: Tensor, weight: Tensor | undefined, bias: Tensor | 
     [x, weight, bias],
     [y],
     (dy) => {
-      const dx = empty(x.shape);
+      const dx = activationLike(x);
       const dw = summed(weight);
       const db = summed(bias);
       calls.layerNormBackward(

@@ -1,7 +1,9 @@
 import { ConfigError } from "../../errors.js";
 import * as calls from "../calls.js";
+import type { Device } from "../device.js";
 import { record } from "../record.js";
-import { empty, type Tensor } from "../tensor.js";
+import { activationLike, empty, type Tensor } from "../tensor.js";
+import { widened } from "./layout.js";
 
 // One counter-based stream (Philox 4x32-10: Salmon et al. 2011): a key, and how many groups of four numbers were drawn.
 let key = 0;
@@ -33,30 +35,31 @@ export function reserveRandom(n: number): { seed: number; offset: number } {
 }
 
 /** Uniform numbers in [low, high). */
-export function uniform(shape: readonly number[], low = 0, high = 1): Tensor {
-  const y = empty(shape);
+export function uniform(shape: readonly number[], low = 0, high = 1, device?: Device): Tensor {
+  const y = empty(shape, "float32", device);
   const { seed, offset } = reserveRandom(y.size);
   calls.randomUniform(y.handle, y.size, seed, offset, low, high);
   return y;
 }
 
 /** Normally distributed numbers. */
-export function normal(shape: readonly number[], mean = 0, std = 1): Tensor {
-  const y = empty(shape);
+export function normal(shape: readonly number[], mean = 0, std = 1, device?: Device): Tensor {
+  const y = empty(shape, "float32", device);
   const { seed, offset } = reserveRandom(y.size);
   calls.randomNormal(y.handle, y.size, seed, offset, mean, std);
   return y;
 }
 
 /** Inverted dropout: an element is 0 with probability p, else divided by 1 - p. */
-export function dropout(x: Tensor, p: number): Tensor {
+export function dropout(given: Tensor, p: number): Tensor {
   if (!(p >= 0 && p < 1)) throw new ConfigError(`dropout: expected a probability in [0, 1), received ${p}.`);
-  if (p === 0) return x;
+  if (p === 0) return given;
+  const x = widened(given);
   const mask = reserveRandom(x.size);
-  const y = empty(x.shape);
+  const y = activationLike(x);
   calls.dropout(x.handle, y.handle, x.size, mask.seed, mask.offset, p);
   const back = (dy: Tensor): [Tensor] => {
-    const dx = empty(x.shape);
+    const dx = activationLike(x);
     calls.dropout(dy.handle, dx.handle, x.size, mask.seed, mask.offset, p);
     return [dx];
   };

@@ -1,15 +1,17 @@
 import * as calls from "../calls.js";
 import { record } from "../record.js";
 import { broadcastShape, broadcastStrides, dims4, normalizeAxis, sameShape, shapeMismatch, sizeOf } from "../shape.js";
-import { empty, type Tensor } from "../tensor.js";
+import { activationLike, empty, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
 import { binary, fill } from "./elementwise.js";
+import { widened } from "./layout.js";
 
 /** Codes of `reduce` in native/ops.def. */
 const KINDS = { sum: 0, mean: 1, max: 2, min: 3 } as const;
 export type ReduceKind = keyof typeof KINDS;
 
 /** Reduction over one axis, or over all elements when no axis is given. Sum and mean have gradients. */
-export function reduce(kind: ReduceKind, x: Tensor, axis?: number, keepDim = false): Tensor {
+export function reduce(kind: ReduceKind, given: Tensor, axis?: number, keepDim = false): Tensor {
+  const x = widened(given);
   const all = axis === undefined;
   const a = all ? 0 : normalizeAxis(kind, axis, x.rank);
   const outer = all ? 1 : sizeOf(x.shape.slice(0, a));
@@ -17,7 +19,7 @@ export function reduce(kind: ReduceKind, x: Tensor, axis?: number, keepDim = fal
   const inner = all ? 1 : sizeOf(x.shape.slice(a + 1));
   const kept = all ? x.shape.map(() => 1) : x.shape.map((d, i) => (i === a ? 1 : d));
   const shape = keepDim ? kept : all ? [] : x.shape.toSpliced(a, 1);
-  const y = empty(shape);
+  const y = activationLike(x, shape);
   calls.reduce(x.handle, y.handle, KINDS[kind], outer, n, inner);
   record(
     kind,
@@ -31,28 +33,30 @@ export function reduce(kind: ReduceKind, x: Tensor, axis?: number, keepDim = fal
 /** A gradient repeated over the axes that were summed. */
 function spread(dy: Tensor, kept: readonly number[], shape: readonly number[], scale: number): Tensor {
   const d = dims4("spread", shape);
-  const dx = empty(shape);
-  const factor = fill(empty([1]), scale);
+  const dx = emptyLike(dy, shape);
+  const factor = fill(emptyLike(dy, [1]), scale);
   const from = broadcastStrides("spread", kept, d);
   calls.binary(dy.handle, factor.handle, dx.handle, 2, ...d, ...from, 0, 0, 0, 0);
   return dx;
 }
 
 /** Index (int32) of the first largest element of each row of the last axis; whole numbers, so nothing to differentiate. */
-export function argmax(x: Tensor): Tensor {
+export function argmax(given: Tensor): Tensor {
+  const x = widened(given);
   const cols = x.dim(-1);
-  const y = empty(x.shape.slice(0, -1), "int32");
+  const y = emptyLike(x, x.shape.slice(0, -1), "int32");
   calls.argmax(x.handle, y.handle, x.size / cols, cols);
   return y;
 }
 
 /** Softmax over the last axis. */
-export function softmax(x: Tensor): Tensor {
+export function softmax(given: Tensor): Tensor {
+  const x = widened(given);
   const cols = x.dim(-1);
-  const y = empty(x.shape);
+  const y = activationLike(x);
   calls.softmax(x.handle, y.handle, x.size / cols, cols);
   record("softmax", [x], [y], (dy) => {
-    const dx = empty(x.shape);
+    const dx = activationLike(x);
     calls.softmaxBackward(y.handle, dy.handle, dx.handle, x.size / cols, cols);
     return [dx];
   });
@@ -60,12 +64,13 @@ export function softmax(x: Tensor): Tensor {
 }
 
 /** log softmax over the last axis. */
-export function logSoftmax(x: Tensor): Tensor {
+export function logSoftmax(given: Tensor): Tensor {
+  const x = widened(given);
   const cols = x.dim(-1);
-  const y = empty(x.shape);
+  const y = activationLike(x);
   calls.logSoftmax(x.handle, y.handle, x.size / cols, cols);
   record("logSoftmax", [x], [y], (dy) => {
-    const dx = empty(x.shape);
+    const dx = activationLike(x);
     calls.logSoftmaxBackward(y.handle, dy.handle, dx.handle, x.size / cols, cols);
     return [dx];
   });
@@ -73,14 +78,16 @@ export function logSoftmax(x: Tensor): Tensor {
 }
 
 /** y[r] = x[r, index[r]] over the last axis; index int32, -100 gives 0. */
-export function pick(x: Tensor, index: Tensor): Tensor {
+export function pick(given: Tensor, index: Tensor): Tensor {
+  const x = widened(given);
   const cols = x.dim(-1);
   const rows = x.size / cols;
   if (index.size !== rows) shapeMismatch("pick", `${rows} indices`, index.shape);
-  const y = empty(x.shape.slice(0, -1));
+  requireOneDevice("pick", x, index);
+  const y = activationLike(x, x.shape.slice(0, -1));
   calls.pick(x.handle, index.handle, y.handle, rows, cols);
   record("pick", [x, index], [y], (dy) => {
-    const dx = empty(x.shape);
+    const dx = activationLike(x);
     calls.pickBackward(dy.handle, index.handle, dx.handle, rows, cols);
     return [dx, undefined];
   });
@@ -89,7 +96,7 @@ export function pick(x: Tensor, index: Tensor): Tensor {
 
 /** Sum of squares over many tensors, one element (no gradient). */
 export function sumSquares(tensors: readonly Tensor[]): Tensor {
-  const y = empty([1]);
+  const y = tensors[0] ? emptyLike(tensors[0], [1], "float32") : empty([1]);
   calls.sumSquares(
     tensors.map((t) => t.handle),
     y.handle,
@@ -101,5 +108,5 @@ export function sumSquares(tensors: readonly Tensor[]): Tensor {
 export function broadcastTo(x: Tensor, shape: readonly number[]): Tensor {
   if (!sameShape(broadcastShape("broadcastTo", x.shape, shape), shape))
     shapeMismatch("broadcastTo", "a shape it broadcasts to", x.shape, shape);
-  return binary("add", x, fill(empty(shape), 0));
+  return binary("add", x, fill(activationLike(x, shape), 0));
 }

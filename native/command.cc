@@ -1,0 +1,132 @@
+// From the shared command buffer to an entry of the queue: handles become tensors, words integers and floats.
+#include <cstring>
+
+#include "ops.decode.gen.h"
+#include "queue.h"
+
+namespace tunebook {
+namespace {
+
+// Reads a command: see ops.decode.gen.h.
+struct Reader {
+  const int32_t* at;
+  const int32_t* end;
+  const Allocator& memory;
+  const char* op;
+  char* lists;  // where the items of lists go: behind the struct
+  char* lists_end;
+  int64_t bytes = 0;  // of all tensors
+
+  int32_t word() {
+    if (at >= end) fail("%s: the command is longer than the shared buffer", op);
+    return *at++;
+  }
+  int64_t integer() { return word(); }
+  float real() {
+    const int32_t bits = word();
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+  }
+  Ref ref(const char* name, bool optional) {
+    const int32_t handle = word();
+    if (handle == 0) {
+      if (!optional) fail("%s: tensor \"%s\" is missing", op, name);
+      return Ref();
+    }
+    const Ref* found = memory.find(handle);
+    if (found == nullptr) {
+      if (place_of(handle) != memory.place()) {
+        fail("%s: tensor \"%s\" is on %s, and others of the same operation are on %s: move them to one device", op, name,
+             place_name(place_of(handle)), place_name(memory.place()));
+      }
+      fail("%s: tensor \"%s\" has been freed (handle %d)", op, name, handle);
+    }
+    bytes += found->bytes;
+    return *found;
+  }
+  RefList list(const char* name, bool) {
+    RefList result;
+    result.count = word();
+    if (result.count < 0 || lists + result.count * sizeof(Ref) > lists_end) fail("%s: list \"%s\" has %d tensors", op, name, result.count);
+    Ref* items = reinterpret_cast<Ref*>(lists);
+    for (int32_t i = 0; i < result.count; i++) items[i] = ref(name, false);
+    lists += result.count * sizeof(Ref);
+    result.items = items;
+    return result;
+  }
+};
+
+// Products that an op adds up, for those that do more than pass over their tensors.
+template <class A> double products(const A&) { return 0; }
+double products(const gemm_args& a) { return double(a.m) * a.n * a.k; }
+double products(const gemm_batched_args& a) { return double(a.batch) * a.m * a.n * a.k; }
+double products(const gemm_nf4_args& a) { return double(a.m) * a.rows * a.cols; }
+double products(const gemm_int8_args& a) { return double(a.m) * a.rows * a.cols; }
+double products(const linear_cross_entropy_args& a) { return double(a.rows) * a.dim * a.vocab * 3; }
+template <class A> double attended(const A& a) {
+  return double(a.q_rows) * a.k_rows / double(a.sequences > 0 ? a.sequences : 1) * a.heads * a.head_dim;
+}
+double products(const attention_args& a) { return attended(a) * 2; }
+double products(const attention_backward_args& a) { return attended(a) * 5; }
+
+// Nanoseconds that a device may take for an op, at 2 TB/s and 100 T products/s; how wrong that is, Completions learns.
+uint64_t cost_of(int64_t bytes, double products) { return 2000 + static_cast<uint64_t>(bytes / 2000 + products / 1e5); }
+
+union AnyArgs {
+  AnyArgs() {}
+#define OP(name) name##_args name##_;
+#include "ops.list.gen.h"
+#undef OP
+};
+
+}  // namespace
+
+int place_of_command(const int32_t* words, int64_t word_count) {
+  if (words[0] < 0 || words[0] >= kOpCount) return 0;
+  int64_t at = 1;
+  for (int i = leading_lists(words[0]); i > 0 && at < word_count; i--) {
+    if (words[at] > 0 && at + 1 < word_count) return place_of(words[at + 1]);
+    at++;
+  }
+  for (int i = single_tensors(words[0]); i > 0 && at < word_count; i--, at++) {
+    if (words[at] != 0) return place_of(words[at]);
+  }
+  return 0;
+}
+
+uint64_t Queue::run(const int32_t* words, int64_t word_count, const Allocator& memory) {
+  const int opcode = words[0];
+  if (opcode < 0 || opcode >= kOpCount) fail("there is no op %d", opcode);
+  constexpr int64_t kFixed = sizeof(Entry) + sizeof(AnyArgs) + 16;
+  int64_t list_bytes = 0;  // lists stand first in a command: their lengths tell how much room they need
+  for (int64_t i = 0, at = 1; i < leading_lists(opcode); i++) {
+    if (at >= word_count || words[at] < 0 || words[at] > word_count) fail("%s: a list has a broken length", kOpNames[opcode]);
+    list_bytes += words[at] * static_cast<int64_t>(sizeof(Ref));
+    at += 1 + words[at];
+  }
+  char* place = reserve((kFixed + list_bytes + 15) / 16 * 16);
+  char* args = place + sizeof(Entry);
+  int64_t used = kFixed;
+  uint64_t cost = 0;
+  Reader in{words + 1, words + word_count, memory, kOpNames[opcode], nullptr, nullptr, 0};
+  switch (opcode) {
+#define OP(name)                                                               \
+  case op_##name: {                                                          \
+    constexpr int64_t size = sizeof(Entry) + (sizeof(name##_args) + 15) / 16 * 16; \
+    in.lists = place + size;                                                   \
+    in.lists_end = in.lists + list_bytes;                                      \
+    decode_##name(in, *reinterpret_cast<name##_args*>(args));                  \
+    used = size + list_bytes;                                                  \
+    if (behind_) cost = cost_of(in.bytes, products(*reinterpret_cast<name##_args*>(args))); \
+    break;                                                                     \
+  }
+#include "ops.list.gen.h"
+#undef OP
+  }
+  sequence_++;
+  push(Kind::Op, opcode, used, cost);
+  return sequence_;
+}
+
+}  // namespace tunebook

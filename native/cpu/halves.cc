@@ -1,0 +1,82 @@
+// isa: none
+// The CPU's ops on 16-bit activations, as the GPU has them: widened before an op and rounded after it. Slow: for tests of the layers above.
+#include <vector>
+
+#include "halves.h"
+#include "opcodes.h"
+#include "ops.decode.gen.h"
+#include "system.h"
+
+namespace tunebook {
+namespace {
+
+const Backend* cpu = nullptr;
+Backend table;
+
+// The 16-bit tensors of one op, each with its float32 twin. Tensors that share an address (an op in place) share the twin.
+class Twins {
+ public:
+  ~Twins() {
+    for (const Twin& t : twins_) free_pages(t.wide.data, room(t.wide.bytes));
+  }
+
+  void ref(Ref& r, bool output) {
+    if (r.data == nullptr || (r.dtype != DType::BFloat16 && r.dtype != DType::Float16)) return;
+    for (Twin& t : twins_) {
+      if (t.narrow.data != r.data || t.narrow.bytes < r.bytes || t.narrow.dtype != r.dtype) continue;
+      t.output = t.output || output;
+      r = t.wide;
+      return;
+    }
+    Twin t{r, Ref(), output};
+    t.wide.dtype = DType::Float32;
+    t.wide.bytes = r.bytes * 2;
+    t.wide.data = alloc_pages(room(t.wide.bytes));
+    if (t.wide.data == nullptr) fail("out of memory for %lld bytes of working memory", (long long)t.wide.bytes);
+    twins_.push_back(t);
+    cpu->copy({t.narrow, t.wide, r.bytes / 2});
+    r = t.wide;
+  }
+
+  void list(RefList& l, bool output) {
+    for (int i = 0; i < l.count; i++) ref(const_cast<Ref&>(l.items[i]), output);  // the queue's own copy, used once
+  }
+
+  void write_back() {
+    for (const Twin& t : twins_) {
+      if (t.output) cpu->copy({t.wide, t.narrow, t.narrow.bytes / 2});
+    }
+  }
+
+ private:
+  struct Twin {
+    Ref narrow, wide;
+    bool output;
+  };
+  static int64_t room(int64_t bytes) { return (bytes + 4096) / 4096 * 4096; }
+  std::vector<Twin> twins_;
+};
+
+#define OP(name)                                \
+  void name##_widened(const name##_args& given) { \
+    name##_args a = given;                      \
+    Twins twins;                                \
+    visit_##name(twins, a);                     \
+    cpu->name(a);                               \
+    twins.write_back();                         \
+  }
+#include "ops.list.gen.h"
+#undef OP
+
+}  // namespace
+
+const Backend& with_halves(const Backend& backend) {
+  cpu = &backend;
+  table = backend;
+#define OP(name) table.name = name##_widened;
+#include "ops.list.gen.h"
+#undef OP
+  return table;
+}
+
+}  // namespace tunebook

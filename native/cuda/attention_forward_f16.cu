@@ -1,0 +1,14 @@
+// Attention forward on tensor cores for float16.
+#include "attention_forward.cuh"
+
+namespace tunebook {
+namespace cuda {
+
+template <> void attention_tensor_cores<__half>(const attention_args& op, const AttentionSizes& a) {
+  ForwardArgs<__half> p = forward_args<__half>(op, a);
+  tensor_cores::with_width(a.head_dim, [&](auto width) { tensor_cores::run_forward<__half, width.value>(p); });
+  zero_unowned_outputs(p);
+}
+
+}  // namespace cuda
+}  // namespace tunebook

@@ -1,0 +1,128 @@
+// Functions of one and two arguments and their derivatives, by the kinds of ops.def.
+#pragma once
+#include "vector.cuh"
+
+namespace tunebook {
+namespace cuda {
+
+enum Unary : int { Affine, Abs, Exp, Log, Sqrt, Rsqrt, Reciprocal, Tanh, Sigmoid, Silu, GeluErf, GeluTanh, Relu, Pow,
+                   Clamp, Sin, Cos, LogSigmoid, QuickGelu, kUnaryKinds };
+enum Binary : int { Add, Sub, Mul, Div, Larger, Smaller, Power, Equal, Less, kBinaryKinds };
+
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+__device__ __forceinline__ float power(float x, float e) {
+  if (e == 2.0f) return x * x;
+  if (e == 3.0f) return x * x * x;
+  if (e == 1.0f) return x;
+  if (e == 0.0f) return 1.0f;
+  if (e == -1.0f) return 1.0f / x;
+  return powf(x, e);
+}
+
+constexpr float kGeluScale = 1.59576912160573071f;  // 2 sqrt(2 / pi): tanh(u) = 2 sigmoid(2u) - 1
+constexpr float kGeluCube = 0.044715f;
+__device__ __forceinline__ float gelu_tanh_gate(float x) { return sigmoid(kGeluScale * (x + kGeluCube * x * x * x)); }
+__device__ __forceinline__ float normal_pdf(float x) { return 0.398942280401432678f * expf(x * x * -0.5f); }
+
+// v[j] = f(v[j]); the kind is the same for a whole launch, so the branch costs once for N elements.
+template <int N, class F> __device__ __forceinline__ void each(float (&v)[N], F f) {
+#pragma unroll
+  for (int j = 0; j < N; ++j) v[j] = f(v[j]);
+}
+
+template <int N> __device__ __forceinline__ void unary_values(int kind, float (&v)[N], float alpha, float beta) {
+  switch (kind) {
+    case Affine: return each(v, [=](float x) { return alpha * x + beta; });
+    case Abs: return each(v, [](float x) { return fabsf(x); });
+    case Exp: return each(v, [](float x) { return expf(x); });
+    case Log: return each(v, [](float x) { return logf(x); });
+    case Sqrt: return each(v, [](float x) { return sqrtf(x); });
+    case Rsqrt: return each(v, [](float x) { return 1.0f / sqrtf(x); });
+    case Reciprocal: return each(v, [](float x) { return 1.0f / x; });
+    case Tanh: return each(v, [](float x) { return tanhf(x); });
+    case Sigmoid: return each(v, [](float x) { return sigmoid(x); });
+    case Silu: return each(v, [](float x) { return x * sigmoid(x); });
+    case GeluErf: return each(v, [](float x) { return x * normcdff(x); });
+    case GeluTanh: return each(v, [](float x) { return x * gelu_tanh_gate(x); });
+    case Relu: return each(v, [](float x) { return x < 0.0f ? 0.0f : x; });  // NaN stays
+    case Pow: return each(v, [=](float x) { return power(x, alpha); });
+    case Clamp:
+      return each(v, [=](float x) {
+        const float low = x < alpha ? alpha : x;
+        return low > beta ? beta : low;
+      });
+    case Sin: return each(v, [](float x) { return sinf(x); });
+    case Cos: return each(v, [](float x) { return cosf(x); });
+    case LogSigmoid: return each(v, [](float x) { return (x < 0.0f ? x : 0.0f) - log1pf(expf(-fabsf(x))); });
+    case QuickGelu: return each(v, [](float x) { return x * sigmoid(1.702f * x); });
+  }
+}
+
+// v[j] = f'(v[j])
+template <int N> __device__ __forceinline__ void unary_derivatives(int kind, float (&v)[N], float alpha, float beta) {
+  switch (kind) {
+    case Affine: return each(v, [=](float) { return alpha; });
+    case Abs: return each(v, [](float x) { return x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : 0.0f; });
+    case Exp: return each(v, [](float x) { return expf(x); });
+    case Log: return each(v, [](float x) { return 1.0f / x; });
+    case Sqrt: return each(v, [](float x) { return 0.5f / sqrtf(x); });
+    case Rsqrt: return each(v, [](float x) { return -0.5f / (x * sqrtf(x)); });
+    case Reciprocal: return each(v, [](float x) { return -1.0f / (x * x); });
+    case Tanh:
+      return each(v, [](float x) {  // 4 s(2x) s(-2x): no cancellation for large |x|
+        const float s = sigmoid(-2.0f * fabsf(x));
+        return 4.0f * s * (1.0f - s);
+      });
+    case Sigmoid:
+      return each(v, [](float x) {
+        const float s = sigmoid(-fabsf(x));
+        return s * (1.0f - s);
+      });
+    case Silu:
+      return each(v, [](float x) {
+        const float s = sigmoid(x);
+        return s * (1.0f + x * (1.0f - s));
+      });
+    case GeluErf: return each(v, [](float x) { return normcdff(x) + x * normal_pdf(x); });
+    case GeluTanh:
+      return each(v, [](float x) {
+        const float s = gelu_tanh_gate(x);
+        return s + x * s * (1.0f - s) * kGeluScale * (1.0f + 3.0f * kGeluCube * x * x);
+      });
+    case Relu: return each(v, [](float x) { return x > 0.0f ? 1.0f : 0.0f; });
+    case Pow: return each(v, [=](float x) { return alpha == 0.0f ? 0.0f : alpha * power(x, alpha - 1.0f); });
+    case Clamp: return each(v, [=](float x) { return x >= alpha && x <= beta ? 1.0f : 0.0f; });
+    case Sin: return each(v, [](float x) { return cosf(x); });
+    case Cos: return each(v, [](float x) { return -sinf(x); });
+    case LogSigmoid: return each(v, [](float x) { return sigmoid(-x); });
+    case QuickGelu:
+      return each(v, [](float x) {
+        const float s = sigmoid(1.702f * x);
+        return s * (1.0f + 1.702f * x * (1.0f - s));
+      });
+  }
+}
+
+// u[j] = f(u[j], v[j])
+template <int N, class F> __device__ __forceinline__ void each_pair(float (&u)[N], const float (&v)[N], F f) {
+#pragma unroll
+  for (int j = 0; j < N; ++j) u[j] = f(u[j], v[j]);
+}
+
+template <int N> __device__ __forceinline__ void binary_values(int kind, float (&u)[N], const float (&v)[N]) {
+  switch (kind) {
+    case Add: return each_pair(u, v, [](float a, float b) { return a + b; });
+    case Sub: return each_pair(u, v, [](float a, float b) { return a - b; });
+    case Mul: return each_pair(u, v, [](float a, float b) { return a * b; });
+    case Div: return each_pair(u, v, [](float a, float b) { return a / b; });
+    case Larger: return each_pair(u, v, [](float a, float b) { return a > b || a != a ? a : b; });  // NaN wins
+    case Smaller: return each_pair(u, v, [](float a, float b) { return a < b || a != a ? a : b; });
+    case Power: return each_pair(u, v, [](float a, float b) { return powf(a, b); });
+    case Equal: return each_pair(u, v, [](float a, float b) { return a == b ? 1.0f : 0.0f; });
+    case Less: return each_pair(u, v, [](float a, float b) { return a < b ? 1.0f : 0.0f; });
+  }
+}
+
+}  // namespace cuda
+}  // namespace tunebook

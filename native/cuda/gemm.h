@@ -1,0 +1,45 @@
+// Matrix products for other families: quantised weights, linear + cross entropy.
+#pragma once
+#include "device.cuh"
+
+namespace tunebook {
+namespace cuda {
+
+// A row-major matrix as it stands in memory: op(x) is x, or its transpose. Items of a batch stand `stride` elements apart.
+struct Matrix {
+  const void* data;
+  DType dtype;
+  int64_t ld;
+  bool transposed = false;
+  int64_t stride = 0;
+};
+
+// y (m x n, row stride ldy) = alpha * op(a) op(b) + beta * y + bias, for `batch` items. a and b have one element type; sums are float32, float32 operands
+// enter as they are (no TF32); y is rounded once. With beta 0 y is not read. Two runs give the same bits.
+struct Product {
+  int64_t m, n, k;
+  Matrix a, b;
+  Ref y;
+  int64_t ldy;
+  float alpha = 1, beta = 0;
+  Ref bias = {};
+  int64_t batch = 1;
+  int64_t stride_y = 0;
+};
+void multiply(const Product& p);
+
+// The type in which a product is done: 16 bits when either operand has them or compute is 1 (bfloat16), else float32.
+DType product_type(DType a, DType b, int64_t compute);
+
+// `x` (count items of rows x cols as stored) in element type `to`: itself, or a dense copy in scratch memory.
+Matrix as_type(const Matrix& x, int64_t count, int64_t rows, int64_t cols, DType to, Slot slot);
+
+// A product that cuBLASLt takes as it is: y is float32 or of the operands' type, bias (when given) of y's. False: it has no kernel with a bias for it.
+bool matmul(const Product& p);
+
+void check_compute(int64_t compute);
+// Fails unless `x` holds `rows` rows of `cols` elements that stand `ld` apart, from element `before` on, in one of the float types.
+void check_matrix(const char* name, const Ref& x, int64_t rows, int64_t cols, int64_t ld, int64_t before = 0);
+
+}  // namespace cuda
+}  // namespace tunebook

@@ -1,0 +1,190 @@
+// Bytes in and out of tensors, and the promises of reads.
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "runtime.h"
+
+namespace tunebook {
+namespace {
+
+// A read on its way, with the promise and the typed array that wait for it.
+struct Ticket : Pending {
+  napi_deferred deferred = nullptr;
+  napi_ref into = nullptr;
+};
+
+void free_staging(Runtime* r, Ticket* ticket) {
+  if (r->backend.free_host != nullptr) {
+    r->backend.free_host(ticket->staging, ticket->bytes);
+  } else {
+    ::free(ticket->staging);
+  }
+}
+
+void settle_ticket(Runtime* r, Ticket* ticket) {
+  napi_env env = r->home.env;
+  napi_value undefined;
+  napi_get_undefined(env, &undefined);
+  napi_value error = nullptr;
+  if (ticket->outcome != QueueState::Running) {
+    error = stopped_error(r, ticket->outcome);
+  } else if (ticket->into != nullptr) {
+    napi_value into;
+    void* data = nullptr;
+    size_t length = 0, offset = 0;
+    napi_typedarray_type type;
+    napi_value buffer;
+    napi_get_reference_value(env, ticket->into, &into);
+    // The length is asked again: the array may have been transferred away since.
+    size_t bytes = 0;
+    if (napi_get_typedarray_info(env, into, &type, &length, &data, &buffer, &offset) == napi_ok) {
+      const size_t width[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
+      bytes = length * width[type];
+    }
+    if (bytes < static_cast<size_t>(ticket->bytes)) {
+      napi_value message;
+      napi_create_string_utf8(env, "the typed array of this download was detached before the data arrived", NAPI_AUTO_LENGTH, &message);
+      napi_create_error(env, nullptr, message, &error);
+    } else {
+      memcpy(data, ticket->staging, static_cast<size_t>(ticket->bytes));
+    }
+  }
+  if (error != nullptr) {
+    napi_reject_deferred(env, ticket->deferred, error);
+  } else {
+    napi_resolve_deferred(env, ticket->deferred, undefined);
+  }
+  if (ticket->into != nullptr) napi_delete_reference(env, ticket->into);
+  free_staging(r, ticket);
+  delete ticket;
+  if (--r->home.outstanding == 0) napi_unref_threadsafe_function(env, r->home.wake);
+}
+
+Napi::Value enqueue_read(Runtime* r, Ticket* ticket, const void* from) {
+  napi_value promise;
+  napi_create_promise(r->home.env, &ticket->deferred, &promise);
+  if (r->home.outstanding++ == 0) napi_ref_threadsafe_function(r->home.env, r->home.wake);  // keeps the process alive until it is settled
+  r->queue.download(ticket, from);
+  return Napi::Value(r->home.env, promise);
+}
+
+[[noreturn]] void refuse(Runtime* r, const OpError& error) {
+  throw_refused(r, error);
+  Napi::Env env = r->home.env;
+  throw Napi::Error(env, env.GetAndClearPendingException().Value());
+}
+
+const Ref& tensor(Runtime* r, const Napi::CallbackInfo& info, const char* what, size_t argument = 0) {
+  const Ref* ref = r->memory.find(info[argument].As<Napi::Number>().Int32Value());
+  if (ref == nullptr) throw Napi::Error::New(info.Env(), std::string(what) + ": the tensor has been freed");
+  return *ref;
+}
+
+// The bytes of a typed array argument, checked against a part of a tensor.
+struct Bytes {
+  void* data;
+  int64_t count;
+  int64_t offset;
+};
+Bytes typed_array(const Napi::CallbackInfo& info, const Ref& ref, const char* what) {
+  void* data = nullptr;
+  size_t length = 0, offset = 0;
+  napi_typedarray_type type;
+  napi_value buffer;
+  if (napi_get_typedarray_info(info.Env(), info[1], &type, &length, &data, &buffer, &offset) != napi_ok) {
+    throw Napi::TypeError::New(info.Env(), std::string(what) + ": a typed array is expected");
+  }
+  const size_t width[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
+  const int64_t count = static_cast<int64_t>(length * width[type]);
+  const int64_t at = info.Length() > 2 && info[2].IsNumber() ? info[2].As<Napi::Number>().Int64Value() : 0;
+  if (at < 0 || at > ref.bytes || count > ref.bytes - at) {
+    throw Napi::RangeError::New(info.Env(), std::string(what) + ": " + std::to_string(count) + " bytes at byte " + std::to_string(at) +
+                                                " do not fit a tensor of " + std::to_string(ref.bytes) + " bytes");
+  }
+  return {data, count, at};
+}
+
+void upload(const Napi::CallbackInfo& info) {
+  Runtime* r = of_handle(info);
+  const Ref& ref = tensor(r, info, "upload");
+  const Bytes from = typed_array(info, ref, "upload");
+  try {
+    r->queue.upload(static_cast<char*>(ref.data) + from.offset, from.data, from.count);
+  } catch (const OpError& error) {
+    refuse(r, error);
+  }
+}
+
+// Blocks until everything queued for a device has been done; throws what stopped it.
+void finish(Runtime* r, Napi::Env env) {
+  r->queue.wait_done();
+  const QueueState state = r->queue.state();
+  if (state != QueueState::Running) throw Napi::Error(env, stopped_error(r, state));
+}
+
+// transfer(from, to): the bytes of a tensor, to one of the same size on another device. Blocks until they have been read.
+void transfer(const Napi::CallbackInfo& info) {
+  Runtime* source = of_handle(info, 0);
+  Runtime* target = of_handle(info, 1);
+  const Ref from = tensor(source, info, "transfer", 0), to = tensor(target, info, "transfer", 1);
+  if (from.bytes != to.bytes) {
+    throw Napi::RangeError::New(info.Env(), "transfer: a tensor of " + std::to_string(from.bytes) + " bytes does not fit one of " + std::to_string(to.bytes));
+  }
+  if (source == target) throw Napi::Error::New(info.Env(), "transfer: both tensors are on the same device: use the op copy");
+  finish(source, info.Env());
+  try {
+    if (source->place == 0) {  // its memory is host memory, and nothing is queued for it
+      target->queue.upload(to.data, from.data, to.bytes);
+    } else {
+      target->queue.wait_idle();
+      source->backend.download(to.data, from.data, from.bytes);
+      source->backend.sync();
+    }
+  } catch (const OpError& error) {
+    refuse(source->place == 0 ? target : source, error);
+  }
+}
+
+Napi::Value download(const Napi::CallbackInfo& info) {
+  Runtime* r = of_handle(info);
+  const Ref& ref = tensor(r, info, "download");
+  const Bytes into = typed_array(info, ref, "download");
+  Ticket* ticket = new Ticket;
+  ticket->bytes = into.count;
+  const int64_t bytes = into.count > 0 ? into.count : 1;
+  ticket->staging = r->backend.alloc_host != nullptr ? r->backend.alloc_host(bytes) : malloc(static_cast<size_t>(bytes));
+  if (ticket->staging == nullptr) {
+    delete ticket;
+    throw Napi::Error::New(info.Env(), "download: out of memory for " + std::to_string(into.count) + " bytes");
+  }
+  napi_create_reference(info.Env(), info[1], 1, &ticket->into);
+  return enqueue_read(r, ticket, static_cast<char*>(ref.data) + into.offset);
+}
+
+Napi::Value settle(const Napi::CallbackInfo& info) {
+  Runtime* r = of_device(info);
+  return enqueue_read(r, new Ticket, nullptr);
+}
+
+void sync(const Napi::CallbackInfo& info) { finish(of_device(info), info.Env()); }
+
+}  // namespace
+
+void on_wake(napi_env env, napi_value, void*, void*) {
+  if (env == nullptr || home == nullptr || home->env != env) return;
+  for (Runtime* r : runtimes) {
+    if (r == nullptr) continue;
+    for (Pending* pending : r->queue.finished()) settle_ticket(r, static_cast<Ticket*>(pending));
+  }
+}
+
+void export_reads(Napi::Env env, Napi::Object exports) {
+  exports.Set("upload", Napi::Function::New(env, upload, "upload"));
+  exports.Set("download", Napi::Function::New(env, download, "download"));
+  exports.Set("transfer", Napi::Function::New(env, transfer, "transfer"));
+  exports.Set("settle", Napi::Function::New(env, settle, "settle"));
+  exports.Set("sync", Napi::Function::New(env, sync, "sync"));
+}
+
+}  // namespace tunebook

@@ -1,0 +1,186 @@
+// npm run bench:gpu, on a machine with an NVIDIA GPU: every op against the CPU backend, then QLoRA steps and decoding of the Llama-3-8B
+// shape beside transformers + PEFT + bitsandbytes in the same run.
+//   node scripts/bench-gpu.mjs [--parts ops,train,decode,profile,peers] [--modes selective,full,offload] [--steps 4] [--shape 8B|1B|tiny] [--report FOLDER]
+// It builds nothing: on a machine without Node use what "npm run pack:gpu" made.
+import { spawn } from "node:child_process";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const { values: options } = parseArgs({
+  options: {
+    parts: { type: "string", default: "ops,train,decode,profile,peers" },
+    modes: { type: "string", default: "selective,full,offload" },
+    peerModes: { type: "string", default: "none,full" },
+    steps: { type: "string", default: "4" },
+    shape: { type: "string", default: "8B" },
+    report: { type: "string" },
+    python: { type: "string", default: process.env.TUNEBOOK_PYTHON ?? "python3" },
+  },
+});
+
+/** Shapes of Llama 3; only sizes matter, the weights are random. */
+const SHAPES = {
+  "8B": {
+    hidden_size: 4096,
+    intermediate_size: 14336,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: 8,
+    vocab_size: 128256,
+  },
+  "1B": {
+    hidden_size: 2048,
+    intermediate_size: 8192,
+    num_hidden_layers: 16,
+    num_attention_heads: 32,
+    num_key_value_heads: 8,
+    vocab_size: 128256,
+  },
+  tiny: {
+    hidden_size: 512,
+    intermediate_size: 1536,
+    num_hidden_layers: 4,
+    num_attention_heads: 8,
+    num_key_value_heads: 4,
+    vocab_size: 8192,
+  },
+};
+const shape = SHAPES[options.shape];
+if (!shape) throw new Error(`--shape must be one of ${Object.keys(SHAPES).join(", ")}, received "${options.shape}"`);
+const model = {
+  ...shape,
+  max_position_embeddings: 8192,
+  rope_theta: 500000,
+  rms_norm_eps: 1e-5,
+  tie_word_embeddings: false,
+};
+const work = { batch: 4, length: 2048, rank: 16, steps: Number(options.steps) };
+const parts = new Set(options.parts.split(","));
+const report = { shape: options.shape, work, rows: [] };
+
+/** Runs a command, shows what it prints, and returns the JSON lines of its output. */
+function run(command, args, { env = {}, quiet = false } = {}) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, {
+      cwd: root,
+      env: { ...process.env, ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    let out = "";
+    let errors = "";
+    child.stdout.on("data", (d) => {
+      out += d;
+      if (!quiet) process.stdout.write(d);
+    });
+    child.stderr.on("data", (d) => {
+      errors = (errors + d).slice(-3000);
+    });
+    child.on("error", (error) => resolve({ code: -1, lines: [], errors: String(error) }));
+    child.on("close", (code) => {
+      const lines = out.split("\n").filter((l) => l.startsWith("{"));
+      resolve({ code, errors, lines: lines.map((l) => JSON.parse(l)) });
+    });
+  });
+}
+
+async function measure(name, request, env = {}) {
+  const { code, lines, errors } = await run(
+    process.execPath,
+    [join(root, "scripts/bench-gpu-worker.mjs"), JSON.stringify({ model, ...work, ...request })],
+    { quiet: true, env },
+  );
+  const result = lines.at(-1);
+  if (code !== 0 || !result) console.error(`${name} failed (${code}):\n${errors}`);
+  return result;
+}
+
+const round = (x, digits = 0) => (x === undefined ? undefined : Number(x.toFixed(digits)));
+function add(system, what, r) {
+  if (!r) {
+    report.rows.push({ system, what, failed: true });
+    return;
+  }
+  report.rows.push({
+    system,
+    what,
+    "ms/step": round(r.ms, 1),
+    "tok/s": round(r.tokensPerSecond ?? r.tokens_per_second, 1),
+    "peak GiB": round(r.peakGib ?? r.peak_gib, 2),
+    loss: round(r.loss, 4),
+  });
+}
+
+if (parts.has("ops")) {
+  console.log("==> every op against the CPU backend");
+  await run(process.execPath, [
+    "--test",
+    "--test-reporter=spec",
+    "dist/test/cuda/ops.test.js",
+    "dist/test/cuda/model.test.js",
+  ]);
+}
+if (parts.has("train")) {
+  for (const checkpointing of options.modes.split(",")) {
+    console.log(`==> QLoRA steps, checkpointing ${checkpointing}`);
+    add("tunebook", `train, ${checkpointing}`, await measure(checkpointing, { checkpointing }));
+    console.log(report.rows.at(-1));
+  }
+}
+if (parts.has("profile")) {
+  console.log("==> one step, op by op (each op waited for, so the sum is above a step's time)");
+  const r = await measure("profile", { checkpointing: "selective", steps: 1 }, { TUNEBOOK_PROFILE: "1" });
+  if (r) {
+    report.profile = r.ops;
+    console.table(
+      r.ops
+        .slice(0, 24)
+        .map((o) => ({
+          op: o.op,
+          calls: round(o.calls, 1),
+          ms: round(o.ms, 2),
+          "% of ops": round((100 * o.ms) / r.ops.reduce((n, p) => n + p.ms, 0), 1),
+        })),
+    );
+  }
+}
+if (parts.has("decode")) {
+  console.log("==> greedy decoding, batch 1");
+  add("tunebook", "decode", await measure("decode", { work: "decode", decode: 128 }));
+  console.log(report.rows.at(-1));
+}
+if (parts.has("peers")) {
+  console.log("==> transformers + PEFT + bitsandbytes");
+  const sizes = [
+    "hidden:hidden_size",
+    "intermediate:intermediate_size",
+    "layers:num_hidden_layers",
+    "heads:num_attention_heads",
+    "kv-heads:num_key_value_heads",
+    "vocab:vocab_size",
+  ];
+  const args = sizes.flatMap((pair) => {
+    const [flag, key] = pair.split(":");
+    return [`--${flag}`, String(shape[key])];
+  });
+  const { lines, code, errors } = await run(
+    options.python,
+    [join(root, "scripts/peers/gpu_qlora.py"), ...args, "--modes", options.peerModes, "--steps", options.steps],
+    { quiet: true },
+  );
+  if (code !== 0) console.error(`the peer failed (${code}):\n${errors}`);
+  for (const line of lines) {
+    if (line.work) add(line.peer, line.work === "train" ? `train, ${line.checkpointing}` : "decode", line);
+    else report.peer = line;
+  }
+}
+console.log(
+  `\nLlama-3-${options.shape} shape, NF4 + double quantisation, bf16, LoRA r ${work.rank} on 7 targets, 8-bit AdamW, batch ${work.batch} x ${work.length}`,
+);
+console.table(report.rows);
+if (options.report) {
+  mkdirSync(options.report, { recursive: true });
+  writeFileSync(join(options.report, "bench-gpu.json"), JSON.stringify(report, null, 1));
+}

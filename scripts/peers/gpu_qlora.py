@@ -1,0 +1,147 @@
+"""A QLoRA step and greedy decoding on one GPU with transformers + PEFT + bitsandbytes: the peer of `npm run bench:gpu`.
+
+Random weights of a shape serve: speed and memory do not depend on their values. Prints one JSON line per measurement.
+Frozen linear layers are NF4 with double quantisation, compute bfloat16; LoRA on all linear layers but the head; AdamW8bit.
+"""
+
+import argparse
+import json
+import time
+
+import bitsandbytes as bnb
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+def arguments():
+    p = argparse.ArgumentParser()
+    p.add_argument("--hidden", type=int, default=4096)
+    p.add_argument("--intermediate", type=int, default=14336)
+    p.add_argument("--layers", type=int, default=32)
+    p.add_argument("--heads", type=int, default=32)
+    p.add_argument("--kv-heads", type=int, default=8)
+    p.add_argument("--vocab", type=int, default=128256)
+    p.add_argument("--batch", type=int, default=4)
+    p.add_argument("--length", type=int, default=2048)
+    p.add_argument("--rank", type=int, default=16)
+    p.add_argument("--steps", type=int, default=4)
+    p.add_argument("--modes", default="none,full")
+    p.add_argument("--decode", type=int, default=32, help="tokens to decode; 0: none")
+    return p.parse_args()
+
+
+def quantised_llama(a):
+    config = LlamaConfig(
+        hidden_size=a.hidden,
+        intermediate_size=a.intermediate,
+        num_hidden_layers=a.layers,
+        num_attention_heads=a.heads,
+        num_key_value_heads=a.kv_heads,
+        vocab_size=a.vocab,
+        max_position_embeddings=8192,
+        rope_theta=500000.0,
+        tie_word_embeddings=False,
+    )
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, torch.nn.Linear) or name == "lm_head":
+            continue
+        layer = bnb.nn.Linear4bit(
+            module.in_features,
+            module.out_features,
+            bias=False,
+            compute_dtype=torch.bfloat16,
+            compress_statistics=True,
+            quant_type="nf4",
+            quant_storage=torch.uint8,
+            device="meta",
+        )
+        weight = torch.empty(module.out_features, module.in_features, dtype=torch.bfloat16, device="cuda").normal_(0, 0.02)
+        layer.weight = bnb.nn.Params4bit(weight, requires_grad=False, compress_statistics=True, quant_type="nf4").to("cuda")
+        parent = model.get_submodule(name.rpartition(".")[0])
+        setattr(parent, name.rpartition(".")[2], layer)
+        del weight
+    for name, parameter in list(model.named_parameters()):
+        if parameter.device.type == "meta":
+            value = torch.empty(parameter.shape, dtype=torch.bfloat16, device="cuda").normal_(0, 0.02)
+            owner = model.get_submodule(name.rpartition(".")[0])
+            setattr(owner, name.rpartition(".")[2], torch.nn.Parameter(value, requires_grad=False))
+    # Its tables are buffers that are not saved: made anew on the device.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=config, device="cuda")
+    torch.set_default_dtype(torch.float32)
+    torch.cuda.empty_cache()
+    return model, config
+
+
+def peak_gib():
+    return torch.cuda.max_memory_allocated() / 2**30
+
+
+def report(**fields):
+    print(json.dumps(fields), flush=True)
+
+
+def measure_steps(model, optimizer, mode, a):
+    if mode == "full":
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    else:
+        model.gradient_checkpointing_disable()
+    model.train()
+    ids = torch.randint(0, a.vocab, (a.batch, a.length), device="cuda")
+    times = []
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(a.steps + 1):
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    best = min(times[1:])
+    report(
+        peer="transformers + PEFT + bitsandbytes", work="train", checkpointing=mode, loss=loss.item(),
+        ms=best * 1e3, tokens_per_second=a.batch * a.length / best, peak_gib=peak_gib(),
+    )
+
+
+def measure_decode(model, a):
+    model.eval()
+    model.gradient_checkpointing_disable()
+    ids = torch.randint(0, a.vocab, (1, 16), device="cuda")
+    options = dict(do_sample=False, pad_token_id=0, eos_token_id=None, use_cache=True)
+    with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
+        model.generate(input_ids=ids, max_new_tokens=4, min_new_tokens=4, **options)
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        model.generate(input_ids=ids, max_new_tokens=a.decode, min_new_tokens=a.decode, **options)
+        torch.cuda.synchronize()
+    report(peer="transformers + PEFT + bitsandbytes", work="decode", tokens_per_second=a.decode / (time.perf_counter() - begun))
+
+
+def main():
+    a = arguments()
+    report(torch=torch.__version__, transformers=transformers.__version__, bitsandbytes=bnb.__version__,
+           device=torch.cuda.get_device_name())
+    model, _ = quantised_llama(a)
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    model = get_peft_model(model, LoraConfig(r=a.rank, lora_alpha=2 * a.rank, target_modules=targets, task_type="CAUSAL_LM"))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    optimizer = bnb.optim.AdamW8bit([p for p in model.parameters() if p.requires_grad], lr=2e-4)
+    for mode in a.modes.split(","):
+        measure_steps(model, optimizer, mode, a)
+    if a.decode > 0:
+        measure_decode(model, a)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+// Matrix products: shapes that fill tiles and that do not, strides, transposes, mixed types, biases, groups.
+import type { CaseDType, CaseValues, OpCase, TensorSpec } from "./case.js";
+import { act, f32 } from "./specs.js";
+
+/** An output that is written whole: what stands between its rows stays as it was. */
+const marked = (...shape: number[]): TensorSpec => ({ shape, act: true, output: true });
+const read = (spec: TensorSpec): TensorSpec => ({ ...spec, fill: "normal" });
+/** Products done in bfloat16 whatever the dtype under test. */
+const BFLOAT16 = { float32: 1e-2, bfloat16: 1e-2, float16: 1e-2 };
+/** Operands that float16 rounds. */
+const FLOAT16 = { float32: 2e-3, bfloat16: 1e-2, float16: 2e-3 };
+
+type Reference = NonNullable<OpCase["reference"]>;
+
+interface Options {
+  transposed?: [number, number];
+  /** Elements between the end of a row and the next one, of a, b and y. */
+  gaps?: [number, number, number];
+  alpha?: number;
+  beta?: number;
+  compute?: number;
+  bias?: TensorSpec;
+  /** Other types than the activations' for a, b and y. */
+  types?: [CaseDType | undefined, CaseDType | undefined, CaseDType | undefined];
+  tolerance?: OpCase["tolerance"];
+  dtypes?: CaseDType[];
+}
+
+/** y in float64, the gaps between rows as the call found them. */
+function expected(m: number, n: number, k: number, o: Options, lds: [number, number, number]): Reference {
+  const [ta, tb] = o.transposed ?? [0, 0];
+  const [lda, ldb, ldy] = lds;
+  const { alpha = 1, beta = 0 } = o;
+  return ([a, b, bias, y]: CaseValues[]) => {
+    const [A, B, Y] = [a, b, y] as Float64Array[];
+    const out = Float64Array.from(Y!);
+    for (let i = 0; i < m; i++)
+      for (let j = 0; j < n; j++) {
+        let sum = 0;
+        for (let p = 0; p < k; p++) sum += A![ta ? p * lda + i : i * lda + p]! * B![tb ? j * ldb + p : p * ldb + j]!;
+        const before = beta === 0 ? 0 : beta * Y![i * ldy + j]!;
+        out[i * ldy + j] = alpha * sum + before + (bias ? (bias as Float64Array)[j]! : 0);
+      }
+    return [out];
+  };
+}
+
+function gemm(name: string, m: number, n: number, k: number, o: Options = {}): OpCase {
+  const { transposed: [ta, tb] = [0, 0], gaps = [0, 0, 0], alpha = 1, beta = 0, compute = 0, types = [] } = o;
+  const [rowsA, colsA] = ta ? [k, m] : [m, k];
+  const [rowsB, colsB] = tb ? [n, k] : [k, n];
+  const lds: [number, number, number] = [colsA + gaps[0], colsB + gaps[1], n + gaps[2]];
+  const typed = (spec: TensorSpec, t: CaseDType | undefined): TensorSpec =>
+    t ? { ...spec, act: false, dtype: t } : spec;
+  const y = beta === 0 ? marked(m, lds[2]) : read(marked(m, lds[2]));
+  const exact = m * n * k <= 2e6 && compute === 0 && types.every((t) => t === undefined);
+  return {
+    name: `gemm ${name} ${m}x${n}x${k}${ta ? " a^T" : ""}${tb ? " b^T" : ""}`,
+    op: "gemm",
+    tensors: [
+      typed(act(Math.max(rowsA, 1), lds[0]), types[0]),
+      typed(act(Math.max(rowsB, 1), lds[1]), types[1]),
+      o.bias ?? null,
+      typed(y, types[2]),
+    ],
+    ints: [m, n, k, ta, tb, ...lds, compute],
+    floats: [alpha, beta],
+    ...(o.tolerance && { tolerance: o.tolerance }),
+    ...(o.dtypes && { dtypes: o.dtypes }),
+    ...(exact && { reference: expected(m, n, k, o, lds) }),
+  };
+}
+
+const TRANSPOSES: [number, number][] = [
+  [0, 0],
+  [0, 1],
+  [1, 0],
+  [1, 1],
+];
+const SIZES: [number, number, number][] = [
+  [1, 1, 1],
+  [5, 7, 9],
+  [37, 65, 33],
+  [64, 128, 96],
+  [1, 576, 512],
+  [300, 17, 8],
+  [16, 320, 1536],
+  [129, 257, 511],
+];
+
+const plain = SIZES.flatMap(([m, n, k]) =>
+  TRANSPOSES.flatMap((transposed) => [
+    gemm("", m, n, k, { transposed }),
+    gemm("strided, scaled, added", m, n, k, { transposed, gaps: [3, 1, 2], alpha: 0.7, beta: 1 }),
+    gemm("aligned strides", m, n, k, { transposed, gaps: [8, 16, 8], beta: -0.5 }),
+    gemm("float32 bias", m, n, k, { transposed, bias: f32(n) }),
+    gemm("bias", m, n, k, { transposed, bias: act(n), beta: 1, gaps: [0, 0, 8] }),
+  ]),
+);
+
+const mixed = TRANSPOSES.flatMap((transposed) =>
+  (
+    [
+      [37, 65, 33],
+      [48, 64, 160],
+    ] as const
+  ).flatMap(([m, n, k]) => [
+    gemm("b float32", m, n, k, { transposed, types: [undefined, "float32", undefined] }),
+    gemm("a float32", m, n, k, { transposed, types: ["float32", undefined, undefined] }),
+    gemm("y float32", m, n, k, { transposed, types: [undefined, undefined, "float32"], bias: act(n) }),
+    gemm("y float32, added", m, n, k, { transposed, types: [undefined, undefined, "float32"], beta: 1 }),
+    gemm("a, b float32", m, n, k, { transposed, types: ["float32", "float32", undefined], beta: 1, bias: f32(n) }),
+    gemm("b bfloat16", m, n, k, { transposed, types: [undefined, "bfloat16", undefined], tolerance: BFLOAT16 }),
+    gemm("b float16", m, n, k, {
+      transposed,
+      types: [undefined, "float16", undefined],
+      tolerance: { ...FLOAT16, float32: 2e-3 },
+    }),
+    gemm("a float16, y float32", m, n, k, { transposed, types: ["float16", undefined, "float32"], tolerance: FLOAT16 }),
+    gemm("compute bfloat16", m, n, k, { transposed, compute: 1, tolerance: BFLOAT16, bias: f32(n) }),
+    gemm("compute bfloat16, added", m, n, k, {
+      transposed,
+      compute: 1,
+      beta: 1,
+      gaps: [1, 1, 1],
+      types: [undefined, undefined, "float32"],
+      tolerance: BFLOAT16,
+    }),
+  ]),
+);
+
+const odd = [
+  gemm("empty sum", 3, 5, 0, { gaps: [4, 0, 0], beta: 0.5, bias: f32(5) }),
+  gemm("empty sum, not read", 3, 5, 0, { gaps: [4, 0, 1], bias: act(5) }),
+  gemm("large", 1024, 768, 2048, { transposed: [0, 1] }),
+  gemm("weight gradient", 768, 520, 1024, { transposed: [1, 0], types: [undefined, undefined, "float32"], beta: 1 }),
+  gemm("adapter down", 1000, 16, 2048, { transposed: [0, 1], types: [undefined, "float32", undefined] }),
+  gemm("adapter up", 1000, 2048, 16, {
+    transposed: [0, 1],
+    types: [undefined, "float32", undefined],
+    beta: 1,
+    alpha: 2,
+  }),
+  gemm("decode", 1, 4096, 4096, { transposed: [0, 1] }),
+  gemm("decode", 4, 1000, 4096, { transposed: [0, 1], bias: f32(1000) }),
+];
+
+// ---- batches ------------------------------------------------------------------------------
+
+function batched(
+  batch: number,
+  m: number,
+  n: number,
+  k: number,
+  group: number,
+  transposed: [number, number],
+  o: Options & { interleaved?: boolean } = {},
+): OpCase {
+  const [ta, tb] = transposed;
+  const { alpha = 1, beta = 0, compute = 0, types = [], interleaved = false } = o;
+  const [rowsA, colsA] = ta ? [k, m] : [m, k];
+  const [rowsB, colsB] = tb ? [n, k] : [k, n];
+  const countB = Math.ceil(batch / Math.max(group, 1));
+  // Interleaved: the items of a row stand side by side, as the heads of attention do.
+  const layout = (rows: number, cols: number, count: number): [number, number] =>
+    interleaved ? [cols * count, cols] : [cols, rows * cols];
+  const [lda, strideA] = layout(rowsA, colsA, batch);
+  const [ldb, strideB] = layout(rowsB, colsB, countB);
+  const [ldy, strideY] = layout(m, n, batch);
+  const typed = (spec: TensorSpec, t: CaseDType | undefined): TensorSpec =>
+    t ? { ...spec, act: false, dtype: t } : spec;
+  const y = marked(batch, m, n);
+  const kinds = `${types.map((t) => t ?? "-").join(",")}${compute ? " compute bfloat16" : ""}`;
+  return {
+    name: `gemm_batched ${batch} of ${m}x${n}x${k} group ${group} transposed ${ta}${tb} beta ${beta}${interleaved ? " interleaved" : ""} ${kinds}`,
+    op: "gemmBatched",
+    tensors: [
+      typed(act(batch, rowsA, colsA), types[0]),
+      typed(act(countB, rowsB, colsB), types[1]),
+      typed(beta === 0 ? y : read(y), types[2]),
+    ],
+    ints: [batch, m, n, k, ta, tb, lda, ldb, ldy, strideA, strideB, strideY, group, compute],
+    floats: [alpha, beta],
+    ...(o.tolerance && { tolerance: o.tolerance }),
+  };
+}
+
+const batches = TRANSPOSES.flatMap((t) => [
+  ...[1, 2, 3].flatMap((group) =>
+    [false, true].flatMap((interleaved) => [
+      batched(6, 5, 7, 9, group, t, { interleaved }),
+      batched(7, 33, 24, 64, group, t, { interleaved, beta: 1, alpha: 0.5 }),
+    ]),
+  ),
+  batched(8, 32, 40, 16, 0, t, { types: [undefined, "float32", undefined] }),
+  batched(8, 32, 40, 16, 4, t, { types: ["float32", undefined, "float32"], beta: 1 }),
+  batched(5, 17, 19, 23, 2, t, { compute: 1, tolerance: BFLOAT16, interleaved: true }),
+]);
+
+export const cases: OpCase[] = [...plain, ...mixed, ...odd, ...batches];

@@ -1,0 +1,33 @@
+// Without a GPU the CPU's ops stand in for one (TUNEBOOK_FAKE_CUDA=1), so that whatever depends on a tensor's device runs everywhere: the tests
+// of this folder, and those of tensors and models again with the GPU as their default device.
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const tests = fileURLToPath(new URL("..", import.meta.url));
+
+function run(files: readonly string[], env: Record<string, string>): void {
+  const { NODE_TEST_CONTEXT: _, ...rest } = process.env; // a test runner inside a test runner would report to the outer one
+  const child = spawnSync(process.execPath, ["--test", ...files.map((file) => join(tests, file))], {
+    env: { ...rest, TUNEBOOK_FAKE_CUDA: "1", ...env },
+    encoding: "utf8",
+    maxBuffer: 2 ** 26,
+  });
+  const failed = child.stdout.split(/\n(?=not ok|# Subtest)/).filter((part) => part.startsWith("not ok"));
+  assert.equal(child.status, 0, `${failed.join("\n").slice(0, 8000)}\n${child.stderr.slice(-2000)}`);
+  assert.doesNotMatch(child.stdout, /# SKIP no CUDA device/);
+}
+
+test("the tests of the GPU", () => {
+  run(["cuda/tensors.test.js", "cuda/model.test.js", "cuda/ops.test.js"], {});
+});
+
+test("the tests of tensors and models, with the GPU as the default device", () => {
+  const all = (folder: string): string[] =>
+    readdirSync(join(tests, folder)).flatMap((f) => (f.endsWith(".test.js") ? [`${folder}/${f}`] : []));
+  const files = ["autograd", "evaluation", "facade", "lora", "models", "peers", "training"].flatMap(all);
+  run(files, { TUNEBOOK_DEVICE: "cuda" });
+});
