@@ -14,7 +14,7 @@ import { loadWeights, randomWeights } from "./models/load.js";
 import { createModel } from "./models/registry.js";
 import { setWeightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
-import { type DeviceName, resolveDevice } from "./tensor/device.js";
+import { type Device, type DeviceName, resolveDevice } from "./tensor/device.js";
 import { type DTypeName, type FloatDType, floatDType } from "./tensor/dtype.js";
 import { seed } from "./tensor/ops/random.js";
 
@@ -101,8 +101,7 @@ export class LoadPlan implements PromiseLike<Model> {
   private async run(): Promise<Model> {
     const { source, options } = this;
     checkOptions(options);
-    // Nothing is put anywhere without weights.
-    const device = options.weights === "none" ? "cpu" : resolveDevice(options.device ?? "auto", "loadModel");
+    const device = wantedDevice(options);
     await using files = typeof source === "string" ? await findModel(source, options) : undefined;
     const fields = files?.config ?? new ConfigFields(source as object, "the given config");
     if (files === undefined && options.weights === undefined) {
@@ -147,6 +146,12 @@ export class LoadPlan implements PromiseLike<Model> {
     );
     bar.finish();
   }
+}
+
+// Without weights nothing is put anywhere: a model for a GPU can be described where there is none.
+function wantedDevice({ device = "auto", weights }: LoadOptions): Device {
+  if (weights !== "none") return resolveDevice(device, "loadModel");
+  return device.startsWith("cuda") ? "cuda" : "cpu";
 }
 
 // "auto" follows the checkpoint; what it names that is no float dtype of ours (float64, float8) is kept in float32.

@@ -63,35 +63,58 @@ alignas(64) const float kFp4Borders[16] = {-0.8333333730697632f,
 
 const unsigned char kFp4Order[16] = {11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3};
 
-const float* dynamic_map() {
-  struct Map {
-    float values[256];
-    Map() {
-      // Decade i of seven has 2^i equal intervals of [0.1, 1]; their midpoints, scaled and mirrored, and 0 and 1. The roundings are those of
-      // torch.linspace in float32 (fused, from both ends towards the middle), so that the values equal the files'.
-      const double scales[] = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0};
-      int count = 0;
-      for (int i = 0; i < 7; i++) {
-        const int intervals = 1 << i;
-        const float step = (1.0f - 0.1f) / static_cast<float>(intervals);
-        auto border = [&](int j) {
-          const int half = (intervals + 1) / 2;
-          return j < half ? std::fma(step, static_cast<float>(j), 0.1f) : std::fma(-step, static_cast<float>(intervals - j), 1.0f);
-        };
-        for (int j = 0; j < intervals; j++) {
-          const float middle = (border(j) + border(j + 1)) / 2.0f;
-          const float value = static_cast<float>(scales[i]) * middle;
-          values[count++] = value;
-          values[count++] = -value;
-        }
+namespace {
+
+// Decade i of seven has 2^i (signed) or 2^(i+1) equal intervals of [0.1, 1]; their midpoints, scaled and mirrored when signed, and 0 and 1. The
+// roundings are those of torch.linspace in float32 (fused, from both ends towards the middle), so that the values equal the files'.
+struct DynamicMap {
+  alignas(64) float values[256];
+  unsigned char codes[65536];
+
+  explicit DynamicMap(bool mirrored) {
+    const double scales[] = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0};
+    int count = 0;
+    for (int i = 0; i < 7; i++) {
+      const int intervals = mirrored ? 1 << i : 2 << i;
+      const float step = (1.0f - 0.1f) / static_cast<float>(intervals);
+      auto border = [&](int j) {
+        const int half = (intervals + 1) / 2;
+        return j < half ? std::fma(step, static_cast<float>(j), 0.1f) : std::fma(-step, static_cast<float>(intervals - j), 1.0f);
+      };
+      for (int j = 0; j < intervals; j++) {
+        const float middle = (border(j) + border(j + 1)) / 2.0f;
+        const float value = static_cast<float>(scales[i]) * middle;
+        values[count++] = value;
+        if (mirrored) values[count++] = -value;
       }
-      values[count++] = 0.0f;
-      values[count++] = 1.0f;
-      std::sort(values, values + 256);
     }
-  };
-  static const Map map;
-  return map.values;
+    values[count++] = 0.0f;
+    values[count++] = 1.0f;
+    std::sort(values, values + 256);
+    int code = 0;
+    for (int j = 0; j < 65536; j++) {
+      const float x = static_cast<float>(j) * (2.0f / 65535.0f) - 1.0f;
+      while (code < 255 && values[code + 1] - x < x - values[code]) code++;
+      codes[j] = static_cast<unsigned char>(code);
+    }
+  }
+};
+
+const DynamicMap& signed_map() {
+  static const DynamicMap map(true);
+  return map;
 }
+
+const DynamicMap& unsigned_map() {
+  static const DynamicMap map(false);
+  return map;
+}
+
+}  // namespace
+
+const float* dynamic_map() { return signed_map().values; }
+const float* dynamic_map_unsigned() { return unsigned_map().values; }
+const unsigned char* dynamic_codes() { return signed_map().codes; }
+const unsigned char* dynamic_codes_unsigned() { return unsigned_map().codes; }
 
 }  // namespace tunebook

@@ -13,5 +13,10 @@ extern const float kFp4Borders[16];
 extern const unsigned char kFp4Order[16];
 // The signed dynamic map of 256 ascending values that double quantisation uses.
 const float* dynamic_map();
+// The unsigned one, of values from 0 to 1, for what is never negative.
+const float* dynamic_map_unsigned();
+// The codes of the 65,536 values -1 + 2j/65535 on a map: bitsandbytes quantises through such a table on CPUs.
+const unsigned char* dynamic_codes();
+const unsigned char* dynamic_codes_unsigned();
 
 }  // namespace tunebook

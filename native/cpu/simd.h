@@ -145,6 +145,17 @@ TB_INLINE float rounded(float x) {
   return x;
 }
 
+TB_INLINE vf rounded(vf x) {
+#if TB_AVX512
+  __asm__("" : "+v"(x));
+#elif defined(__x86_64__)
+  __asm__("" : "+x"(x));
+#else
+  for (int i = 0; i < W; ++i) x[i] = rounded(x[i]);
+#endif
+  return x;
+}
+
 // Calls f(i, lanes) for the vectors of [0, n): lanes is W, or what is left at the end.
 template <class F>
 TB_INLINE void for_vectors(int64_t n, F f) {

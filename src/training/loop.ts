@@ -15,6 +15,7 @@ import { empty, type Tensor, view } from "../tensor/tensor.js";
 import { explainDivergence } from "./health.js";
 import { accumulateGradients, restoreGradients } from "./loss.js";
 import { Optimizer } from "./optimizer.js";
+import { optimizerKind } from "./optimizer-names.js";
 import type { TrainSettings, TrainStep } from "./options.js";
 import { scheduleFactor, warmupSteps } from "./schedule.js";
 
@@ -77,7 +78,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
   const parameters = model.trainableParameters();
   const [beta1, beta2] = s.adamBetas;
   const optimizer = new Optimizer(parameters, {
-    name: s.optimizer,
+    name: optimizerKind(s.optimizer).kind,
     weightDecay: s.weightDecay,
     epsilon: s.adamEpsilon,
     beta1,

@@ -1,5 +1,6 @@
 import type { Parameter } from "../nn/module.js";
 import * as calls from "../tensor/calls.js";
+import type { DType } from "../tensor/dtype.js";
 import { fill } from "../tensor/ops/elementwise.js";
 import { sumSquares } from "../tensor/ops/reduce.js";
 import { outsideScope } from "../tensor/scope.js";
@@ -7,7 +8,7 @@ import { emptyLike, type Tensor } from "../tensor/tensor.js";
 
 /** Options of the optimizers of `train`. */
 export interface OptimizerOptions {
-  name: "adamw" | "sgd";
+  name: "adamw" | "adamw8bit" | "sgd";
   weightDecay: number;
   epsilon: number;
   beta1: number;
@@ -15,19 +16,58 @@ export interface OptimizerOptions {
   momentum: number;
 }
 
+/** Elements that share a scale in an 8-bit moment. */
+export const STATE_BLOCK = 256;
+/** Parameters of fewer elements keep float32 moments (bitsandbytes' `min_8bit_size`). */
+export const LEAST_8BIT = 4096;
+
+/** What an optimizer remembers of a parameter. Names are those under which it is saved. */
+export interface OptimizerState {
+  /** First moment, or SGD's momentum. float32, or uint8 codes of the signed dynamic map. */
+  m: Tensor;
+  /** Second moment. float32, or uint8 codes of the unsigned dynamic map. */
+  v?: Tensor;
+  /** Scales of 8-bit moments, one a block of 256 elements. */
+  absmaxM?: Tensor;
+  absmaxV?: Tensor;
+}
+
+/** The dtypes and sizes of a parameter's state. */
+export function stateLayout(
+  name: OptimizerOptions["name"],
+  size: number,
+  momentum = 0,
+): [keyof OptimizerState, DType, number][] {
+  if (name === "sgd") return momentum === 0 ? [] : [["m", "float32", size]];
+  if (name === "adamw" || size < LEAST_8BIT)
+    return [
+      ["m", "float32", size],
+      ["v", "float32", size],
+    ];
+  const blocks = Math.ceil(size / STATE_BLOCK);
+  return [
+    ["m", "uint8", size],
+    ["v", "uint8", size],
+    ["absmaxM", "float32", blocks],
+    ["absmaxV", "float32", blocks],
+  ];
+}
+
 /** Whether weight decay applies: not to biases and norm weights (rank below 2), as transformers' Trainer. */
 function decays(p: Parameter): boolean {
   return p.rank >= 2;
 }
 
-/** AdamW (Loshchilov and Hutter 2019) as torch computes it, or SGD with momentum, over all trainable parameters at once. */
+/**
+ * AdamW (Loshchilov and Hutter 2019) as torch computes it, AdamW with 8-bit moments (Dettmers et al. 2022) as bitsandbytes does, or SGD with momentum,
+ * over all trainable parameters at once.
+ */
 export class Optimizer implements Disposable {
   readonly options: OptimizerOptions;
   /** Steps taken. */
   steps = 0;
   private readonly parameters: readonly Parameter[];
-  private readonly first = new Map<Parameter, Tensor>();
-  private readonly second = new Map<Parameter, Tensor>();
+  private readonly states = new Map<Parameter, OptimizerState>();
 
   constructor(parameters: readonly Parameter[], options: OptimizerOptions) {
     this.parameters = parameters;
@@ -44,8 +84,10 @@ export class Optimizer implements Disposable {
     this.steps++;
     const { weightDecay } = this.options;
     for (const decay of [true, false]) {
-      const group = trained.filter((p) => decays(p) === decay);
-      if (group.length > 0) this.update(group, norm, lr, decay ? weightDecay : 0, maxGradNorm);
+      for (const bits of [8, 32]) {
+        const group = trained.filter((p) => decays(p) === decay && (this.in8bit(p) ? 8 : 32) === bits);
+        if (group.length > 0) this.update(group, norm, lr, decay ? weightDecay : 0, maxGradNorm);
+      }
     }
     for (const p of trained) {
       p.grad!.dispose();
@@ -54,40 +96,54 @@ export class Optimizer implements Disposable {
     return norm;
   }
 
+  private in8bit(p: Parameter): boolean {
+    return this.options.name === "adamw8bit" && p.size >= LEAST_8BIT;
+  }
+
+  /** One call for parameters that decay alike and whose states have the same form. */
   private update(group: Parameter[], norm: Tensor, lr: number, decay: number, maxGradNorm: number): void {
     const { name, beta1, beta2, epsilon, momentum } = this.options;
     const params = group.map((p) => p.handle);
     const grads = group.map((p) => p.grad!.handle);
-    const m = name === "sgd" && momentum === 0 ? [] : group.map((p) => this.state(this.first, p).handle);
-    if (name === "sgd") calls.sgd(params, grads, m, norm.handle, this.steps, lr, momentum, decay, maxGradNorm);
-    else {
-      const v = group.map((p) => this.state(this.second, p).handle);
-      calls.adamw(params, grads, m, v, norm.handle, this.steps, lr, beta1, beta2, epsilon, decay, maxGradNorm);
-    }
+    const states = group.map((p) => this.state(p));
+    const part = (key: keyof OptimizerState): number[] => states.flatMap((s) => s[key]?.handle ?? []);
+    const [m, v] = [part("m"), part("v")];
+    const { steps } = this;
+    if (name === "sgd") calls.sgd(params, grads, m, norm.handle, steps, lr, momentum, decay, maxGradNorm);
+    else if (this.in8bit(group[0]!)) {
+      const [am, av] = [part("absmaxM"), part("absmaxV")];
+      calls.adamw8bit(
+        params, grads, m, v, am, av, norm.handle, steps, lr, beta1, beta2, epsilon, decay, maxGradNorm,
+      ); // biome-ignore format: one line a group
+    } else calls.adamw(params, grads, m, v, norm.handle, steps, lr, beta1, beta2, epsilon, decay, maxGradNorm);
   }
 
-  private state(of: Map<Parameter, Tensor>, p: Parameter): Tensor {
-    let t = of.get(p);
-    if (!t) {
-      t = outsideScope(() => fill(emptyLike(p, p.shape, "float32"), 0));
-      of.set(p, t);
+  /** What it remembers of a parameter, from its first step on; zeros before (made here, to be filled when a run is resumed). */
+  state(p: Parameter): OptimizerState {
+    let state = this.states.get(p);
+    if (!state) {
+      const { name, momentum } = this.options;
+      state = {} as OptimizerState;
+      for (const [key, dtype, size] of stateLayout(name, p.size, momentum)) {
+        const shape = size === p.size ? p.shape : [size];
+        state[key] = outsideScope(() => fill(emptyLike(p, shape, dtype), 0));
+      }
+      this.states.set(p, state);
     }
-    return t;
+    return state;
   }
 
   /** Bytes of the moments. */
   get bytes(): number {
     let n = 0;
-    for (const state of [this.first, this.second]) for (const t of state.values()) n += t.bytes;
+    for (const state of this.states.values()) for (const t of Object.values(state) as Tensor[]) n += t.bytes;
     return n;
   }
 
   /** Frees the moments. */
   dispose(): void {
-    for (const state of [this.first, this.second]) {
-      for (const t of state.values()) t.dispose();
-      state.clear();
-    }
+    for (const state of this.states.values()) for (const t of Object.values(state) as Tensor[]) t.dispose();
+    this.states.clear();
   }
 
   [Symbol.dispose](): void {

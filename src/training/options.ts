@@ -1,5 +1,6 @@
 import { CHECKPOINTING, type Checkpointing } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
+import { type OptimizerName, type OptimizerOption, optimizerName } from "./optimizer-names.js";
 import type { ScheduleName } from "./schedule.js";
 
 /** One logged step of a run. Losses in nats a token, times in seconds, memory in bytes. */
@@ -36,7 +37,8 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   weightDecay?: number;
   /** Gradient norm above which the gradient is scaled down; 0: never. */
   maxGradNorm?: number;
-  optimizer?: "adamw" | "sgd";
+  /** Names of transformers' `optim` ("adamw_torch", "adamw_8bit", "paged_adamw_8bit" …) are taken too. */
+  optimizer?: OptimizerOption;
   /**
    * What is kept for the backward pass: everything ("none"), all but what is cheap to make again ("selective"), each block's input alone ("full"),
    * that in host memory ("offload"; on the CPU the same as "full"). Losses and gradients are the same bit for bit.
@@ -81,10 +83,18 @@ export interface TrainOptions<Row = Record<string, unknown>> {
 export type TrainSettings = Required<
   Omit<
     TrainOptions,
-    "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "textField" | "format" | "signal"
+    | "validation"
+    | "steps"
+    | "maxLength"
+    | "evalEvery"
+    | "earlyStopping"
+    | "output"
+    | "textField"
+    | "format"
+    | "signal"
+    | "optimizer"
   >
-> &
-  Pick<
+> & { optimizer: OptimizerName } & Pick<
     TrainOptions,
     "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "textField" | "format" | "signal"
   >;
@@ -126,10 +136,10 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
     if (given[key] !== undefined && given[key] !== false)
       throw new ConfigError(`train: the option "${key}" is not available yet; leave it out.`);
   }
-  const s: TrainSettings = {
+  const s = {
     ...DEFAULTS,
     ...Object.fromEntries(Object.entries(given).filter(([, v]) => v !== undefined)),
-  };
+  } as TrainSettings;
   const known = new Set([
     ...Object.keys(DEFAULTS),
     "validation",
@@ -169,7 +179,7 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
       "a number of steps, or a share below 1",
     );
   oneOf("method", s.method, ["sft"]);
-  oneOf("optimizer", s.optimizer, ["adamw", "sgd"]);
+  s.optimizer = optimizerName(s.optimizer);
   oneOf("checkpointing", s.checkpointing, CHECKPOINTING);
   oneOf("schedule", s.schedule, ["linear", "cosine", "constant"]);
   oneOf("paddingSide", s.paddingSide, ["none", "right", "left"]);

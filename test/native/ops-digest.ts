@@ -12,7 +12,7 @@ function values(n: number): Float32Array {
   }
   return x;
 }
-function put(x: Float32Array | Int32Array, dtype = 0): Handle {
+function put(x: Float32Array | Int32Array | Uint8Array, dtype = 0): Handle {
   const h = alloc(x.byteLength, dtype);
   upload(h, x);
   return h;
@@ -101,6 +101,10 @@ const norm = zeros(1);
 op.sumSquares([dy], norm);
 op.adamw([p], [dy], [m], [v], norm, 1, 1e-2, 0.9, 0.999, 1e-8, 0.01, 1);
 await print("adamw", [p, N], [m, N], [v, N]);
+const [m8, v8] = [put(new Uint8Array(N), 4), put(new Uint8Array(N), 4)];
+const [am, av] = [zeros(Math.ceil(N / 256)), zeros(Math.ceil(N / 256))];
+for (const step of [1, 2]) op.adamw8bit([p], [dy], [m8], [v8], [am], [av], norm, step, 1e-2, 0.9, 0.999, 1e-8, 0.01, 1);
+await print("adamw_8bit", [p, N], [am, Math.ceil(N / 256)], [av, Math.ceil(N / 256)]);
 
 for (const [length, kLength, heads, kv, dim] of [
   [300, 300, 6, 2, 40],
