@@ -1,6 +1,7 @@
 import { resetCheckpointing } from "./autograd/checkpoint.js";
 import { resetTape } from "./autograd/tape.js";
 import { interruptHost } from "./display/host.js";
+import { resetTransfers } from "./tensor/host.js";
 import * as native from "./tensor/native.js";
 import { resetRecording } from "./tensor/record.js";
 import { resetScopes } from "./tensor/scope.js";
@@ -12,6 +13,7 @@ host?.onReset?.(() => {
   native.recover();
   resetTape();
   resetCheckpointing();
+  resetTransfers();
   resetScopes();
   resetRecording();
 });

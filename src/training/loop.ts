@@ -77,8 +77,10 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
   const plan = planRun(packed.length, s);
   const parameters = model.trainableParameters();
   const [beta1, beta2] = s.adamBetas;
+  const { kind, paged } = optimizerKind(s.optimizer);
   const optimizer = new Optimizer(parameters, {
-    name: optimizerKind(s.optimizer).kind,
+    name: kind,
+    paged,
     weightDecay: s.weightDecay,
     epsilon: s.adamEpsilon,
     beta1,

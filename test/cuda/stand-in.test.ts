@@ -22,7 +22,7 @@ function run(files: readonly string[], env: Record<string, string>): void {
 }
 
 test("the tests of the GPU", () => {
-  run(["cuda/tensors.test.js", "cuda/model.test.js", "cuda/ops.test.js"], {});
+  run(["cuda/tensors.test.js", "cuda/model.test.js", "cuda/ops.test.js", "cuda/host.test.js"], {});
 });
 
 test("the tests of tensors and models, with the GPU as the default device", () => {
