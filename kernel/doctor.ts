@@ -1,8 +1,9 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { cudaFindings } from "./doctor-cuda.js";
 import { findSpecs, which } from "./install.js";
 import { VERSION } from "./protocol/info.js";
 
@@ -20,7 +21,7 @@ const MIN_NODE = [20, 19] as const;
 
 /** Looks at everything that the kernel and the library stand on. */
 export function diagnose(): Finding[] {
-  return [node(), addon(), processors(), memory(), ...cuda(), kernelspec(), jupyter()];
+  return [node(), addon(), processors(), memory(), ...cudaFindings(ROOT), kernelspec(), jupyter()];
 }
 
 /** The findings as a table of plain text. */
@@ -84,47 +85,6 @@ function memory(): Finding {
 function cpuQuota(): number | undefined {
   const [quota, period] = readText("/sys/fs/cgroup/cpu.max").split(" ").map(Number);
   return quota !== undefined && period && Number.isFinite(quota) ? quota / period : undefined;
-}
-
-function cuda(): Finding[] {
-  const remedy = "Only needed for an NVIDIA GPU; the CPU backend works without it.";
-  const smi = which("nvidia-smi");
-  const query = ["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"];
-  const asked = smi === undefined ? undefined : spawnSync(smi, query, { encoding: "utf8", timeout: 10_000 });
-  const gpus = asked?.status === 0 ? asked.stdout.trim().split("\n").join("; ") : "";
-  const findings: Finding[] = [
-    gpus === ""
-      ? { name: "NVIDIA driver", state: "note", found: "not found", remedy }
-      : { name: "NVIDIA driver", state: "ok", found: gpus },
-  ];
-  const nvcc = which("nvcc") ?? ["/usr/local/cuda/bin/nvcc"].find(existsSync);
-  const version =
-    nvcc && /release ([\d.]+)/.exec(spawnSync(nvcc, ["--version"], { encoding: "utf8" }).stdout ?? "")?.[1];
-  findings.push({
-    name: "nvcc",
-    state: nvcc ? "ok" : "note",
-    found: nvcc ? `${version ?? "?"}, ${nvcc}` : "not found",
-  });
-  const blas = libraries(/^libcublasLt\.so/);
-  findings.push({ name: "cuBLASLt", state: blas ? "ok" : "note", found: blas ?? "not found" });
-  return findings;
-}
-
-function libraries(name: RegExp): string | undefined {
-  const folders = [
-    ...(process.env.LD_LIBRARY_PATH ?? "").split(":"),
-    "/usr/local/cuda/lib64",
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib64",
-  ];
-  for (const folder of folders) {
-    if (folder === "") continue;
-    try {
-      const file = readdirSync(folder).find((one) => name.test(one));
-      if (file !== undefined) return join(folder, file);
-    } catch {}
-  }
-  return undefined;
 }
 
 function kernelspec(): Finding {

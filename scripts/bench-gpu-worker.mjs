@@ -6,7 +6,7 @@ import { trainLoop } from "../dist/src/training/loop.js";
 import { trainSettings } from "../dist/src/training/options.js";
 
 const request = JSON.parse(process.argv[2]);
-const CUDA = 1; // the device's number at the native boundary
+const CUDA = "cuda";
 const gibibytes = (bytes) => bytes / 2 ** 30;
 const config = { architectures: ["LlamaForCausalLM"], model_type: "llama", ...request.model };
 

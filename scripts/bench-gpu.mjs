@@ -135,14 +135,12 @@ if (parts.has("profile")) {
   if (r) {
     report.profile = r.ops;
     console.table(
-      r.ops
-        .slice(0, 24)
-        .map((o) => ({
-          op: o.op,
-          calls: round(o.calls, 1),
-          ms: round(o.ms, 2),
-          "% of ops": round((100 * o.ms) / r.ops.reduce((n, p) => n + p.ms, 0), 1),
-        })),
+      r.ops.slice(0, 24).map((o) => ({
+        op: o.op,
+        calls: round(o.calls, 1),
+        ms: round(o.ms, 2),
+        "% of ops": round((100 * o.ms) / r.ops.reduce((n, p) => n + p.ms, 0), 1),
+      })),
     );
   }
 }

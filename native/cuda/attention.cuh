@@ -107,7 +107,9 @@ template <class T> void add_parts(const BackwardArgs<T>& args);
 inline int64_t span_of(int64_t rows, int64_t cols, int64_t stride) { return rows <= 0 ? 0 : (rows - 1) * stride + cols; }
 
 inline void check_operand(const char* name, const Ref& t, int64_t elements, DType dtype) {
-  if (t.dtype != dtype) fail("%s has another dtype than expected: q, k, v and their gradients share one, lse is float32, lengths are int32", name);
+  if (t.dtype != dtype) {
+    fail("%s has another dtype than expected: q, k, v and their gradients share one, lse is float32, lengths are int32", name);
+  }
   const int64_t have = t.bytes / (int64_t)size_of(dtype);
   if (elements > have || (elements > 0 && t.data == nullptr))
     fail("%s holds %lld elements, expected at least %lld", name, (long long)have, (long long)elements);
@@ -118,7 +120,8 @@ template <class Args> AttentionSizes checked_sizes(const Args& a) {
       {"sequences", a.sequences, 0}, {"q_rows", a.q_rows, 0}, {"k_rows", a.k_rows, 0}, {"heads", a.heads, 1},
       {"kv_heads", a.kv_heads, 1}, {"head_dim", a.head_dim, 1}, {"window", a.window, 0}};
   for (const auto& s : sizes)
-    if (s.value < s.least || s.value > INT32_MAX / 2) fail("%s is %lld, expected %lld or more (and 30 bits)", s.name, (long long)s.value, (long long)s.least);
+    if (s.value < s.least || s.value > INT32_MAX / 2)
+      fail("%s is %lld, expected %lld or more (and 30 bits)", s.name, (long long)s.value, (long long)s.least);
   if (a.head_dim > 256) fail("head_dim is %lld, expected at most 256", (long long)a.head_dim);
   if (a.heads % a.kv_heads != 0) fail("heads %lld is no multiple of kv_heads %lld", (long long)a.heads, (long long)a.kv_heads);
   const int64_t q_width = a.heads * a.head_dim, k_width = a.kv_heads * a.head_dim;

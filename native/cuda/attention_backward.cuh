@@ -1,7 +1,7 @@
 // Attention backward on tensor cores (16-bit). Probabilities are computed again from lse (Dao et al. 2022), in two passes, so that every
-// gradient is summed in one order by one block: `key_gradients` (a block owns keys of one kv head and runs over the queries of all heads that
-// share it) and `query_gradients` (a block owns queries and runs over keys). Scores stand in the registers that the next product reads: as
-// keys x queries in the first pass, as queries x keys in the second.
+// gradient is summed in one order by one block: `key_gradients` (a block owns keys of one kv head and runs over the queries of all heads
+// that share it) and `query_gradients` (a block owns queries and runs over keys). Scores stand in the registers that the next product
+// reads: as keys x queries in the first pass, as queries x keys in the second.
 #pragma once
 #include "attention_forward.cuh"
 
@@ -48,25 +48,29 @@ __global__ void __launch_bounds__(KeyShape<D>::kThreads, 1) key_gradients(Backwa
 
   char* const shared = shared_memory();
   constexpr uint32_t kHalf = kQueries * Rows::kRow;
-  const uint32_t k_at = shared_address(shared), v_at = k_at + kKeys * Rows::kRow, q_at = v_at + kKeys * Rows::kRow, do_at = q_at + 2 * kHalf;
+  const uint32_t k_at = shared_address(shared), v_at = k_at + kKeys * Rows::kRow;
+  const uint32_t q_at = v_at + kKeys * Rows::kRow, do_at = q_at + 2 * kHalf;
   float* const lse2 = reinterpret_cast<float*>(shared + 2 * kKeys * Rows::kRow + 4 * kHalf);  // 2 x kQueries
   float* const delta = lse2 + 2 * kQueries;
-  const auto copy_queries = [&](int step) {
-    const int head = first_head + step / tiles, from = begin + step % tiles * kQueries, valid = span.q_len - from, half = step & 1;
-    const int64_t row = span.q_begin + from;
-    copy_rows<T, D, kThreads>(q_at + half * kHalf, p.q + row * a.q_stride + head * a.head_dim, a.q_stride, kQueries, valid, a.head_dim);
-    copy_rows<T, D, kThreads>(do_at + half * kHalf, p.d_o + row * a.o_stride + head * a.head_dim, a.o_stride, kQueries, valid, a.head_dim);
-    const int64_t at = (int64_t)head * a.q_rows + row;
-    for (int i = threadIdx.x; i < 2 * kQueries; i += kThreads) {
-      const int r = i % kQueries;
-      const float* from_array = i < kQueries ? p.lse2 : p.delta;
-      copy_async_4(shared_address((i < kQueries ? lse2 : delta) + half * kQueries + r), r < valid ? from_array + at + r : from_array, r < valid ? 4 : 0);
+  int next_head = first_head, next_from = begin;  // what is copied next: all tiles of a head, then the next head's
+  const auto copy_queries = [&](int half) {
+    const int valid = span.q_len - next_from;
+    const int64_t row = span.q_begin + next_from;
+    const T *q = p.q + row * a.q_stride + next_head * a.head_dim, *d_o = p.d_o + row * a.o_stride + next_head * a.head_dim;
+    copy_rows<T, D, kThreads, kQueries>(q_at + half * kHalf, q, a.q_stride, valid, a.head_dim);
+    copy_rows<T, D, kThreads, kQueries>(do_at + half * kHalf, d_o, a.o_stride, valid, a.head_dim);
+    if (threadIdx.x < 2 * kQueries) {  // lse2, then delta
+      const int r = threadIdx.x % kQueries;
+      const float* from = (threadIdx.x < kQueries ? p.lse2 : p.delta) + (int64_t)next_head * a.q_rows + row + r;
+      copy_async_4(shared_address(lse2 + (threadIdx.x < kQueries ? 0 : 2 * kQueries) + half * kQueries + r), from, r < valid ? 4 : 0);
     }
+    next_from += kQueries;
+    if (next_from >= end) next_from = begin, ++next_head;
   };
   const int64_t first_row = span.k_begin + tile.first;
   if (steps > 0) {
-    copy_rows<T, D, kThreads>(k_at, p.k + first_row * a.k_stride + kv * a.head_dim, a.k_stride, kKeys, tile.count, a.head_dim);
-    if (kDk) copy_rows<T, D, kThreads>(v_at, p.v + first_row * a.v_stride + kv * a.head_dim, a.v_stride, kKeys, tile.count, a.head_dim);
+    copy_rows<T, D, kThreads, kKeys>(k_at, p.k + first_row * a.k_stride + kv * a.head_dim, a.k_stride, tile.count, a.head_dim);
+    if (kDk) copy_rows<T, D, kThreads, kKeys>(v_at, p.v + first_row * a.v_stride + kv * a.head_dim, a.v_stride, tile.count, a.head_dim);
     copy_queries(0);
   }
   copy_commit();
@@ -76,16 +80,18 @@ __global__ void __launch_bounds__(KeyShape<D>::kThreads, 1) key_gradients(Backwa
   const float factor = a.scale * kLog2e;
   float dk[1][D / 8][4] = {}, dv[1][D / 8][4] = {};  // one may be unused
 
-  for (int step = 0; step < steps; ++step) {
+  for (int step = 0, i0 = begin - kQueries; step < steps; ++step) {
     copy_wait<0>();
     __syncthreads();  // this step's rows are there, and every warp has done with the other half of the memory
-    if (step + 1 < steps) copy_queries(step + 1);
+    const int half = step & 1;
+    if (step + 1 < steps) copy_queries(half ^ 1);
     copy_commit();
-    const int i0 = begin + step % tiles * kQueries, i1 = min(i0 + kQueries, span.q_len) - 1, half = step & 1;
+    i0 = i0 + kQueries < end ? i0 + kQueries : begin;
+    const int i1 = min(i0 + kQueries, span.q_len) - 1;
     if (k1 < k0 || span.none_sees(a, i0, i1, k0, k1)) continue;
     const uint32_t q_half = q_at + half * kHalf, do_half = do_at + half * kHalf;
     float s[1][kQueries / 8][4] = {};
-    multiply_rows<T, D, 1, kQueries>(s, k_at + warp_lane, q_half + Rows::lane_of_columns(lane));
+    multiply_rows<T, D, 1, kQueries>(s, anew(k_at + warp_lane), anew(q_half + Rows::lane_of_columns(lane)));
     const bool all = span.all_see(a, i0, i1, k0, k1) && k1 == k0 + 15 && i1 == i0 + kQueries - 1;
 #pragma unroll
     for (int c = 0; c < kQueries / 8; ++c) {
@@ -106,10 +112,10 @@ __global__ void __launch_bounds__(KeyShape<D>::kThreads, 1) key_gradients(Backwa
             if (i > i1 || k0 + h * 8 + g > k1 || !span.sees(a, i, k0 + h * 8 + g)) s[0][c][2 * h + e] = 0.0f;
         }
     }
-    if constexpr (kDv) multiply_registers<T, D, 1, kQueries>(dv, s, do_half + Rows::lane_of_rows(lane));
+    if constexpr (kDv) multiply_registers<T, D, 1, kQueries>(dv, s, anew(do_half + Rows::lane_of_rows(lane)));
     if constexpr (kDk) {
       float ds[1][kQueries / 8][4] = {};
-      multiply_rows<T, D, 1, kQueries>(ds, v_at + warp_lane, do_half + Rows::lane_of_columns(lane));
+      multiply_rows<T, D, 1, kQueries>(ds, anew(v_at + warp_lane), anew(do_half + Rows::lane_of_columns(lane)));
 #pragma unroll
       for (int c = 0; c < kQueries / 8; ++c) {
         const float2 d = *reinterpret_cast<const float2*>(delta + half * kQueries + c * 8 + 2 * t);
@@ -118,7 +124,7 @@ __global__ void __launch_bounds__(KeyShape<D>::kThreads, 1) key_gradients(Backwa
         ds[0][c][2] = s[0][c][2] * (ds[0][c][2] - d.x);
         ds[0][c][3] = s[0][c][3] * (ds[0][c][3] - d.y);
       }
-      multiply_registers<T, D, 1, kQueries>(dk, ds, q_half + Rows::lane_of_rows(lane));
+      multiply_registers<T, D, 1, kQueries>(dk, ds, anew(q_half + Rows::lane_of_rows(lane)));
     }
   }
 
@@ -138,9 +144,9 @@ __global__ void __launch_bounds__(KeyShape<D>::kThreads, 1) key_gradients(Backwa
   }
   copy_wait<0>();
   __syncthreads();  // the memory of k's and v's rows is used again
-  if constexpr (kDk) write_rows<T, D, 1>(shared + warp_row * Rows::kRow, dk, p.dk + row * a.k_stride + kv * a.head_dim, a.k_stride, valid, a.head_dim);
-  if constexpr (kDv)
-    write_rows<T, D, 1>(shared + (kKeys + warp_row) * Rows::kRow, dv, p.dv + row * a.v_stride + kv * a.head_dim, a.v_stride, valid, a.head_dim);
+  char *const k_rows = shared + warp_row * Rows::kRow, *const v_rows = k_rows + kKeys * Rows::kRow;
+  if constexpr (kDk) write_rows<T, D, 1>(k_rows, dk, p.dk + row * a.k_stride + kv * a.head_dim, a.k_stride, valid, a.head_dim);
+  if constexpr (kDv) write_rows<T, D, 1>(v_rows, dv, p.dv + row * a.v_stride + kv * a.head_dim, a.v_stride, valid, a.head_dim);
 }
 
 template <int D> struct QueryShape {
@@ -165,22 +171,24 @@ __global__ void __launch_bounds__(QueryShape<D>::kThreads, QueryShape<D>::kBlock
 
   char* const shared = shared_memory();
   constexpr uint32_t kHalf = kKeys * Rows::kRow;
-  const uint32_t q_at = shared_address(shared), do_at = q_at + kQueries * Rows::kRow, k_at = do_at + kQueries * Rows::kRow, v_at = k_at + 2 * kHalf;
+  const uint32_t q_at = shared_address(shared), do_at = q_at + kQueries * Rows::kRow;
+  const uint32_t k_at = do_at + kQueries * Rows::kRow, v_at = k_at + 2 * kHalf;
   const auto copy_keys = [&](int n) {
     const int from = begin + n * kKeys, valid = end - from;
     const int64_t row = span.k_begin + from;
-    copy_rows<T, D, kThreads>(k_at + (n & 1) * kHalf, p.k + row * a.k_stride + kv * a.head_dim, a.k_stride, kKeys, valid, a.head_dim);
-    copy_rows<T, D, kThreads>(v_at + (n & 1) * kHalf, p.v + row * a.v_stride + kv * a.head_dim, a.v_stride, kKeys, valid, a.head_dim);
+    copy_rows<T, D, kThreads, kKeys>(k_at + (n & 1) * kHalf, p.k + row * a.k_stride + kv * a.head_dim, a.k_stride, valid, a.head_dim);
+    copy_rows<T, D, kThreads, kKeys>(v_at + (n & 1) * kHalf, p.v + row * a.v_stride + kv * a.head_dim, a.v_stride, valid, a.head_dim);
   };
   const int64_t first_row = span.q_begin + tile.first;
   if (tiles > 0) {
-    copy_rows<T, D, kThreads>(q_at, p.q + first_row * a.q_stride + head * a.head_dim, a.q_stride, kQueries, tile.count, a.head_dim);
-    copy_rows<T, D, kThreads>(do_at, p.d_o + first_row * a.o_stride + head * a.head_dim, a.o_stride, kQueries, tile.count, a.head_dim);
+    copy_rows<T, D, kThreads, kQueries>(q_at, p.q + first_row * a.q_stride + head * a.head_dim, a.q_stride, tile.count, a.head_dim);
+    copy_rows<T, D, kThreads, kQueries>(do_at, p.d_o + first_row * a.o_stride + head * a.head_dim, a.o_stride, tile.count, a.head_dim);
     copy_keys(0);
   }
   copy_commit();
 
-  const int warp_row = warp * kM * 16, i0 = tile.first + warp_row, i1 = min(i0 + kM * 16, tile.first + tile.count) - 1, valid = tile.count - warp_row;
+  const int warp_row = warp * kM * 16, valid = tile.count - warp_row;
+  const int i0 = tile.first + warp_row, i1 = min(i0 + kM * 16, tile.first + tile.count) - 1;
   const int64_t row = first_row + warp_row;
   const uint32_t warp_lane = (uint32_t)(warp_row * Rows::kRow) + Rows::lane_of_rows(lane);
   const float factor = a.scale * kLog2e;

@@ -18,7 +18,8 @@ template <class T> struct Args {
   ForwardArgs<T> f;
   float* part;          // rows x heads x shares x width
   float2* part_sums;    // rows x heads x shares: the largest score (in units of log2), the sum
-  int32_t shares, places_a_row, head_groups, pitch, width, columns;  // pitch: items of a row in shared memory, width: head_dim to whole float4
+  int32_t shares, places_a_row, head_groups, columns;
+  int32_t pitch, width;  // items of a row in shared memory, head_dim to whole float4
   bool aligned;
   Fault* fault;
 };

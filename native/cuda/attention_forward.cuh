@@ -8,15 +8,28 @@ namespace tunebook {
 namespace cuda {
 namespace tensor_cores {
 
-// Copies rows x D items into shared memory; rows from `valid` on and columns from head_dim on are zeros.
-template <class T, int D, int kThreads>
-__device__ inline void copy_rows(uint32_t to, const T* from, int64_t stride, int rows, int valid, int head_dim) {
+// Copies kRows x D items into shared memory; rows from `valid` on and columns from head_dim on are zeros.
+template <class T, int D, int kThreads, int kRows>
+__device__ inline void copy_rows(uint32_t to, const T* from, int64_t stride, int valid, int head_dim) {
   using Rows = SharedRows<D>;
+  if constexpr (kThreads % (8 * Rows::kChunks) == 0 && kRows % (kThreads / Rows::kChunks) == 0) {
+    constexpr int kStep = kThreads / Rows::kChunks;  // a thread keeps to one chunk of every kStep-th row, to compute and keep little
+    const int me = (int)anew(threadIdx.x), row = me / Rows::kChunks, chunk = me % Rows::kChunks;
+    const int left = chunk * 8 < head_dim ? valid - row : 0;
+    const uint32_t place = to + Rows::at(row, chunk);
+    const T* source = from + row * stride + chunk * 8;
+#pragma unroll
+    for (int r = 0; r < kRows; r += kStep) {
+      copy_async_16(place + r * Rows::kRow, source, r < left ? 16 : 0);
+      source += kStep * stride;
+    }
+  } else {
 #pragma unroll 2
-  for (int i = threadIdx.x; i < rows * Rows::kChunks; i += kThreads) {
-    const int row = i / Rows::kChunks, chunk = i % Rows::kChunks;
-    const bool there = row < valid && chunk * 8 < head_dim;
-    copy_async_16(to + Rows::at(row, chunk), there ? from + row * stride + chunk * 8 : from, there ? 16 : 0);
+    for (int i = threadIdx.x; i < kRows * Rows::kChunks; i += kThreads) {
+      const int row = i / Rows::kChunks, chunk = i % Rows::kChunks;
+      const bool there = row < valid && chunk * 8 < head_dim;
+      copy_async_16(to + Rows::at(row, chunk), from + row * stride + chunk * 8, there ? 16 : 0);
+    }
   }
 }
 
@@ -121,17 +134,19 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
     const int from = begin + n * kKeys, valid = end - from;
     const int64_t row = span.k_begin + from;
     const uint32_t place = (uint32_t)((n & 1) * kKeys * Rows::kRow);
-    copy_rows<T, D, Shape::kThreads>(k_at + place, p.k + row * a.k_stride + kv * a.head_dim, a.k_stride, kKeys, valid, a.head_dim);
-    copy_rows<T, D, Shape::kThreads>(v_at + place, p.v + row * a.v_stride + kv * a.head_dim, a.v_stride, kKeys, valid, a.head_dim);
+    copy_rows<T, D, Shape::kThreads, kKeys>(k_at + place, p.k + row * a.k_stride + kv * a.head_dim, a.k_stride, valid, a.head_dim);
+    copy_rows<T, D, Shape::kThreads, kKeys>(v_at + place, p.v + row * a.v_stride + kv * a.head_dim, a.v_stride, valid, a.head_dim);
   };
   const int64_t first_row = span.q_begin + tile.first;
   if (tiles > 0) {
-    copy_rows<T, D, Shape::kThreads>(q_at, p.q + first_row * a.q_stride + head * a.head_dim, a.q_stride, Shape::kQueries, tile.count, a.head_dim);
+    const T* q = p.q + first_row * a.q_stride + head * a.head_dim;
+    copy_rows<T, D, Shape::kThreads, Shape::kQueries>(q_at, q, a.q_stride, tile.count, a.head_dim);
     copy_keys(0);
   }
   copy_commit();
 
-  const int warp_row = warp * kM * 16, i0 = tile.first + warp_row, i1 = min(i0 + kM * 16, tile.first + tile.count) - 1;  // i1 < i0: no query
+  const int warp_row = warp * kM * 16;
+  const int i0 = tile.first + warp_row, i1 = min(i0 + kM * 16, tile.first + tile.count) - 1;  // i1 < i0: no query
   const uint32_t q_lane = q_at + (uint32_t)(warp_row * Rows::kRow) + Rows::lane_of_rows(lane);
   const float factor = a.scale * kLog2e;
   float out[kM][D / 8][4] = {};
@@ -148,7 +163,7 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
     if (i1 < i0 || span.none_sees(a, i0, i1, k0, k0 + kKeys - 1)) continue;
     const uint32_t place = (uint32_t)((n & 1) * kKeys * Rows::kRow);
     float s[kM][kKeys / 8][4] = {};
-    multiply_rows<T, D, kM, kKeys>(s, q_lane, k_at + place + Rows::lane_of_columns(lane));
+    multiply_rows<T, D, kM, kKeys>(s, anew(q_lane), anew(k_at + place + Rows::lane_of_columns(lane)));
     if (!span.all_see(a, i0, i1, k0, k0 + kKeys - 1)) {
 #pragma unroll
       for (int m = 0; m < kM; ++m)
@@ -186,7 +201,7 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
 #pragma unroll
         for (int c = 0; c < D / 8; ++c) out[m][c][2 * h] *= rescale, out[m][c][2 * h + 1] *= rescale;
       }
-    multiply_registers<T, D, kM, kKeys>(out, s, v_at + place + Rows::lane_of_rows(lane));
+    multiply_registers<T, D, kM, kKeys>(out, s, anew(v_at + place + Rows::lane_of_rows(lane)));
   }
 
   const int valid = tile.count - warp_row;

@@ -14,8 +14,8 @@ template <int D> struct Shape {
 // weights and slopes (the gradient of the scaled scores) of kTile queries x keys: queries q and do against keys k and v. They are stored at
 // [query][key], or at [key][query] when kByKey.
 template <int D, bool kByKey>
-__device__ void weigh(const AttentionSizes& a, const Span& span, const float* q, const float* d_o, const float* k, const float* v, const float* lse2,
-                      const float* delta, int i0, int queries, int k0, int keys, float* weights, float* slopes) {
+__device__ void weigh(const AttentionSizes& a, const Span& span, const float* q, const float* d_o, const float* k, const float* v,
+                      const float* lse2, const float* delta, int i0, int queries, int k0, int keys, float* weights, float* slopes) {
   constexpr int R = Shape<D>::R, kPitch = Shape<D>::kPitch;
   const int x = threadIdx.x % 16, y = threadIdx.x / 16;
   float s[R][R] = {}, ds[R][R] = {};

@@ -35,7 +35,8 @@ template <class T> __global__ void __launch_bounds__(kThreads) prepare_rows(Back
   const AttentionSizes& a = p.a;
   const int64_t row = blockIdx.x;
   if (row < a.q_rows) {
-    const bool fours = a.head_dim % 4 == 0 && a.o_stride % 4 == 0 && (reinterpret_cast<uintptr_t>(p.o) | reinterpret_cast<uintptr_t>(p.d_o)) % sizeof(Four<T>) == 0;
+    const uintptr_t addresses = reinterpret_cast<uintptr_t>(p.o) | reinterpret_cast<uintptr_t>(p.d_o);
+    const bool fours = a.head_dim % 4 == 0 && a.o_stride % 4 == 0 && addresses % sizeof(Four<T>) == 0;
     const bool owned = p.queries.owner[row] >= 0;
     for (int h = threadIdx.x / 32; h < a.heads; h += kWarps) {
       const int64_t at = row * a.o_stride + h * a.head_dim;

@@ -25,15 +25,16 @@ struct Online {
 };
 
 // d = scale * (softmax(x) - target)
-template <int N> __device__ __forceinline__ void gradient_of(float (&v)[N], int64_t i, int32_t label, float lse, float spread, float rest, float scale) {
+template <int N>
+__device__ __forceinline__ void gradient_of(float (&v)[N], int64_t i, int32_t label, float lse, float spread, float rest, float scale) {
 #pragma unroll
   for (int j = 0; j < N; ++j) v[j] = (expf(v[j] - lse) - spread - (i + j == label ? rest : 0.0f)) * scale;
 }
 
 // One block a row. `kept` elements of it stay in shared memory.
 template <class T, int N>
-__global__ void __launch_bounds__(1024) cross_entropy_kernel(T* logits, int64_t vocab, int64_t stride, const int32_t* labels, float* loss, float* lse_out,
-                                                             bool gradient, float scale, float smoothing, int64_t first_row, int64_t kept, Fault* fault) {
+__global__ void __launch_bounds__(1024) cross_entropy_kernel(T* logits, int64_t vocab, int64_t stride, const int32_t* labels, float* loss,
+    float* lse_out, bool gradient, float scale, float smoothing, int64_t first_row, int64_t kept, Fault* fault) {
   extern __shared__ uint4 shared[];
   T* const store = reinterpret_cast<T*>(shared);
   const int64_t row = blockIdx.x, step = (int64_t)blockDim.x * N, start = (int64_t)threadIdx.x * N;
@@ -133,8 +134,8 @@ void cross_entropy(const cross_entropy_args& a) {
 constexpr int kBackwardThreads = 256;
 
 template <class T, int N>
-__global__ void __launch_bounds__(kBackwardThreads) cross_entropy_backward_kernel(const T* logits, const int32_t* labels, const float* lse, const float* dloss, T* dlogits,
-                                                                int64_t vocab, int64_t segments, float smoothing, Fault* fault) {
+__global__ void __launch_bounds__(kBackwardThreads) cross_entropy_backward_kernel(const T* logits, const int32_t* labels, const float* lse,
+    const float* dloss, T* dlogits, int64_t vocab, int64_t segments, float smoothing, Fault* fault) {
   const int64_t row = blockIdx.x / segments, step = (int64_t)kBackwardThreads * N;
   const int64_t begin = blockIdx.x % segments * step * kBatch;
   const T* x = logits + row * vocab;
@@ -190,8 +191,8 @@ void cross_entropy_rows(const CrossEntropyRows& a) {
       const int64_t bytes = (kept * (int64_t)sizeof(T) + 15) / 16 * 16;
       const auto kernel = cross_entropy_kernel<T, N>;
       allow_shared(kernel, bytes);
-      kernel<<<grid_of(a.rows, 1), (unsigned)(threads < 1024 ? threads : 1024), bytes, device.stream>>>(static_cast<T*>(a.logits), a.vocab, a.stride,
-          a.labels, a.loss, a.lse, a.gradient, a.scale, a.smoothing, a.first_row, kept, faults());
+      kernel<<<grid_of(a.rows, 1), (unsigned)(threads < 1024 ? threads : 1024), bytes, device.stream>>>(static_cast<T*>(a.logits), a.vocab,
+          a.stride, a.labels, a.loss, a.lse, a.gradient, a.scale, a.smoothing, a.first_row, kept, faults());
       launched("cross_entropy");
     });
   });

@@ -14,7 +14,8 @@ __device__ __forceinline__ int64_t thread_index() { return (int64_t)blockIdx.x *
 
 // ---- one argument -----------------------------------------------------------------------------
 
-template <class T> __global__ void __launch_bounds__(kThreads) unary_kernel(int kind, const T* x, T* y, int64_t n, float alpha, float beta, bool whole) {
+template <class T>
+__global__ void __launch_bounds__(kThreads) unary_kernel(int kind, const T* x, T* y, int64_t n, float alpha, float beta, bool whole) {
   constexpr int N = Pack<T>::kCount;
   const int64_t i = thread_index() * N;
   if (i >= n) return;
@@ -46,19 +47,22 @@ void unary(const unary_args& a) {
   check_kind("unary", a.kind, kUnaryKinds);
   if (a.n == 0) return;
   if (a.x.dtype != a.y.dtype) {
-    unary_any_kernel<<<grid_of(a.n, kThreads), kThreads, 0, device.stream>>>((int)a.kind, a.x.data, a.x.dtype, a.y.data, a.y.dtype, a.n, a.alpha, a.beta);
+    unary_any_kernel<<<grid_of(a.n, kThreads), kThreads, 0, device.stream>>>(
+        (int)a.kind, a.x.data, a.x.dtype, a.y.data, a.y.dtype, a.n, a.alpha, a.beta);
     return launched("unary");
   }
   with_float_type(a.x.dtype, "x", [&](auto type) {
     using T = decltype(type);
     const unsigned grid = grid_of(a.n, kThreads * Pack<T>::kCount);
-    unary_kernel<T><<<grid, kThreads, 0, device.stream>>>((int)a.kind, a.x.as<const T>(), a.y.as<T>(), a.n, a.alpha, a.beta, aligned(16, a.x.data, a.y.data));
+    unary_kernel<T><<<grid, kThreads, 0, device.stream>>>(
+        (int)a.kind, a.x.as<const T>(), a.y.as<T>(), a.n, a.alpha, a.beta, aligned(16, a.x.data, a.y.data));
     launched("unary");
   });
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) unary_backward_kernel(int kind, const T* x, const T* dy, T* dx, int64_t n, float alpha, float beta, bool whole) {
+__global__ void __launch_bounds__(kThreads)
+    unary_backward_kernel(int kind, const T* x, const T* dy, T* dx, int64_t n, float alpha, float beta, bool whole) {
   constexpr int N = Pack<T>::kCount;
   const int64_t i = thread_index() * N;
   if (i >= n) return;
@@ -72,8 +76,8 @@ __global__ void __launch_bounds__(kThreads) unary_backward_kernel(int kind, cons
   else store_some<N>(dx + i, d, n - i);
 }
 
-__global__ void unary_backward_any_kernel(int kind, const void* x, DType x_type, const void* dy, DType dy_type, void* dx, DType dx_type, int64_t n,
-                                          float alpha, float beta) {
+__global__ void unary_backward_any_kernel(
+    int kind, const void* x, DType x_type, const void* dy, DType dy_type, void* dx, DType dx_type, int64_t n, float alpha, float beta) {
   const int64_t i = thread_index();
   if (i >= n) return;
   float v[1] = {load_any(x, x_type, i)};
@@ -90,15 +94,16 @@ void unary_backward(const unary_backward_args& a) {
   if (a.n == 0) return;
   const int kind = (int)a.kind;
   if (a.x.dtype != a.dx.dtype || a.dy.dtype != a.dx.dtype) {
-    unary_backward_any_kernel<<<grid_of(a.n, kThreads), kThreads, 0, device.stream>>>(kind, a.x.data, a.x.dtype, a.dy.data, a.dy.dtype, a.dx.data,
-                                                                                     a.dx.dtype, a.n, a.alpha, a.beta);
+    unary_backward_any_kernel<<<grid_of(a.n, kThreads), kThreads, 0, device.stream>>>(
+        kind, a.x.data, a.x.dtype, a.dy.data, a.dy.dtype, a.dx.data, a.dx.dtype, a.n, a.alpha, a.beta);
     return launched("unary_backward");
   }
   with_float_type(a.x.dtype, "x", [&](auto type) {
     using T = decltype(type);
     const unsigned grid = grid_of(a.n, kThreads * Pack<T>::kCount);
     const bool whole = aligned(16, a.x.data, a.dy.data, a.dx.data);
-    unary_backward_kernel<T><<<grid, kThreads, 0, device.stream>>>(kind, a.x.as<const T>(), a.dy.as<const T>(), a.dx.as<T>(), a.n, a.alpha, a.beta, whole);
+    unary_backward_kernel<T>
+        <<<grid, kThreads, 0, device.stream>>>(kind, a.x.as<const T>(), a.dy.as<const T>(), a.dx.as<T>(), a.n, a.alpha, a.beta, whole);
     launched("unary_backward");
   });
 }
@@ -122,7 +127,8 @@ struct Walk {
   }
 };
 
-template <class T> __global__ void __launch_bounds__(kThreads) binary_kernel(int kind, const T* a, const T* b, T* y, int64_t n, Walk walk, bool whole) {
+template <class T>
+__global__ void __launch_bounds__(kThreads) binary_kernel(int kind, const T* a, const T* b, T* y, int64_t n, Walk walk, bool whole) {
   constexpr int N = Pack<T>::kCount;
   const int64_t i = thread_index() * N;
   if (i >= n) return;
@@ -151,7 +157,8 @@ template <class T> __global__ void __launch_bounds__(kThreads) binary_kernel(int
   else store_some<N>(y + i, u, n - i);
 }
 
-__global__ void binary_any_kernel(int kind, const void* a, DType a_type, const void* b, DType b_type, void* y, DType y_type, int64_t n, Walk walk) {
+__global__ void binary_any_kernel(
+    int kind, const void* a, DType a_type, const void* b, DType b_type, void* y, DType y_type, int64_t n, Walk walk) {
   const int64_t i = thread_index();
   if (i >= n) return;
   int64_t ia, ib;
@@ -198,7 +205,8 @@ void binary(const binary_args& g) {
   for (int j = 0; j < 4; ++j) walk.a[j] = as[j], walk.b[j] = bs[j];
   const int kind = (int)g.kind;
   if (g.a.dtype != g.y.dtype || g.b.dtype != g.y.dtype) {
-    binary_any_kernel<<<grid_of(n, kThreads), kThreads, 0, device.stream>>>(kind, g.a.data, g.a.dtype, g.b.data, g.b.dtype, g.y.data, g.y.dtype, n, walk);
+    binary_any_kernel<<<grid_of(n, kThreads), kThreads, 0, device.stream>>>(
+        kind, g.a.data, g.a.dtype, g.b.data, g.b.dtype, g.y.data, g.y.dtype, n, walk);
     return launched("binary");
   }
   with_float_type(g.y.dtype, "y", [&](auto type) {
@@ -209,7 +217,8 @@ void binary(const binary_args& g) {
       return s[3] == 0 || (s[3] == 1 && aligned(16, t.data) && s[0] % N == 0 && s[1] % N == 0 && s[2] % N == 0);
     };
     const bool whole = aligned(16, g.y.data) && (walk.flat || d[3] % N == 0) && even(g.a, as) && even(g.b, bs);
-    binary_kernel<T><<<grid_of(n, kThreads * N), kThreads, 0, device.stream>>>(kind, g.a.as<const T>(), g.b.as<const T>(), g.y.as<T>(), n, walk, whole);
+    binary_kernel<T>
+        <<<grid_of(n, kThreads * N), kThreads, 0, device.stream>>>(kind, g.a.as<const T>(), g.b.as<const T>(), g.y.as<T>(), n, walk, whole);
     launched("binary");
   });
 }
@@ -230,7 +239,8 @@ template <class T> __global__ void where_kernel(const T* condition, const T* a, 
   else store_some<N>(y + i, u, n - i);
 }
 
-__global__ void where_any_kernel(const void* c, DType c_type, const void* a, DType a_type, const void* b, DType b_type, void* y, DType y_type, int64_t n) {
+__global__ void where_any_kernel(
+    const void* c, DType c_type, const void* a, DType a_type, const void* b, DType b_type, void* y, DType y_type, int64_t n) {
   const int64_t i = thread_index();
   if (i < n) store_any(y, y_type, i, load_any(c, c_type, i) != 0.0f ? load_any(a, a_type, i) : load_any(b, b_type, i));
 }
@@ -244,15 +254,16 @@ void where(const where_args& g) {
   if (g.n == 0) return;
   const DType t = g.y.dtype;
   if (g.condition.dtype != t || g.a.dtype != t || g.b.dtype != t) {
-    where_any_kernel<<<grid_of(g.n, kThreads), kThreads, 0, device.stream>>>(g.condition.data, g.condition.dtype, g.a.data, g.a.dtype, g.b.data, g.b.dtype,
-                                                                            g.y.data, t, g.n);
+    where_any_kernel<<<grid_of(g.n, kThreads), kThreads, 0, device.stream>>>(
+        g.condition.data, g.condition.dtype, g.a.data, g.a.dtype, g.b.data, g.b.dtype, g.y.data, t, g.n);
     return launched("where");
   }
   with_float_type(t, "y", [&](auto type) {
     using T = decltype(type);
     const unsigned grid = grid_of(g.n, kThreads * Pack<T>::kCount);
     const bool whole = aligned(16, g.condition.data, g.a.data, g.b.data, g.y.data);
-    where_kernel<T><<<grid, kThreads, 0, device.stream>>>(g.condition.as<const T>(), g.a.as<const T>(), g.b.as<const T>(), g.y.as<T>(), g.n, whole);
+    where_kernel<T>
+        <<<grid, kThreads, 0, device.stream>>>(g.condition.as<const T>(), g.a.as<const T>(), g.b.as<const T>(), g.y.as<T>(), g.n, whole);
     launched("where");
   });
 }
@@ -281,7 +292,8 @@ void axpy(const axpy_args& a) {
       using X = decltype(from);
       using Y = decltype(to);
       const unsigned grid = grid_of(a.n, kThreads * width_of<X, Y>());
-      axpy_kernel<X, Y><<<grid, kThreads, 0, device.stream>>>(a.x.as<const X>(), a.y.as<Y>(), a.n, a.alpha, aligned(16, a.x.data, a.y.data));
+      axpy_kernel<X, Y>
+          <<<grid, kThreads, 0, device.stream>>>(a.x.as<const X>(), a.y.as<Y>(), a.n, a.alpha, aligned(16, a.x.data, a.y.data));
       launched("axpy");
     });
   });

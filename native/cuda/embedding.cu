@@ -44,8 +44,8 @@ void embedding(const embedding_args& a) {
       using Y = decltype(to);
       const auto run = [&](auto width) {
         constexpr int N = decltype(width)::value;
-        embedding_kernel<W, Y, N><<<(unsigned)a.rows, threads_for(a.dim / N), 0, device.stream>>>(a.weight.as<const W>(), a.ids.i32(), a.y.as<Y>(), a.dim,
-                                                                                                  a.vocab, faults());
+        embedding_kernel<W, Y, N><<<(unsigned)a.rows, threads_for(a.dim / N), 0, device.stream>>>(
+            a.weight.as<const W>(), a.ids.i32(), a.y.as<Y>(), a.dim, a.vocab, faults());
         launched("embedding");
       };
       constexpr int kFull = width_of<W, Y>();
@@ -85,7 +85,8 @@ __device__ uint32_t block_scan(uint32_t v) {
 
 // One block sorts by digits of 4 bits, the lowest first; a thread owns a run of neighbouring places, so equal keys keep their order. The
 // result is in `a` after an even number of passes, else in `b`. An id outside the vocabulary gets the key `vocab`, which is left out later.
-__global__ void __launch_bounds__(kSortThreads) sort_ids_kernel(const int32_t* ids, Pairs a, Pairs b, int32_t rows, int32_t vocab, int passes, Fault* fault) {
+__global__ void __launch_bounds__(kSortThreads)
+    sort_ids_kernel(const int32_t* ids, Pairs a, Pairs b, int32_t rows, int32_t vocab, int passes, Fault* fault) {
   extern __shared__ uint32_t counts[];  // of digit d in thread t's run: counts[d * kSortThreads + t]
   const int32_t each = (rows + kSortThreads - 1) / kSortThreads;
   const int32_t begin = min((int64_t)rows, (int64_t)threadIdx.x * each), end = min((int64_t)rows, (int64_t)begin + each);
@@ -181,7 +182,8 @@ void embedding_backward(const embedding_backward_args& a) {
   while (a.vocab >> passes * kDigitBits > 0) ++passes;
   constexpr int64_t kCounts = kDigits * kSortThreads * 4;
   allow_shared(sort_ids_kernel, kCounts);
-  sort_ids_kernel<<<1, kSortThreads, kCounts, device.stream>>>(a.ids.i32(), first, second, (int32_t)a.rows, (int32_t)a.vocab, passes, faults());
+  sort_ids_kernel<<<1, kSortThreads, kCounts, device.stream>>>(
+      a.ids.i32(), first, second, (int32_t)a.rows, (int32_t)a.vocab, passes, faults());
   launched("sorting ids");
   const Pairs sorted = passes % 2 == 0 ? first : second;
   const int64_t windows = blocks_for(a.rows, kWindow);
@@ -190,12 +192,13 @@ void embedding_backward(const embedding_backward_args& a) {
     using T = decltype(type);
     with_width<T>(a.dim % Pack<T>::kCount == 0 && aligned(16, a.dy.data, a.dweight.data), [&](auto width) {
       constexpr int N = decltype(width)::value;
-      sum_pieces_kernel<T, N><<<(unsigned)a.rows, threads_for(a.dim / N), 0, device.stream>>>(a.dy.as<const T>(), sorted, a.dweight.f32(), partial, a.rows, a.dim,
-                                                                                              (int32_t)a.vocab);
+      sum_pieces_kernel<T, N><<<(unsigned)a.rows, threads_for(a.dim / N), 0, device.stream>>>(
+          a.dy.as<const T>(), sorted, a.dweight.f32(), partial, a.rows, a.dim, (int32_t)a.vocab);
       launched("embedding_backward");
     });
   });
-  join_pieces_kernel<<<(unsigned)windows, threads_for(a.dim), 0, device.stream>>>(sorted.keys, partial, a.dweight.f32(), a.rows, a.dim, (int32_t)a.vocab);
+  join_pieces_kernel<<<(unsigned)windows, threads_for(a.dim), 0, device.stream>>>(
+      sorted.keys, partial, a.dweight.f32(), a.rows, a.dim, (int32_t)a.vocab);
   launched("embedding_backward");
 }
 

@@ -37,6 +37,10 @@ Matrix as_type(const Matrix& x, int64_t count, int64_t rows, int64_t cols, DType
 // A product that cuBLASLt takes as it is: y is float32 or of the operands' type, bias (when given) of y's. False: it has no kernel with a bias for it.
 bool matmul(const Product& p);
 
+// The same for up to 4 rows, by reading a weight b (n x k, "transposed") once as it stands, without rounding; b may be int8 (dtype UInt8) with one absmax a row.
+// False where it has no kernel: other strides, other mixtures of types, more rows.
+bool gemv(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const float* absmax, const Ref& y, int64_t ldy, float alpha, float beta, const Ref& bias);
+
 void check_compute(int64_t compute);
 // Fails unless `x` holds `rows` rows of `cols` elements that stand `ld` apart, from element `before` on, in one of the float types.
 void check_matrix(const char* name, const Ref& x, int64_t rows, int64_t cols, int64_t ld, int64_t before = 0);

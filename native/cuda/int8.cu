@@ -1,4 +1,4 @@
-// Weights in 8 bits with one scale a row: quantising, restoring, products. The same bytes as the CPU's.
+// Weights in 8 bits with one scale a row: quantising, restoring (the same bytes as the CPU's), products.
 #include "gemm.h"
 
 namespace tunebook {
@@ -130,6 +130,8 @@ void gemm_int8(const gemm_int8_args& g) {
   check_matrix("a", g.a, g.m, k, g.lda);
   check_matrix("y", g.y, g.m, n, g.ldy);
   if (g.bias) check_matrix("bias", g.bias, 1, n, n);
+  const Matrix codes{g.q.data, DType::UInt8, g.cols, true};
+  if (g.trans_w && gemv(g.m, n, k, {g.a.data, g.a.dtype, g.lda}, codes, g.absmax.f32(), g.y, g.ldy, g.alpha, g.beta, g.bias)) return;
   const DType type = product_type(g.a.dtype, g.a.dtype, g.compute);
   Product p{g.m, n, k};
   p.y = g.y;

@@ -13,7 +13,7 @@ void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads,
   if (blocks > kMostBlocks) fail("%s would need %lld blocks", name, (long long)blocks);
   // More than 48 KiB must be allowed for each kernel; once is enough, but asking again costs less than remembering.
   if (shared_bytes > 48 * 1024)
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes), name);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes), name);
   kernel<<<(unsigned)blocks, (unsigned)threads, (size_t)shared_bytes, device.stream>>>(args);
   launched(name);
 }

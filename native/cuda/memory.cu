@@ -27,7 +27,8 @@ template <class Item> __global__ void fill_kernel(Item* y, int64_t n, uint4 patt
 template <class Item> void fill_items(const Ref& y, int64_t n, Item value) {
   uint4 pattern;
   for (size_t j = 0; j < 16; j += sizeof value) memcpy(reinterpret_cast<char*>(&pattern) + j, &value, sizeof value);
-  fill_kernel<Item><<<grid_of(n, kThreads * (16 / (int64_t)sizeof(Item))), kThreads, 0, device.stream>>>(y.as<Item>(), n, pattern, aligned(16, y.data));
+  fill_kernel<Item>
+      <<<grid_of(n, kThreads * (16 / (int64_t)sizeof(Item))), kThreads, 0, device.stream>>>(y.as<Item>(), n, pattern, aligned(16, y.data));
   launched("fill");
 }
 
@@ -227,8 +228,8 @@ void permute(const permute_args& a) {
 // ---- copy_2d ----------------------------------------------------------------------------------
 
 template <class X, class Y>
-__global__ void copy_2d_kernel(const X* x, Y* y, Divider units, int64_t total, int64_t cols, int64_t x_stride, int64_t y_stride, bool accumulate,
-                               bool whole) {
+__global__ void copy_2d_kernel(
+    const X* x, Y* y, Divider units, int64_t total, int64_t cols, int64_t x_stride, int64_t y_stride, bool accumulate, bool whole) {
   constexpr int N = width_of<X, Y>();
   int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (c >= total) return;
@@ -265,7 +266,8 @@ void copy_2d(const copy_2d_args& a) {
   const int64_t x_item = (int64_t)size_of(a.x.dtype), y_item = (int64_t)size_of(a.y.dtype);
   const void* x = a.x.u8() + a.x_offset * x_item;
   void* y = a.y.u8() + a.y_offset * y_item;
-  if (a.x.dtype == a.y.dtype && !a.accumulate) return copy_rows(x, y, x_item, 1, 1, a.rows, a.cols, 0, 0, a.x_stride, a.rows > 1 ? a.y_stride : a.cols);
+  if (a.x.dtype == a.y.dtype && !a.accumulate)
+    return copy_rows(x, y, x_item, 1, 1, a.rows, a.cols, 0, 0, a.x_stride, a.rows > 1 ? a.y_stride : a.cols);
   if (!is_float(a.x.dtype) || !is_float(a.y.dtype))
     fail("x is %s and y is %s: other dtypes than floats are only copied as they are", dtype_name(a.x.dtype), dtype_name(a.y.dtype));
   with_float_type(a.x.dtype, "x", [&](auto from) {

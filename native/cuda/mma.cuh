@@ -9,6 +9,12 @@
 namespace tunebook {
 namespace cuda {
 
+// x, of which the compiler knows nothing: what is computed from it inside a loop is not kept in registers around the loop.
+__device__ inline uint32_t anew(uint32_t x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 __device__ inline uint32_t shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
 // 16 bytes from global to shared memory, behind the program's back; bytes = 0 writes zeros and reads nothing.

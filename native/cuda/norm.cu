@@ -7,8 +7,8 @@ namespace {
 
 // h may be residual or x. Without h the sum is rounded to T as if it had been stored: the backward pass, which sees the stored one, agrees.
 template <class T, int N>
-__global__ void rms_norm_kernel(const T* x, const T* residual, const void* weight, bool weight_is_float32, T* y, T* h, float* rstd, int64_t rows,
-                                int64_t cols, float eps, bool keep) {
+__global__ void rms_norm_kernel(const T* x, const T* residual, const void* weight, bool weight_is_float32, T* y, T* h, float* rstd,
+    int64_t rows, int64_t cols, float eps, bool keep) {
   extern __shared__ uint4 shared[];
   const int64_t row = worker(), step = (int64_t)blockDim.x * N, start = (int64_t)threadIdx.x * N;
   if (row >= rows) return;
@@ -62,16 +62,16 @@ void rms_norm(const rms_norm_args& a) {
       const bool keep = bytes <= shared_limit();
       const auto kernel = rms_norm_kernel<T, N>;
       if (keep) allow_shared(kernel, bytes);
-      kernel<<<grid_of(a.rows, block.y), block, keep ? bytes : 0, device.stream>>>(a.x.as<const T>(), a.residual.as<const T>(), a.weight.data,
-          a.weight.dtype == DType::Float32, a.y.as<T>(), a.h.as<T>(), a.rstd.f32(), a.rows, a.cols, a.eps, keep);
+      kernel<<<grid_of(a.rows, block.y), block, keep ? bytes : 0, device.stream>>>(a.x.as<const T>(), a.residual.as<const T>(),
+          a.weight.data, a.weight.dtype == DType::Float32, a.y.as<T>(), a.h.as<T>(), a.rstd.f32(), a.rows, a.cols, a.eps, keep);
       launched("rms_norm");
     });
   });
 }
 
 template <class T, int N>
-__global__ void layer_norm_kernel(const T* x, const void* weight, bool weight_is_float32, const void* bias, bool bias_is_float32, T* y, float* mean,
-                                  float* rstd, int64_t rows, int64_t cols, float eps, bool keep) {
+__global__ void layer_norm_kernel(const T* x, const void* weight, bool weight_is_float32, const void* bias, bool bias_is_float32, T* y,
+    float* mean, float* rstd, int64_t rows, int64_t cols, float eps, bool keep) {
   extern __shared__ uint4 shared[];
   const int64_t row = worker(), step = (int64_t)blockDim.x * N, start = (int64_t)threadIdx.x * N;
   if (row >= rows) return;
@@ -132,8 +132,9 @@ void layer_norm(const layer_norm_args& a) {
       const bool keep = bytes <= shared_limit();
       const auto kernel = layer_norm_kernel<T, N>;
       if (keep) allow_shared(kernel, bytes);
-      kernel<<<grid_of(a.rows, block.y), block, keep ? bytes : 0, device.stream>>>(a.x.as<const T>(), a.weight.data, a.weight.dtype == DType::Float32,
-          a.bias.data, a.bias.dtype == DType::Float32, a.y.as<T>(), a.mean.f32(), a.rstd.f32(), a.rows, a.cols, a.eps, keep);
+      kernel<<<grid_of(a.rows, block.y), block, keep ? bytes : 0, device.stream>>>(a.x.as<const T>(), a.weight.data,
+          a.weight.dtype == DType::Float32, a.bias.data, a.bias.dtype == DType::Float32, a.y.as<T>(), a.mean.f32(), a.rstd.f32(), a.rows,
+          a.cols, a.eps, keep);
       launched("layer_norm");
     });
   });

@@ -54,8 +54,8 @@ template <int N> __device__ __forceinline__ void hand_over(const float* sums, fl
 }
 
 template <class T, int N>
-__global__ void rms_norm_backward_kernel(const T* dy, const T* h, const void* weight, bool weight_is_float32, const float* rstd, const T* extra, T* dx,
-                                         float* partial, int64_t rows, int64_t part_rows, int64_t cols, bool keep) {
+__global__ void rms_norm_backward_kernel(const T* dy, const T* h, const void* weight, bool weight_is_float32, const float* rstd,
+    const T* extra, T* dx, float* partial, int64_t rows, int64_t part_rows, int64_t cols, bool keep) {
   extern __shared__ uint4 shared[];
   const int64_t part = worker(), step = (int64_t)blockDim.x * N, start = (int64_t)threadIdx.x * N;
   const int64_t begin = part * part_rows, end = begin + part_rows < rows ? begin + part_rows : rows;
@@ -99,8 +99,8 @@ __global__ void rms_norm_backward_kernel(const T* dy, const T* h, const void* we
 }
 
 template <class T, int N>
-__global__ void layer_norm_backward_kernel(const T* dy, const T* x, const void* weight, bool weight_is_float32, const float* mean, const float* rstd, T* dx,
-                                           float* partial, int64_t rows, int64_t part_rows, int64_t cols, bool keep) {
+__global__ void layer_norm_backward_kernel(const T* dy, const T* x, const void* weight, bool weight_is_float32, const float* mean,
+    const float* rstd, T* dx, float* partial, int64_t rows, int64_t part_rows, int64_t cols, bool keep) {
   extern __shared__ uint4 shared[];
   const int64_t part = worker(), step = (int64_t)blockDim.x * N, start = (int64_t)threadIdx.x * N;
   const int64_t begin = part * part_rows, end = begin + part_rows < rows ? begin + part_rows : rows;
@@ -170,7 +170,10 @@ struct Plan {
   int64_t bytes;
   bool keep;
   Plan(int64_t rows, int64_t cols, int width, int64_t item, int sums)
-      : block(row_block(rows, cols / width)), parts(rows, block.y, sums > 0), bytes(cols * (sums * 4 + 2 * item) * block.y), keep(bytes <= shared_limit()) {}
+      : block(row_block(rows, cols / width)),
+        parts(rows, block.y, sums > 0),
+        bytes(cols * (sums * 4 + 2 * item) * block.y),
+        keep(bytes <= shared_limit()) {}
   unsigned grid() const { return grid_of(parts.count, block.y); }
 };
 
@@ -198,7 +201,8 @@ void rms_norm_backward(const rms_norm_backward_args& a) {
       const auto kernel = rms_norm_backward_kernel<T, N>;
       if (plan.keep) allow_shared(kernel, plan.bytes);
       kernel<<<plan.grid(), plan.block, plan.keep ? plan.bytes : 0, device.stream>>>(a.dy.as<const T>(), a.h.as<const T>(), a.weight.data,
-          a.weight.dtype == DType::Float32, a.rstd.f32(), a.dh_extra.as<const T>(), a.dx.as<T>(), partial, a.rows, plan.parts.rows, a.cols, plan.keep);
+          a.weight.dtype == DType::Float32, a.rstd.f32(), a.dh_extra.as<const T>(), a.dx.as<T>(), partial, a.rows, plan.parts.rows, a.cols,
+          plan.keep);
       launched("rms_norm_backward");
       if (a.dweight) add_parts(partial, plan.parts.count, a.cols, a.cols, a.dweight.f32());
     });

@@ -46,8 +46,11 @@ __global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__
   const int t = chunk.find((int)blockIdx.x);
   float *p = static_cast<float*>(chunk.data[0][t]), *m = static_cast<float*>(chunk.data[2][t]), *v = static_cast<float*>(chunk.data[3][t]);
   const float* g = static_cast<const float*>(chunk.data[1][t]);
-  const int64_t begin = (int64_t)((int)blockIdx.x - chunk.first[t]) * kPiece, end = begin + kPiece < chunk.n[t] ? begin + kPiece : chunk.n[t];
-  const bool whole = ((reinterpret_cast<uintptr_t>(p) | reinterpret_cast<uintptr_t>(g) | reinterpret_cast<uintptr_t>(m) | reinterpret_cast<uintptr_t>(v)) & 15) == 0;
+  const int64_t begin = (int64_t)((int)blockIdx.x - chunk.first[t]) * kPiece,
+                end = begin + kPiece < chunk.n[t] ? begin + kPiece : chunk.n[t];
+  const bool whole =
+      ((reinterpret_cast<uintptr_t>(p) | reinterpret_cast<uintptr_t>(g) | reinterpret_cast<uintptr_t>(m) | reinterpret_cast<uintptr_t>(v)) &
+          15) == 0;
   each_element(begin, end, whole, [&](int64_t i, auto width) {
     constexpr int N = decltype(width)::value;
     float w[N], d[N], first[N], second[N];
@@ -84,14 +87,15 @@ void adamw(const adamw_args& a) {
   });
 }
 
-__global__ void __launch_bounds__(kThreads) sgd_kernel(const __grid_constant__ Chunk<3> chunk, float keep, float lr, float factor, float max_norm,
-                                                       const float* norm_squared) {
+__global__ void __launch_bounds__(kThreads)
+    sgd_kernel(const __grid_constant__ Chunk<3> chunk, float keep, float lr, float factor, float max_norm, const float* norm_squared) {
   float clip;
   if (!clip_factor(norm_squared, max_norm, &clip)) return;
   const int t = chunk.find((int)blockIdx.x);
   float *p = static_cast<float*>(chunk.data[0][t]), *b = static_cast<float*>(chunk.data[2][t]);
   const float* g = static_cast<const float*>(chunk.data[1][t]);
-  const int64_t begin = (int64_t)((int)blockIdx.x - chunk.first[t]) * kPiece, end = begin + kPiece < chunk.n[t] ? begin + kPiece : chunk.n[t];
+  const int64_t begin = (int64_t)((int)blockIdx.x - chunk.first[t]) * kPiece,
+                end = begin + kPiece < chunk.n[t] ? begin + kPiece : chunk.n[t];
   const bool whole = ((reinterpret_cast<uintptr_t>(p) | reinterpret_cast<uintptr_t>(g) | reinterpret_cast<uintptr_t>(b)) & 15) == 0;
   each_element(begin, end, whole, [&](int64_t i, auto width) {
     constexpr int N = decltype(width)::value;

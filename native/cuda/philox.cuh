@@ -1,4 +1,5 @@
-// Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3; 2011): four 32-bit words for a counter and a key.
+// Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3; 2011): four 32-bit words for a counter and a
+// key.
 #pragma once
 #include "device.cuh"
 

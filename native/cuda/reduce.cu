@@ -36,12 +36,13 @@ template <class K, class X> void reduce_rows(const X* x, void* y, DType y_type, 
   with_width<X>(n % Pack<X>::kCount == 0 && aligned(16, x), [&](auto width) {
     constexpr int N = decltype(width)::value;
     const dim3 block = row_block(tasks, run / N);
-    reduce_rows_kernel<K, X, N><<<grid_of(tasks, block.y), block, 0, device.stream>>>(x, partial ? partial : y, partial ? DType::Float32 : y_type, tasks, n, runs,
-                                                                                     run, partial ? 1.0f : scale);
+    reduce_rows_kernel<K, X, N><<<grid_of(tasks, block.y), block, 0, device.stream>>>(
+        x, partial ? partial : y, partial ? DType::Float32 : y_type, tasks, n, runs, run, partial ? 1.0f : scale);
     launched("reduce");
     if (!partial) return;
     const dim3 second = row_block(outer, runs);
-    reduce_rows_kernel<K, float, 1><<<grid_of(outer, second.y), second, 0, device.stream>>>(partial, y, y_type, outer, runs, 1, runs, scale);
+    reduce_rows_kernel<K, float, 1>
+        <<<grid_of(outer, second.y), second, 0, device.stream>>>(partial, y, y_type, outer, runs, 1, runs, scale);
     launched("reduce");
   });
 }
@@ -50,7 +51,8 @@ constexpr int kAcross = 32, kDown = 8;  // threads of a block of columns
 
 // Block: a tile of columns of part `p` of the depth of one outer index. y gets outer x parts x inner.
 template <class K, class X, int N>
-__global__ void reduce_columns_kernel(const X* x, void* y, DType y_type, int64_t n, int64_t inner, int64_t tiles, int64_t parts, int64_t depth, float scale) {
+__global__ void reduce_columns_kernel(
+    const X* x, void* y, DType y_type, int64_t n, int64_t inner, int64_t tiles, int64_t parts, int64_t depth, float scale) {
   __shared__ float joined[kDown][N][kAcross];
   const int64_t tile = blockIdx.x % tiles, task = blockIdx.x / tiles, part = task % parts, outer = task / parts;
   const int64_t c = (tile * kAcross + threadIdx.x) * N, end = (part + 1) * depth < n ? (part + 1) * depth : n;
@@ -86,12 +88,13 @@ template <class K, class X> void reduce_columns(const X* x, void* y, DType y_typ
     if (parts < 1) parts = 1;  // nothing to join
     const dim3 block(kAcross, kDown);
     float* partial = parts > 1 ? scratch_of<float>(kPartials, product(outer, parts, inner)) : nullptr;
-    reduce_columns_kernel<K, X, N><<<grid_of(product(tasks, parts), 1), block, 0, device.stream>>>(x, partial ? partial : y, partial ? DType::Float32 : y_type, n,
-                                                                                                  inner, tiles, parts, depth, partial ? 1.0f : scale);
+    reduce_columns_kernel<K, X, N><<<grid_of(product(tasks, parts), 1), block, 0, device.stream>>>(
+        x, partial ? partial : y, partial ? DType::Float32 : y_type, n, inner, tiles, parts, depth, partial ? 1.0f : scale);
     launched("reduce");
     if (!partial) return;
     const int64_t singles = blocks_for(inner, kAcross);
-    reduce_columns_kernel<K, float, 1><<<grid_of(product(outer, singles), 1), block, 0, device.stream>>>(partial, y, y_type, parts, inner, singles, 1, parts, scale);
+    reduce_columns_kernel<K, float, 1>
+        <<<grid_of(product(outer, singles), 1), block, 0, device.stream>>>(partial, y, y_type, parts, inner, singles, 1, parts, scale);
     launched("reduce");
   });
 }
@@ -122,7 +125,9 @@ void reduce(const reduce_args& a) {
 
 }  // namespace
 
-void reduce_sum(const Ref& x, const Ref& y, int64_t outer, int64_t n, int64_t inner, float scale) { reduce_as<SumOf>(x, y, outer, n, inner, scale); }
+void reduce_sum(const Ref& x, const Ref& y, int64_t outer, int64_t n, int64_t inner, float scale) {
+  reduce_as<SumOf>(x, y, outer, n, inner, scale);
+}
 
 void register_reduce(Backend& b) { b.reduce = reduce; }
 

@@ -1,5 +1,6 @@
 // How ops over rows are launched: a row belongs to one warp (several of them a block) or to one block, and where it fits it is kept in
-// shared memory, so that device memory is read once. Every thread walks the same places of a row in each pass: what it keeps, only it reads.
+// shared memory, so that device memory is read once. Every thread walks the same places of a row in each pass: what it keeps, only it
+// reads.
 #pragma once
 #include <type_traits>
 
@@ -46,7 +47,8 @@ inline int64_t shared_limit() {
 }
 // A kernel uses more than 48 KB only when told so.
 template <class K> void allow_shared(K* kernel, int64_t bytes) {
-  if (bytes > 48 * 1024) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "reserving shared memory");
+  if (bytes > 48 * 1024)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "reserving shared memory");
 }
 
 // Index and value of the best element so far: the largest, NaN above all, the first among equals.

@@ -12,7 +12,8 @@ namespace {
 
 constexpr int64_t kSeen = 48 * 1024 * 8;  // ids that one bitmap in shared memory knows
 
-__global__ void repetition_penalty_kernel(const int32_t* ids, void* logits, DType type, int64_t vocab, int64_t n, float penalty, Fault* fault) {
+__global__ void repetition_penalty_kernel(
+    const int32_t* ids, void* logits, DType type, int64_t vocab, int64_t n, float penalty, Fault* fault) {
   extern __shared__ uint32_t seen[];
   const int64_t row = blockIdx.x;
   ids += row * n;
@@ -46,8 +47,8 @@ void repetition_penalty(const repetition_penalty_args& a) {
   if (!(a.penalty > 0.0f)) fail("penalty is %g, expected more than 0", (double)a.penalty);
   if (a.rows == 0 || a.n == 0 || a.vocab == 0) return;
   const int64_t bytes = ((a.vocab < kSeen ? a.vocab : kSeen) + 31) / 32 * 4;
-  repetition_penalty_kernel<<<grid_of(a.rows, 1), a.n <= 256 ? 256 : 1024, bytes, device.stream>>>(a.ids.i32(), a.logits.data, a.logits.dtype, a.vocab, a.n,
-                                                                                                  a.penalty, faults());
+  repetition_penalty_kernel<<<grid_of(a.rows, 1), a.n <= 256 ? 256 : 1024, bytes, device.stream>>>(
+      a.ids.i32(), a.logits.data, a.logits.dtype, a.vocab, a.n, a.penalty, faults());
   launched("repetition_penalty");
 }
 
@@ -103,7 +104,8 @@ __device__ __noinline__ void walk_row(SampleShared& s, const float* p, int64_t v
 }
 
 // From here on sums are over `source`, which holds all that top-k or top-p can keep.
-template <class Source> __device__ __noinline__ void cut_and_draw(SampleShared& s, const Source& source, const Sampler& g, bool cut_k, Mass total, double u) {
+template <class Source>
+__device__ __noinline__ void cut_and_draw(SampleShared& s, const Source& source, const Sampler& g, bool cut_k, Mass total, double u) {
   if (cut_k) {
     const Found k = select(s, source, false, (Mass)g.top_k - 1, 3, false);  // ties with the k-th stay
     total = k.above_mass + k.bin_mass;
@@ -127,7 +129,8 @@ template <class Source> __device__ __noinline__ void cut_and_draw(SampleShared& 
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(kSampleThreads) sample_kernel(const T* logits, int32_t* ids, float* probabilities, Sampler g, Fault* fault) {
+__global__ void __launch_bounds__(kSampleThreads)
+    sample_kernel(const T* logits, int32_t* ids, float* probabilities, Sampler g, Fault* fault) {
   __shared__ SampleShared s;
   const int64_t row = blockIdx.x, vocab = g.vocab, start = (int64_t)threadIdx.x * N, step = (int64_t)kSampleThreads * N;
   const T* x = logits + row * vocab;
@@ -206,7 +209,8 @@ void sample(const sample_args& a) {
   check_floats("logits", a.logits, product(a.rows, a.vocab));
   check_tensor("ids", a.ids, a.rows, DType::Int32);
   if (!(a.temperature >= 0.0f)) fail("temperature is %g, expected 0 or more", (double)a.temperature);
-  if (a.vocab >= 1 << 20) fail("a vocabulary of %lld is too large to sample from, expected less than 2^20", (long long)a.vocab);  // sums of 64 bits
+  if (a.vocab >= 1 << 20)
+    fail("a vocabulary of %lld is too large to sample from, expected less than 2^20", (long long)a.vocab);  // sums of 64 bits
   if (a.rows == 0) return;
   float* probabilities = scratch_of<float>(kPartials, product(a.rows, a.vocab));
   const Sampler g{a.vocab, a.top_k, (uint32_t)a.seed, (uint32_t)a.offset, a.temperature, a.top_p, a.min_p};
@@ -214,7 +218,8 @@ void sample(const sample_args& a) {
     using T = decltype(type);
     with_width<T>(a.vocab % Pack<T>::kCount == 0 && aligned(16, a.logits.data), [&](auto width) {
       constexpr int N = decltype(width)::value;
-      sample_kernel<T, N><<<grid_of(a.rows, 1), kSampleThreads, 0, device.stream>>>(a.logits.as<const T>(), a.ids.i32(), probabilities, g, faults());
+      sample_kernel<T, N>
+          <<<grid_of(a.rows, 1), kSampleThreads, 0, device.stream>>>(a.logits.as<const T>(), a.ids.i32(), probabilities, g, faults());
       launched("sample");
     });
   });

@@ -98,7 +98,8 @@ template <bool kLog> void backward(const Ref& y, const Ref& dy, const Ref& dx, i
       const bool keep = bytes <= shared_limit();
       const auto kernel = softmax_backward_kernel<T, N, kLog>;
       if (keep) allow_shared(kernel, bytes);
-      kernel<<<grid_of(rows, block.y), block, keep ? bytes : 0, device.stream>>>(y.as<const T>(), dy.as<const T>(), dx.as<T>(), rows, cols, keep);
+      kernel<<<grid_of(rows, block.y), block, keep ? bytes : 0, device.stream>>>(
+          y.as<const T>(), dy.as<const T>(), dx.as<T>(), rows, cols, keep);
       launched(kLog ? "log_softmax_backward" : "softmax_backward");
     });
   });

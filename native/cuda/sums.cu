@@ -113,7 +113,8 @@ __device__ double block_sum(double v) {
 __global__ void __launch_bounds__(512) squares_kernel(const __grid_constant__ Chunk<1> chunk, double* partial) {
   const int t = chunk.find((int)blockIdx.x);
   const float* x = static_cast<const float*>(chunk.data[0][t]);
-  const int64_t begin = (int64_t)((int)blockIdx.x - chunk.first[t]) * kPiece, end = begin + kPiece < chunk.n[t] ? begin + kPiece : chunk.n[t];
+  const int64_t begin = (int64_t)((int)blockIdx.x - chunk.first[t]) * kPiece,
+                end = begin + kPiece < chunk.n[t] ? begin + kPiece : chunk.n[t];
   double total = 0;
   int64_t i = begin;
   if (reinterpret_cast<uintptr_t>(x) % 16 == 0) {
@@ -194,14 +195,16 @@ __device__ __forceinline__ bool picked(int32_t i, int64_t row, int64_t cols, Fau
   return false;
 }
 
-__global__ void pick_kernel(const void* x, DType x_type, const int32_t* index, void* y, DType y_type, int64_t rows, int64_t cols, Fault* fault) {
+__global__ void pick_kernel(
+    const void* x, DType x_type, const int32_t* index, void* y, DType y_type, int64_t rows, int64_t cols, Fault* fault) {
   const int64_t r = (int64_t)blockIdx.x * kThreads + threadIdx.x;
   if (r >= rows) return;
   const int32_t i = index[r];
   store_any(y, y_type, r, picked(i, r, cols, fault) ? load_any(x, x_type, r * cols + i) : 0.0f);
 }
 
-__global__ void pick_backward_kernel(const void* dy, DType dy_type, const int32_t* index, void* dx, DType dx_type, int64_t rows, int64_t cols, Fault* fault) {
+__global__ void pick_backward_kernel(
+    const void* dy, DType dy_type, const int32_t* index, void* dx, DType dx_type, int64_t rows, int64_t cols, Fault* fault) {
   const int64_t r = (int64_t)blockIdx.x * kThreads + threadIdx.x;
   if (r >= rows) return;
   const int32_t i = index[r];
@@ -219,7 +222,8 @@ void pick(const pick_args& a) {
   check_floats("x", a.x, product(a.rows, a.cols));
   check_floats("y", a.y, a.rows);
   if (a.rows == 0) return;
-  pick_kernel<<<grid_of(a.rows, kThreads), kThreads, 0, device.stream>>>(a.x.data, a.x.dtype, a.index.i32(), a.y.data, a.y.dtype, a.rows, a.cols, faults());
+  pick_kernel<<<grid_of(a.rows, kThreads), kThreads, 0, device.stream>>>(
+      a.x.data, a.x.dtype, a.index.i32(), a.y.data, a.y.dtype, a.rows, a.cols, faults());
   launched("pick");
 }
 
@@ -229,8 +233,8 @@ void pick_backward(const pick_backward_args& a) {
   check_floats("dx", a.dx, product(a.rows, a.cols));
   if (a.rows == 0 || a.cols == 0) return;
   check(cudaMemsetAsync(a.dx.data, 0, (size_t)(a.rows * a.cols) * size_of(a.dx.dtype), device.stream), "pick_backward");
-  pick_backward_kernel<<<grid_of(a.rows, kThreads), kThreads, 0, device.stream>>>(a.dy.data, a.dy.dtype, a.index.i32(), a.dx.data, a.dx.dtype, a.rows, a.cols,
-                                                                                 faults());
+  pick_backward_kernel<<<grid_of(a.rows, kThreads), kThreads, 0, device.stream>>>(
+      a.dy.data, a.dy.dtype, a.index.i32(), a.dx.data, a.dx.dtype, a.rows, a.cols, faults());
   launched("pick_backward");
 }
 

@@ -13,8 +13,8 @@ __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-
 
 // A thread takes one pack (or element) of a row; `units` of them make a row.
 template <class T, int N>
-__global__ void __launch_bounds__(kThreads) swiglu_kernel(const T* gate, const T* up, T* y, Divider units, int64_t total, int64_t gate_stride,
-                                                          int64_t up_stride, int64_t y_stride) {
+__global__ void __launch_bounds__(kThreads) swiglu_kernel(
+    const T* gate, const T* up, T* y, Divider units, int64_t total, int64_t gate_stride, int64_t up_stride, int64_t y_stride) {
   int64_t c = (int64_t)blockIdx.x * kThreads + threadIdx.x;
   if (c >= total) return;
   const int64_t r = units.take(c);
@@ -27,9 +27,8 @@ __global__ void __launch_bounds__(kThreads) swiglu_kernel(const T* gate, const T
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(kThreads) swiglu_backward_kernel(const T* gate, const T* up, const T* dy, T* dgate, T* dup, Divider units, int64_t total,
-                                                                   int64_t gate_stride, int64_t up_stride, int64_t dy_stride, int64_t dgate_stride,
-                                                                   int64_t dup_stride) {
+__global__ void __launch_bounds__(kThreads) swiglu_backward_kernel(const T* gate, const T* up, const T* dy, T* dgate, T* dup, Divider units,
+    int64_t total, int64_t gate_stride, int64_t up_stride, int64_t dy_stride, int64_t dgate_stride, int64_t dup_stride) {
   int64_t c = (int64_t)blockIdx.x * kThreads + threadIdx.x;
   if (c >= total) return;
   const int64_t r = units.take(c);
@@ -92,13 +91,15 @@ void swiglu_backward(const swiglu_backward_args& a) {
   if (a.rows == 0 || a.cols == 0) return;
   with_float_type(a.gate.dtype, "gate", [&](auto type) {
     using T = decltype(type);
-    const bool whole = a.cols % Pack<T>::kCount == 0 && even<T>(a.rows, {a.gate_stride, a.up_stride, a.dy_stride, a.dgate_stride, a.dup_stride}) &&
+    const bool whole = a.cols % Pack<T>::kCount == 0 &&
+                       even<T>(a.rows, {a.gate_stride, a.up_stride, a.dy_stride, a.dgate_stride, a.dup_stride}) &&
                        aligned(16, a.gate.data, a.up.data, a.dy.data, a.dgate.data, a.dup.data);
     with_width<T>(whole, [&](auto width) {
       constexpr int N = decltype(width)::value;
       const int64_t units = a.cols / N, total = units * a.rows;
-      swiglu_backward_kernel<T, N><<<grid_of(total, kThreads), kThreads, 0, device.stream>>>(a.gate.as<const T>(), a.up.as<const T>(), a.dy.as<const T>(),
-          a.dgate.as<T>(), a.dup.as<T>(), Divider(units), total, a.gate_stride, a.up_stride, a.dy_stride, a.dgate_stride, a.dup_stride);
+      swiglu_backward_kernel<T, N><<<grid_of(total, kThreads), kThreads, 0, device.stream>>>(a.gate.as<const T>(), a.up.as<const T>(),
+          a.dy.as<const T>(), a.dgate.as<T>(), a.dup.as<T>(), Divider(units), total, a.gate_stride, a.up_stride, a.dy_stride,
+          a.dgate_stride, a.dup_stride);
       launched("swiglu_backward");
     });
   });

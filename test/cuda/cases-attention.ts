@@ -61,7 +61,7 @@ function both(name: string, heads: number, kvHeads: number, dim: number, options
     s.q.length, s.qRows, s.kRows, heads, kvHeads, dim, s.qStride, s.kStride, s.vStride, s.oStride, s.causal ? 1 : 0, s.window,
   ]; // biome-ignore format: one line
   const full = `${name}: ${heads}/${kvHeads} heads of ${dim}, ${s.causal ? "causal" : "full"}${s.window ? `, window ${s.window}` : ""}`;
-  const small = s.q.reduce((sum, [, length], i) => sum + length * s.k[i]![1], 0) * heads * dim < 2e7;
+  const small = s.q.reduce((sum, [, length], i) => sum + length * s.k[i]![1], 0) * heads * dim < 3e6;
   const given = (tensors: CaseValues[]): Float64Array[] => tensors as Float64Array[];
   const forward = (tensors: CaseValues[]): Float64Array[] => {
     const [a, b, c] = given(tensors);
@@ -136,7 +136,7 @@ const many = both("40 sequences", 4, 2, 16, {
   q: lengths.map((n, i) => [i * 17, n] as const),
   k: lengths.map((n, i) => [i * 20, n + (i % 3)] as const),
 });
-const documents = [300, 5, 129, 64, 700, 1, 63, 250].reduce<[number, number][]>((list, n) => {
+const documents = [300, 5, 129, 64, 400, 1, 63, 130].reduce<[number, number][]>((list, n) => {
   const [begin, length] = list.at(-1) ?? [0, 0];
   list.push([begin + length, n]);
   return list;
@@ -160,9 +160,9 @@ const decoding = [8, 20, 33, 64, 72, 128, 256].flatMap(
   ]), // biome-ignore format: pairs
 );
 const decodingLong = [
-  ...both("one query, 8,192 keys", 32, 8, 128, { q: [[0, 1]], k: [[0, 8192]] }),
+  ...both("one query, 8,192 keys", 8, 2, 128, { q: [[0, 1]], k: [[0, 8192]] }),
   ...both("one query, 5,001 keys", 16, 1, 64, { q: [[0, 1]], k: [[3, 5001]] }),
-  ...both("8 queries, 3,000 keys", 8, 8, 96, { q: [[0, 8]], k: [[0, 3000]], causal: false }),
+  ...both("8 queries, 1,500 keys", 2, 2, 96, { q: [[0, 8]], k: [[0, 1500]], causal: false }),
   ...both("48 rows", 8, 2, 64, {
     q: Array.from({ length: 48 }, (_, i) => [i, 1] as const),
     k: Array.from({ length: 48 }, (_, i) => [i * 200, (i * 37) % 200] as const),
@@ -170,9 +170,9 @@ const decodingLong = [
 ];
 
 const long = [
-  ...both("2,048 rows", 4, 1, 128, one(2048)),
+  ...both("2,048 rows", 2, 1, 128, one(2048)),
   ...both("2,048 rows", 2, 2, 64, { ...one(2048), window: 512 }),
-  ...both("2,047 rows", 2, 1, 256, { ...one(2047), causal: false }),
+  ...both("1,023 rows", 2, 1, 256, { ...one(1023), causal: false }),
 ];
 
 const scales = [

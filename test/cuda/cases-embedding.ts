@@ -6,7 +6,8 @@ const SHAPES: [number, number, number][] = [
   [37, 576, 1000],
   [5, 33, 7],
   [3000, 64, 50],
-  [1, 4096, 128256],
+  [3, 64, 128256],
+  [1, 4096, 100],
   [200, 16, 2],
 ];
 export const cases: OpCase[] = SHAPES.flatMap(([rows, dim, vocab]): OpCase[] => [

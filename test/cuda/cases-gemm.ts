@@ -143,6 +143,19 @@ const odd = [
   }),
   gemm("decode", 1, 4096, 4096, { transposed: [0, 1] }),
   gemm("decode", 4, 1000, 4096, { transposed: [0, 1], bias: f32(1000) }),
+  ...[1, 3, 4].flatMap((m) => [
+    gemm("few rows", m, 16, 1024, { transposed: [0, 1] }),
+    gemm("few rows, float32 weight", m, 16, 2048, { transposed: [0, 1], types: [undefined, "float32", undefined] }),
+    gemm("few rows, float32 weight", m, 6000, 16, {
+      transposed: [0, 1],
+      types: [undefined, "float32", undefined],
+      beta: 1,
+      alpha: 2,
+      gaps: [8, 8, 0],
+    }),
+    gemm("few rows, bias", m, 4101, 520, { transposed: [0, 1], bias: act(4101), gaps: [0, 8, 3] }),
+    gemm("few rows, y float32", m, 4096, 1024, { transposed: [0, 1], types: [undefined, undefined, "float32"] }),
+  ]),
 ];
 
 // ---- batches ------------------------------------------------------------------------------

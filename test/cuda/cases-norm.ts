@@ -25,8 +25,8 @@ const rms: OpCase[] = SHAPES.flatMap(([rows, cols]) =>
     const y = out(rows, cols);
     const size = `${rows}x${cols}, ${kind}`;
     const rstd = f32Out(rows);
-    const forward = { op: "rmsNorm", ints: [rows, cols], floats: [1e-5] };
-    const backward = { op: "rmsNormBackward", ints: [rows, cols], floats: [] };
+    const forward = { op: "rmsNorm" as const, ints: [rows, cols], floats: [1e-5] };
+    const backward = { op: "rmsNormBackward" as const, ints: [rows, cols], floats: [] };
     const scale: TensorSpec = { ...f32(rows), fill: "positive" };
     return [
       { name: `rms_norm ${size}`, tensors: [x, null, weight, y, null, rstd], ...forward },
@@ -46,8 +46,8 @@ const layer: OpCase[] = SHAPES.flatMap(([rows, cols]) => {
   const x = positive(rows, cols);
   const y = out(rows, cols);
   const stats = [f32Out(rows), f32Out(rows)];
-  const forward = { op: "layerNorm", ints: [rows, cols], floats: [1e-5] };
-  const backward = { op: "layerNormBackward", ints: [rows, cols], floats: [] };
+  const forward = { op: "layerNorm" as const, ints: [rows, cols], floats: [1e-5] };
+  const backward = { op: "layerNormBackward" as const, ints: [rows, cols], floats: [] };
   const mean = f32(rows);
   const rstd: TensorSpec = { ...f32(rows), fill: "positive" };
   const dy = act(rows, cols);

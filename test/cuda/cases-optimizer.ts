@@ -14,8 +14,8 @@ export const cases: OpCase[] = LISTS.flatMap(([name, sizes]): OpCase[] => {
   const grad = sizes.map((n) => f32(n));
   const m = sizes.map((n) => f32InOut(n));
   const v = sizes.map(moment);
-  const adamw = { op: "adamw", floats: [1e-3, 0.9, 0.999, 1e-8, 0.01, 1], dtypes: ["float32"] as "float32"[] };
-  const sgd = { op: "sgd", ints: [1], floats: [0.1, 0.9, 0.01, 1], dtypes: ["float32"] as "float32"[] };
+  const adamw = { op: "adamw" as const, floats: [1e-3, 0.9, 0.999, 1e-8, 0.01, 1], dtypes: ["float32"] as "float32"[] };
+  const sgd = { op: "sgd" as const, ints: [1], floats: [0.1, 0.9, 0.01, 1], dtypes: ["float32"] as "float32"[] };
   return [
     { name: `adamw ${name}, clipped`, tensors: [param, grad, m, v, norm(400)], ints: [3], ...adamw },
     { name: `adamw ${name}, not clipped`, tensors: [param, grad, m, v, norm(0.01)], ints: [1000], ...adamw },

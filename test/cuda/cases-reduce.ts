@@ -21,7 +21,7 @@ const reduce: OpCase[] = SHAPES.flatMap(([outer, n, inner]) =>
   KINDS.map((name, kind) => ({
     name: `reduce ${name} ${outer}x${n}x${inner}`,
     op: "reduce",
-    tensors: [kind < 2 ? positive(outer, n, inner) : act(outer, n, inner), out(outer, inner)],
+    tensors: [{ ...act(outer, n, inner), fill: kind < 2 ? "uniform" : "normal" }, out(outer, inner)],
     ints: [kind, outer, n, inner],
     floats: [],
   })),

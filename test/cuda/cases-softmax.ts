@@ -13,11 +13,11 @@ const SHAPES: [number, number][] = [
   [1, 1],
 ];
 const softmax: OpCase[] = SHAPES.flatMap(([rows, cols]) =>
-  ["softmax", "logSoftmax"].flatMap((op): OpCase[] => [
+  (["softmax", "logSoftmax"] as const).flatMap((op): OpCase[] => [
     { name: `${op} ${rows}x${cols}`, op, tensors: [act(rows, cols), out(rows, cols)], ints: [rows, cols], floats: [] },
     {
       name: `${op}Backward ${rows}x${cols}`,
-      op: `${op}Backward`,
+      op: `${op}Backward` as const,
       tensors: [
         { ...act(rows, cols), fill: op === "softmax" ? "uniform" : "normal" },
         act(rows, cols),

@@ -1,4 +1,7 @@
-// Every native op on the GPU against the CPU backend: all cases of test/cuda/cases-*.ts. TUNEBOOK_REPORT=file.json writes the worst errors.
+// Every native op on the GPU against the CPU backend: all cases of test/cuda/cases-*.ts.
+//   TUNEBOOK_CASES=gemm,norm     only those of files whose names contain one of these
+//   TUNEBOOK_REPORT=file.json    writes the worst errors
+//   TUNEBOOK_REFERENCE=all       compares 16-bit results with float64 too, not with the CPU's alone
 import assert from "node:assert/strict";
 import { readdirSync, writeFileSync } from "node:fs";
 import { after, test } from "node:test";
@@ -21,6 +24,7 @@ interface Row {
 const here = fileURLToPath(new URL(".", import.meta.url));
 const rows = new Map<string, Row>();
 const missing = cudaFailure();
+const only = process.env.TUNEBOOK_CASES?.split(",");
 
 function enter(c: OpCase, dtype: CaseDType, error: number, reference?: { gpu: number; cpu: number }): void {
   const key = `${c.op} ${dtype}`;
@@ -55,19 +59,19 @@ async function check(c: OpCase): Promise<void> {
 if (missing !== undefined) {
   test("ops on the GPU", { skip: `no CUDA device: ${missing}` }, () => {});
 } else {
-  const files = readdirSync(here).filter((f) => /^cases-[a-z0-9-]+\.js$/.test(f));
-  for (const file of files.sort()) {
-    const { cases } = (await import(new URL(file, import.meta.url).href)) as { cases: OpCase[] };
-    const names = new Set(cases.map((c) => c.name));
-    assert.equal(names.size, cases.length, `${file}: two cases have one name`);
-    for (const op of new Set(cases.map((c) => c.op))) {
-      const mine = cases.filter((c) => c.op === op);
-      test(`${op}: ${mine.length} cases`, async () => {
-        const failures: Error[] = [];
-        for (const c of mine) await check(c).catch((error: Error) => failures.push(error));
-        if (failures.length > 0) throw new Error(failures.map((f) => f.message).join("\n"));
-      });
-    }
+  const files = readdirSync(here).filter(
+    (f) => /^cases-[a-z0-9-]+\.js$/.test(f) && (!only || only.some((part) => f.includes(part))),
+  );
+  const all: OpCase[] = [];
+  for (const file of files.sort())
+    all.push(...((await import(new URL(file, import.meta.url).href)) as { cases: OpCase[] }).cases);
+  for (const op of new Set(all.map((c) => c.op))) {
+    const mine = all.filter((c) => c.op === op);
+    test(`${op}: ${mine.length} cases`, async () => {
+      const failures: Error[] = [];
+      for (const c of mine) await check(c).catch((error: Error) => failures.push(error));
+      if (failures.length > 0) throw new Error(failures.map((f) => f.message).join("\n"));
+    });
   }
   after(() => report(files));
 }

@@ -112,7 +112,17 @@ describe("the command", () => {
 
   it("examines the machine", () => {
     const { text } = command("doctor");
-    for (const name of ["Node", "CPU backend", "Kernelspec", "Jupyter"])
+    for (const name of [
+      "Node",
+      "CPU backend",
+      "NVIDIA driver",
+      "CUDA backend",
+      "nvcc",
+      "cuBLASLt",
+      "cuDNN",
+      "Kernelspec",
+      "Jupyter",
+    ])
       assert.match(text, new RegExp(`^${name} `, "m"));
   });
 });

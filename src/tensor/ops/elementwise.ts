@@ -1,8 +1,9 @@
 import * as calls from "../calls.js";
+import type { DType } from "../dtype.js";
 import { record } from "../record.js";
 import { broadcastShape, broadcastStrides, dims4, sameShape, shapeMismatch } from "../shape.js";
-import { activationLike, requireOneDevice, type Tensor } from "../tensor.js";
-import { inDType, widened } from "./layout.js";
+import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
+import { widened } from "./layout.js";
 
 /** Codes of `unary` in native/ops.def. */
 const UNARY = {
@@ -58,11 +59,10 @@ export function affine(given: Tensor, scale: number, shift: number): Tensor {
 /** y = a ∘ b with NumPy's broadcasting, at most 4 axes; of different dtypes the result is float32. */
 export function binary(kind: BinaryKind, first: Tensor, second: Tensor): Tensor {
   requireOneDevice(kind, first, second);
-  const wide = first.dtype !== second.dtype;
-  const a = wide ? inDType(first, "float32") : widened(first);
-  const b = wide ? inDType(second, "float32") : widened(second);
+  const a = widened(first);
+  const b = widened(second);
   const shape = broadcastShape(kind, a.shape, b.shape);
-  const y = activationLike(a, shape);
+  const y = emptyLike(a, shape, a.dtype === b.dtype ? a.dtype : "float32");
   const d = dims4(kind, shape);
   const as = broadcastStrides(kind, a.shape, d);
   const bs = broadcastStrides(kind, b.shape, d);
@@ -74,8 +74,8 @@ export function binary(kind: BinaryKind, first: Tensor, second: Tensor): Tensor 
     kind === "pow" || kind === "equal" || kind === "less"
       ? "none"
       : (dy) => [
-          a.requiresGrad ? sumTo(gradientOfFirst(kind, a, b, dy), a.shape) : undefined,
-          b.requiresGrad ? sumTo(gradientOfSecond(kind, a, b, y, dy), b.shape) : undefined,
+          a.requiresGrad ? broadcastGradient(gradientOfFirst(kind, a, b, dy), a) : undefined,
+          b.requiresGrad ? broadcastGradient(gradientOfSecond(kind, a, b, y, dy), b) : undefined,
         ],
   );
   return y;
@@ -116,14 +116,13 @@ function gradientOfSecond(kind: BinaryKind, a: Tensor, b: Tensor, y: Tensor, dy:
 /** condition != 0 ? a : b, all of one shape. */
 export function where(condition: Tensor, first: Tensor, second: Tensor): Tensor {
   requireOneDevice("where", condition, first, second);
-  const wide = first.dtype !== second.dtype;
-  const a = wide ? inDType(first, "float32") : widened(first);
-  const b = wide ? inDType(second, "float32") : widened(second);
+  const a = widened(first);
+  const b = widened(second);
   if (!sameShape(a.shape, b.shape) || !sameShape(a.shape, condition.shape)) {
     shapeMismatch("where", "three equal shapes", condition.shape, a.shape, b.shape);
   }
-  const y = activationLike(a);
-  calls.where(inDType(condition, a.dtype).handle, a.handle, b.handle, y.handle, y.size);
+  const y = emptyLike(a, a.shape, a.dtype === b.dtype ? a.dtype : "float32");
+  calls.where(widened(condition).handle, a.handle, b.handle, y.handle, y.size);
   record("where", [a, b], [y], (dy) => {
     const zero = affine(dy, 0, 0);
     return [where(condition, dy, zero), where(condition, zero, dy)];
@@ -131,10 +130,15 @@ export function where(condition: Tensor, first: Tensor, second: Tensor): Tensor 
   return y;
 }
 
+/** A gradient summed to the shape of the operand that was broadcast; for a leaf in float32. */
+function broadcastGradient(gradient: Tensor, operand: Tensor): Tensor {
+  return sumTo(gradient, operand.shape, operand.leaf ? "float32" : gradient.dtype);
+}
+
 /** The gradient of a broadcast: x summed into `shape`. */
-export function sumTo(x: Tensor, shape: readonly number[]): Tensor {
+export function sumTo(x: Tensor, shape: readonly number[], dtype: DType = x.dtype): Tensor {
   if (sameShape(x.shape, shape)) return x;
-  const y = activationLike(x, shape);
+  const y = emptyLike(x, shape, dtype);
   const d = dims4("sumTo", x.shape);
   calls.sumTo(x.handle, y.handle, ...d, ...broadcastStrides("sumTo", shape, d), y.size);
   return y;

@@ -6,7 +6,7 @@ import { isRecording, record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
 import { affine, fill } from "./elementwise.js";
-import { inDType, widened } from "./layout.js";
+import { widened } from "./layout.js";
 import { requireFloat32 } from "./matmul.js";
 import { reduce } from "./reduce.js";
 
@@ -125,23 +125,6 @@ export function linearCrossEntropy(
 // The upstream gradient is a device scalar, nearly always 1 (the total is what backward() starts from): one cheap pass keeps it exact.
 function upstreamTimes(upstream: Tensor, gradient: Tensor): Tensor {
   const out = emptyLike(gradient);
-  calls.binary(
-    gradient.handle,
-    inDType(upstream, gradient.dtype).handle,
-    out.handle,
-    2,
-    1,
-    1,
-    1,
-    gradient.size,
-    0,
-    0,
-    0,
-    1,
-    0,
-    0,
-    0,
-    0,
-  );
+  calls.binary(gradient.handle, upstream.handle, out.handle, 2, 1, 1, 1, gradient.size, 0, 0, 0, 1, 0, 0, 0, 0);
   return out;
 }

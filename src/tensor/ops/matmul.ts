@@ -5,7 +5,7 @@ import { leafGradient } from "../gradient.js";
 import { record } from "../record.js";
 import { sameShape, shapeMismatch, shapeText, sizeOf } from "../shape.js";
 import { activationLike, emptyLike, requireOneDevice, type Tensor, view } from "../tensor.js";
-import { inDType, widened } from "./layout.js";
+import { widened } from "./layout.js";
 import { reduce } from "./reduce.js";
 
 /**
@@ -69,7 +69,7 @@ export function linear(given: Tensor, weight: Tensor, bias?: Tensor): Tensor {
     return [
       dx,
       weight.requiresGrad ? weightGradient(weight, dy, x, rows, outputs, inputs) : undefined,
-      bias?.requiresGrad ? reduce("sum", inDType(view(dy, [rows, outputs]), "float32"), 0) : undefined,
+      bias?.requiresGrad ? reduce("sum", view(dy, [rows, outputs]), 0, false, "float32") : undefined,
     ];
   };
   record("linear", [x, weight, bias], [y], back, [], [weight, weight.requiresGrad ? x : undefined]);

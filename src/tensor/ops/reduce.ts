@@ -9,8 +9,11 @@ import { widened } from "./layout.js";
 const KINDS = { sum: 0, mean: 1, max: 2, min: 3 } as const;
 export type ReduceKind = keyof typeof KINDS;
 
-/** Reduction over one axis, or over all elements when no axis is given. Sum and mean have gradients. */
-export function reduce(kind: ReduceKind, given: Tensor, axis?: number, keepDim = false): Tensor {
+/**
+ * Reduction over one axis, or over all elements when no axis is given. Sum and mean have gradients.
+ * @param dtype of the result, x's by default.
+ */
+export function reduce(kind: ReduceKind, given: Tensor, axis?: number, keepDim = false, dtype?: "float32"): Tensor {
   const x = widened(given);
   const all = axis === undefined;
   const a = all ? 0 : normalizeAxis(kind, axis, x.rank);
@@ -19,7 +22,7 @@ export function reduce(kind: ReduceKind, given: Tensor, axis?: number, keepDim =
   const inner = all ? 1 : sizeOf(x.shape.slice(a + 1));
   const kept = all ? x.shape.map(() => 1) : x.shape.map((d, i) => (i === a ? 1 : d));
   const shape = keepDim ? kept : all ? [] : x.shape.toSpliced(a, 1);
-  const y = activationLike(x, shape);
+  const y = emptyLike(x, shape, dtype ?? x.dtype);
   calls.reduce(x.handle, y.handle, KINDS[kind], outer, n, inner);
   record(
     kind,
