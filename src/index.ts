@@ -25,6 +25,7 @@ export { display } from "./display/display.js";
 export { progress } from "./display/progress.js";
 export { table } from "./display/table.js";
 export * from "./errors.js";
+export { type EstimateOptions, MemoryEstimate } from "./estimate.js";
 export { Metrics } from "./evaluation/classification.js";
 export type { EvaluateOptions, MetricName } from "./evaluation/evaluate.js";
 export type { SamplingOptions } from "./evaluation/generate.js";

@@ -139,7 +139,8 @@ function originOf(sequence: number, device: number): string {
 }
 
 function makeError(kind: string, message: string, sequence: number, device = 0, code = ""): Error {
-  if (kind === "failed" && code === "memory") return new OutOfMemoryError(`${message}${originOf(sequence, device)}`);
+  if (kind === "failed" && code === "memory")
+    return new OutOfMemoryError(`${message}${originOf(sequence, device)}${advised(DEVICES[device] as Device)}`);
   if (kind === "failed") return new DeviceError(`${message}${originOf(sequence, device)}`, { lost: code === "lost" });
   return new InterruptedError(
     "The work was interrupted: queued operations were dropped, and this result was not computed.",
@@ -319,13 +320,22 @@ export function setMemoryAdvice(fn: ((device: Device) => string | undefined) | u
   advice = fn;
 }
 
+// Advice that fails must not hide what it is about.
+function advised(device: Device): string {
+  try {
+    const text = advice?.(device);
+    return text === undefined ? "" : `\n${text}`;
+  } catch {
+    return "";
+  }
+}
+
 function outOfMemory(bytes: number, device: Device): OutOfMemoryError {
   const s = stats(device);
   const where = device === "cpu" ? "" : ` on ${gpu?.name ?? device}`;
-  const more = advice?.(device);
   return new OutOfMemoryError(
     `Not enough memory${where} for a tensor of ${mebibytes(bytes)}: ${mebibytes(s.liveBytes)} are in use (${s.handles} tensors) of a limit of ` +
-      `${mebibytes(s.limitBytes)}. Use a smaller batch or sequence length, quantise the model, or free tensors that are not needed.${more === undefined ? "" : `\n${more}`}`,
+      `${mebibytes(s.limitBytes)}. Use a smaller batch or sequence length, quantise the model, or free tensors that are not needed.${advised(device)}`,
   );
 }
 
