@@ -17,6 +17,10 @@ Allocator::Allocator(const Backend& backend, const PoolHooks& hooks, int place) 
     pool_ = std::make_unique<SizePool>(backend, hooks);
   }
   pool_->limit = backend.memory > 0 ? backend.memory : memory_limit();
+  if (backend.alloc_pinned != nullptr) {
+    host_pool_ = std::make_unique<HostPool>(backend, hooks);
+    host_pool_->limit = memory_limit();
+  }
   slots_.emplace_back();  // handle 0 means "absent"
 }
 
@@ -44,10 +48,13 @@ int32_t Allocator::new_handle(const Ref& ref, Block* block) {
   return place_ << 30 | slot.generation << kIndexBits | index;
 }
 
-int32_t Allocator::alloc(int64_t bytes, DType dtype) {
-  if (bytes < 0 || bytes > limit()) return 0;
+int32_t Allocator::alloc(int64_t bytes, DType dtype, bool host) {
+  Pool* pool = host ? host_pool_.get() : pool_.get();
+  if (pool == nullptr) fail("%s has no host memory of its own", place_name(place_));
+  if (bytes < 0 || bytes > pool->limit) return 0;
   auto block = std::make_unique<Block>();
-  if (!pool_->take(bytes, block.get())) return 0;
+  if (!pool->take(bytes, block.get())) return 0;
+  block->pool = pool;
   peak_bytes();
   Ref ref;
   ref.data = block->data;
@@ -92,7 +99,7 @@ bool Allocator::free(int32_t handle) {
   first_free_ = index;
   handle_count--;
   if (--block->references == 0) {
-    pool_->give(*block);
+    block->pool->give(*block);
     delete block;
   }
   return true;

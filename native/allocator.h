@@ -19,8 +19,8 @@ class Allocator {
  public:
   Allocator(const Backend& backend, const PoolHooks& hooks, int place);
 
-  // A new handle (> 0), or 0 when memory is exhausted.
-  int32_t alloc(int64_t bytes, DType dtype);
+  // A new handle (> 0), or 0 when memory is exhausted; `host`: in the device's host memory.
+  int32_t alloc(int64_t bytes, DType dtype, bool host = false);
   // A handle on a part of another's memory. Throws OpError when the part does not lie inside.
   int32_t view(int32_t handle, int64_t offset, int64_t bytes, DType dtype);
   // False: there is no such handle.
@@ -28,13 +28,17 @@ class Allocator {
   // nullptr: there is no such handle. Valid until the next alloc or view.
   const Ref* find(int32_t handle) const;
   // Gives cached blocks back to the system.
-  void trim() { pool_->trim(0); }
+  void trim() {
+    pool_->trim(0);
+    if (host_pool_) host_pool_->trim(0);
+  }
 
   int place() const { return place_; }
   int64_t live_bytes() const { return pool_->live_bytes; }
   int64_t cached_bytes() const { return pool_->cached_bytes; }
   int64_t scratch_bytes() const { return pool_->scratch_bytes(); }  // of the ops, beside what is live
   int64_t limit() const { return pool_->limit; }
+  int64_t host_bytes() const { return host_pool_ ? host_pool_->live_bytes : 0; }  // alive in host memory, counted nowhere else
   int64_t peak_bytes();  // live and scratch
   void reset_peak();
   int64_t handle_count = 0;
@@ -49,7 +53,7 @@ class Allocator {
   int32_t new_handle(const Ref& ref, Block* block);
 
   const int place_;
-  std::unique_ptr<Pool> pool_;
+  std::unique_ptr<Pool> pool_, host_pool_;  // the latter where the device has host memory of its own
   std::vector<Slot> slots_;
   int32_t first_free_ = -1;
   int64_t peak_ = 0;

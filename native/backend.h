@@ -33,7 +33,7 @@ struct Backend {
   void (*free)(void* data, int64_t bytes);
   void (*upload)(void* to, const void* from, int64_t bytes);    // in stream order
   void (*download)(void* to, const void* from, int64_t bytes);  // in stream order
-  void (*sync)();
+  void (*sync)();                         // until everything has been done, copies beside the ops too
   void (*close)();                        // ends its threads; nothing runs on it afterwards
 
   // Devices that run behind their launches. All of this is 0 on the CPU, where an op has run when it returns.
@@ -48,6 +48,9 @@ struct Backend {
   // Host memory that `download` fills without waiting (nullptr: exhausted); it is filled when a later fence has been passed.
   void* (*alloc_host)(int64_t bytes);
   void (*free_host)(void* data, int64_t bytes);
+  // Host memory for tensors, which the device's copies read and write by themselves (nullptr: exhausted). Freeing waits for all copies.
+  void* (*alloc_pinned)(int64_t bytes);
+  void (*free_pinned)(void* data, int64_t bytes);
   int64_t (*scratch_bytes)();  // working memory of the ops; any thread
   void (*trim)();              // dispatcher: gives working memory back
 

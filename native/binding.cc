@@ -19,6 +19,7 @@ Napi::Value stats(const Napi::CallbackInfo& info) {
   number("cachedBytes", static_cast<double>(r->memory.cached_bytes()));
   number("scratchBytes", static_cast<double>(r->memory.scratch_bytes()));
   number("reservedBytes", static_cast<double>(r->memory.live_bytes() + r->memory.cached_bytes() + r->memory.scratch_bytes()));
+  number("hostBytes", static_cast<double>(r->memory.host_bytes()));
   number("limitBytes", static_cast<double>(r->memory.limit()));
   number("handles", static_cast<double>(r->memory.handle_count));
   number("queued", static_cast<double>(r->queue.queued()));

@@ -21,14 +21,14 @@ napi_value run(napi_env env, napi_callback_info) {
   return nullptr;
 }
 
-// in: bytes (two words), dtype, device. out: the handle, or 0 when memory is exhausted.
+// in: bytes (two words), dtype, device (+ 2: in its host memory). out: the handle, or 0 when memory is exhausted.
 napi_value alloc(napi_env env, napi_callback_info) {
   Home* h = mine(env);
   if (h == nullptr) return nullptr;
   Runtime* r = runtime_of(env, h->words[3] & 1);
   if (r == nullptr) return nullptr;
   try {
-    h->words[0] = r->memory.alloc(join_words(h->words), static_cast<DType>(h->words[2]));
+    h->words[0] = r->memory.alloc(join_words(h->words), static_cast<DType>(h->words[2]), (h->words[3] & 2) != 0);
   } catch (const OpError& error) {
     throw_refused(r, error);
   }

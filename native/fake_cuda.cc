@@ -124,12 +124,21 @@ void* alloc(int64_t bytes) {
   return data;
 }
 
+void rest() {
+  std::unique_lock<std::mutex> lock(stream->mutex);
+  stream->progress.wait(lock, [] { return stream->done == stream->pushed; });
+}
+
 void free_memory(void* data, int64_t bytes) {
-  {
-    std::unique_lock<std::mutex> lock(stream->mutex);
-    stream->progress.wait(lock, [] { return stream->done == stream->pushed; });
-  }
+  rest();
   reserved -= bytes;
+  cpu->free(data, bytes);
+}
+
+void* alloc_pinned(int64_t bytes) { return cpu->alloc(bytes); }
+
+void free_pinned(void* data, int64_t bytes) {
+  rest();
   cpu->free(data, bytes);
 }
 
@@ -196,6 +205,8 @@ const Backend& open_fake_cuda(const Backend& backend) {
   table.begin = begin;
   table.fence = fence;
   table.wait = wait;
+  table.alloc_pinned = alloc_pinned;
+  table.free_pinned = free_pinned;
 #define OP(name) table.name = fake_##name;
 #include "ops.list.gen.h"
 #undef OP

@@ -31,10 +31,10 @@ void* SizePool::find(int64_t bytes) {
   if (live_bytes + cached_bytes + bytes > bound()) trim(least_zero(bound() - live_bytes - bytes));
   if (live_bytes + cached_bytes + bytes > limit) trim(least_zero(limit - live_bytes - bytes));
   if (live_bytes + bytes > limit) return nullptr;
-  void* data = backend_.alloc(bytes);
+  void* data = obtain(bytes);
   if (data == nullptr) {
     trim(0);
-    data = backend_.alloc(bytes);
+    data = obtain(bytes);
   }
   return data;
 }
@@ -58,7 +58,7 @@ void SizePool::give(const Block& block) {
 void SizePool::trim(int64_t keep) {
   while (cached_bytes > keep && !cache_.empty()) {
     auto largest = std::prev(cache_.end());
-    hooks_.release(hooks_.context, largest->second.back(), largest->first);
+    give_back(largest->second.back(), largest->first);
     cached_bytes -= largest->first;
     largest->second.pop_back();
     if (largest->second.empty()) cache_.erase(largest);

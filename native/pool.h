@@ -21,6 +21,7 @@ struct Block {
   int64_t bytes = 0;
   int64_t references = 1;  // handles
   void* piece = nullptr;   // the pool's own
+  class Pool* pool = nullptr;
 };
 
 class Pool {
@@ -57,9 +58,28 @@ class SizePool : public Pool {
   void give(const Block& block) override;
   void trim(int64_t keep) override;
 
+ protected:
+  // Memory from the system (nullptr: exhausted), and back to it.
+  virtual void* obtain(int64_t bytes) { return backend_.alloc(bytes); }
+  virtual void give_back(void* data, int64_t bytes) { hooks_.release(hooks_.context, data, bytes); }
+
  private:
   void* find(int64_t bytes);
   std::map<int64_t, std::vector<void*>> cache_;
+};
+
+// A device's host memory, which its copies read and write by themselves. Pinning costs about a millisecond for four MiB, so blocks are kept.
+class HostPool : public SizePool {
+ public:
+  using SizePool::SizePool;
+  ~HostPool() override { trim(0); }
+
+ protected:
+  void* obtain(int64_t bytes) override { return backend_.alloc_pinned(bytes); }
+  void give_back(void* data, int64_t bytes) override {
+    hooks_.wait(hooks_.context);
+    backend_.free_pinned(data, bytes);  // waits for copies
+  }
 };
 
 // Large segments that are cut into blocks and join again: for GPUs, where an allocation costs milliseconds and waits for all work.

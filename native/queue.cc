@@ -171,6 +171,12 @@ void Queue::trim() {
 void Queue::recover() {
   dropping_.store(true);
   wait_done();
+  if (behind_ && !lost()) {
+    try {
+      backend_.sync();  // copies beside the ops whose wait was dropped
+    } catch (const OpError&) {  // the next op meets it again, with a place to report it
+    }
+  }
   std::lock_guard<std::mutex> lock(result_mutex_);
   if (lost()) {  // nothing brings it back
     dropping_.store(false);

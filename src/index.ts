@@ -1,6 +1,7 @@
 import { resetCheckpointing } from "./autograd/checkpoint.js";
 import { resetTape } from "./autograd/tape.js";
 import { interruptHost } from "./display/host.js";
+import { resetTransfers } from "./tensor/host.js";
 import * as native from "./tensor/native.js";
 import { resetRecording } from "./tensor/record.js";
 import { resetScopes } from "./tensor/scope.js";
@@ -12,6 +13,7 @@ host?.onReset?.(() => {
   native.recover();
   resetTape();
   resetCheckpointing();
+  resetTransfers();
   resetScopes();
   resetRecording();
 });
@@ -23,6 +25,7 @@ export { display } from "./display/display.js";
 export { progress } from "./display/progress.js";
 export { table } from "./display/table.js";
 export * from "./errors.js";
+export { type EstimateOptions, MemoryEstimate } from "./estimate.js";
 export { Metrics } from "./evaluation/classification.js";
 export type { EvaluateOptions, MetricName } from "./evaluation/evaluate.js";
 export type { SamplingOptions } from "./evaluation/generate.js";

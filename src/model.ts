@@ -3,6 +3,7 @@ import { resetTape } from "./autograd/tape.js";
 import { defineDisplay, throwIfInterrupted } from "./display/host.js";
 import type { Table } from "./display/table.js";
 import { ConfigError, StateError, TokenizerError } from "./errors.js";
+import { type EstimateOptions, estimateMemory, type MemoryEstimate } from "./estimate.js";
 import type { Metrics } from "./evaluation/classification.js";
 import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
 import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
@@ -32,7 +33,7 @@ import {
 } from "./report.js";
 import type { Device } from "./tensor/device.js";
 import type { FloatDType } from "./tensor/dtype.js";
-import { recover, state, stats } from "./tensor/native.js";
+import { recover, setMemoryAdvice, state, stats } from "./tensor/native.js";
 import { seed } from "./tensor/ops/random.js";
 import { noGrad } from "./tensor/record.js";
 import { scope } from "./tensor/scope.js";
@@ -125,6 +126,14 @@ export class Model implements Disposable {
       activations: Math.max(0, top - weights - adapters - gradients - optimizer),
       peak: top,
     };
+  }
+
+  /**
+   * Predicts the memory of a training step with these options of `train`, by part, and what would fit. Nothing is computed; the model needs no
+   * weights.
+   */
+  estimate(options: EstimateOptions = {}): MemoryEstimate {
+    return estimateMemory(this.network, options);
   }
 
   /** Quantises the linear layers in place. @throws StateError after addLora: adapters belong to the quantised layers. */
@@ -310,8 +319,15 @@ export class Model implements Disposable {
       (end) => {
         this.lastRun = end;
         this.run = undefined;
+        setMemoryAdvice(undefined);
       },
     );
+    setMemoryAdvice((device) => {
+      const step = device === this.device ? run.plannedStep : undefined;
+      if (!step) return undefined;
+      const estimate = estimateMemory(this.network, step);
+      return `${estimate.toTable().toText()}\n${estimate.advice()}`;
+    });
     this.run = run;
     return run;
   }

@@ -163,6 +163,19 @@ void copy_2d(const copy_2d_args& a) {
   });
 }
 
+void check_slot(int64_t slot) {
+  if (slot < 0 || slot > 63) fail("slot is %lld, expected 0..63", (long long)slot);
+}
+
+// There is one kind of memory here, and a copy has been done when the op returns.
+void transfer_start(const transfer_start_args& a) {
+  check_slot(a.slot);
+  if (a.x.dtype != a.y.dtype) fail("x and y have different dtypes");
+  copy({a.x, a.y, a.n});
+}
+
+void transfer_wait(const transfer_wait_args& a) { check_slot(a.slot); }
+
 }  // namespace
 
 void register_memory(Backend& b) {
@@ -170,6 +183,8 @@ void register_memory(Backend& b) {
   b.copy = copy;
   b.permute = permute;
   b.copy_2d = copy_2d;
+  b.transfer_start = transfer_start;
+  b.transfer_wait = transfer_wait;
 }
 
 }  // namespace TB_ISA

@@ -45,13 +45,11 @@ TB_INLINE void quantize(const Moment& s, int64_t at, int64_t n, const float* x) 
   int32_t place[kBlock];
   for_vectors(n, [&](int64_t i, int64_t k) {
     const vf normed = rounded(load_to(x + i, k) * inverse);
-    const vi j = __builtin_convertvector(rounded((normed + 1.0f) * 32767.5f) + 0.5f, vi);
+    const vf place_at = rounded((normed + 1.0f) * 32767.5f) + 0.5f;
+    const vi j = __builtin_convertvector(vmin(vmax(place_at, vf{}), splat(65535.0f)), vi);  // a denormal absmax has no finite reciprocal
     memcpy(place + i, &j, (size_t)k * 4);
   });
-  for (int64_t i = 0; i < n; ++i) {
-    const int32_t j = place[i];  // denormal absmax: the reciprocal is infinite
-    s.q[at + i] = s.codes[j < 0 ? 0 : j > 65535 ? 65535 : j];
-  }
+  for (int64_t i = 0; i < n; ++i) s.q[at + i] = s.codes[place[i]];
 }
 
 void adamw_8bit(const adamw_8bit_args& a) {

@@ -54,7 +54,7 @@ void upload(void* to, const void* from, int64_t bytes) {
     const int64_t n = bytes - done < kSection - ring.at ? bytes - done : kSection - ring.at;
     char* place = ring.memory + ring.current * kSection + ring.at;
     memcpy(place, static_cast<const char*>(from) + done, static_cast<size_t>(n));
-    check(cudaMemcpyAsync(static_cast<char*>(to) + done, place, static_cast<size_t>(n), cudaMemcpyHostToDevice, device.stream), "uploading");
+    check(cudaMemcpyAsync(static_cast<char*>(to) + done, place, static_cast<size_t>(n), cudaMemcpyDefault, device.stream), "uploading");  // or a tensor in host memory
     ring.at += (n + 63) / 64 * 64;
     done += n;
   }
@@ -106,7 +106,7 @@ void free_host(void* data, int64_t bytes) {
 
 void download(void* to, const void* from, int64_t bytes) {
   bind_thread();
-  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, device.stream), "downloading");
+  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, device.stream), "downloading");
 }
 
 // ---- memory -------------------------------------------------------------------------------
@@ -123,16 +123,36 @@ void* alloc(int64_t bytes) {
   return data;
 }
 
-void free_memory(void* data, int64_t) {
+void rest() {
   bind_thread();
   cudaStreamSynchronize(device.side);
+  cudaStreamSynchronize(device.copies);
   cudaStreamSynchronize(device.stream);
+}
+
+void free_memory(void* data, int64_t) {
+  rest();
   cudaFree(data);
+}
+
+// Host memory of tensors. It is mapped too (unified addressing): an op that is given it reads it over the bus.
+void* alloc_pinned(int64_t bytes) {
+  bind_thread();
+  void* data = nullptr;
+  if (cudaHostAlloc(&data, static_cast<size_t>(bytes), cudaHostAllocPortable) == cudaSuccess) return data;
+  cudaGetLastError();
+  return nullptr;
+}
+
+void free_pinned(void* data, int64_t) {
+  rest();
+  cudaFreeHost(data);
 }
 
 void sync() {
   bind_thread();
   check(cudaStreamSynchronize(device.stream), "waiting for the GPU");
+  check(cudaStreamSynchronize(device.copies), "waiting for the GPU's copies");
 }
 
 void trim() {
@@ -254,6 +274,8 @@ void open(int index) {
   table.elapsed = elapsed;
   table.alloc_host = alloc_host;
   table.free_host = free_host;
+  table.alloc_pinned = alloc_pinned;
+  table.free_pinned = free_pinned;
   table.scratch_bytes = scratch_bytes;
   table.trim = trim;
 #define OP(name) table.name = missing_##name;

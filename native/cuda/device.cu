@@ -280,6 +280,7 @@ void open_device(int index) {
   timed = profile != nullptr && strcmp(profile, "1") == 0;
   check(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), "cudaStreamCreate");
   check(cudaStreamCreateWithFlags(&device.side, cudaStreamNonBlocking), "cudaStreamCreate");
+  check(cudaStreamCreateWithFlags(&device.copies, cudaStreamNonBlocking), "cudaStreamCreate");
   void* pinned = nullptr;
   check(cudaHostAlloc(&pinned, (kFaults + kOpCount) * sizeof(Fault), cudaHostAllocPortable | cudaHostAllocMapped), "pinned memory");
   records = static_cast<Fault*>(pinned);
@@ -299,8 +300,9 @@ void close_device() {
   if (records != nullptr) cudaFreeHost(records);
   records = nullptr;
   if (device.side != nullptr) cudaStreamDestroy(device.side);
+  if (device.copies != nullptr) cudaStreamDestroy(device.copies);
   if (device.stream != nullptr) cudaStreamDestroy(device.stream);
-  device.side = device.stream = nullptr;
+  device.side = device.copies = device.stream = nullptr;
 }
 
 }  // namespace cuda

@@ -15,7 +15,8 @@ struct Device {
   int multiprocessors = 0;
   int major = 0, minor = 0;      // compute capability
   cudaStream_t stream = nullptr;  // all ops, uploads and downloads, in queue order
-  cudaStream_t side = nullptr;    // work that runs ahead (dequantised weights, copies to pinned memory); ordered by events
+  cudaStream_t side = nullptr;    // work that runs ahead (dequantised weights); ordered by events
+  cudaStream_t copies = nullptr;  // between device and host memory, beside the ops; ordered by events (transfer.cu)
 };
 extern Device device;
 

@@ -3,6 +3,7 @@ import { randomState, restoreRandomState } from "../tensor/ops/random.js";
 import { isRecording, noGrad, withGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { type Tensor, view } from "../tensor/tensor.js";
+import { movable, Offloaded } from "./offload.js";
 import { recordApart, recordEntry, spread } from "./tape.js";
 
 /**
@@ -15,21 +16,26 @@ export const CHECKPOINTING: readonly Checkpointing[] = ["none", "selective", "fu
 
 const DEFAULT: Checkpointing = "selective";
 let mode: Checkpointing = DEFAULT;
+/** What the last checkpointed part of this forward pass has put into host memory. */
+let offloaded: readonly Offloaded[] = [];
 
 /** Runs a synchronous function, a forward and backward pass, in a mode of checkpointing; "selective" holds outside of it. */
 export function withCheckpointing<T>(wanted: Checkpointing, fn: () => T): T {
   const outer = mode;
   mode = wanted;
+  offloaded = [];
   try {
     return fn();
   } finally {
     mode = outer;
+    offloaded = [];
   }
 }
 
 /** Forgets the mode that is set: an interrupted cell skips `finally`. */
 export function resetCheckpointing(): void {
   mode = DEFAULT;
+  offloaded = [];
 }
 
 /**
@@ -60,12 +66,16 @@ export function checkpoint<Out extends readonly Tensor[]>(
   if ((mode !== "full" && mode !== "offload") || !isRecording()) return fn(...inputs);
   const random = randomState();
   let recorded = false;
+  const before = offloaded;
+  const moved = mode === "offload" ? inputs.filter(movable).map((t) => new Offloaded(t)) : []; // beside the part's work
   const outputs = scope(() => {
     const { result, entries } = recordApart(() => ownResults(fn(...inputs), inputs));
     recorded = entries.length > 0;
     return result;
   });
+  for (const each of moved) each.leave();
   if (!recorded) return outputs;
+  offloaded = moved;
   for (const t of inputs) t.read = true;
   recordEntry({
     op: "checkpoint",
@@ -73,7 +83,12 @@ export function checkpoint<Out extends readonly Tensor[]>(
     outputs,
     saved: [],
     partial: true,
-    backward: (...grads) => gradientsAgain(fn, inputs, grads, random),
+    backward: (...grads) => {
+      // The input of the part before comes back while this one is worked on.
+      for (const { tensor } of moved) void tensor.handle;
+      for (const each of before) each.fetch();
+      return gradientsAgain(fn, inputs, grads, random);
+    },
   });
   return outputs;
 }

@@ -1,8 +1,9 @@
 import { ConfigError } from "../errors.js";
 import type { Device } from "../tensor/device.js";
+import { dryMemory } from "../tensor/native.js";
 import type { RopeTables } from "../tensor/ops/attention.js";
 import { outsideScope } from "../tensor/scope.js";
-import { tensor } from "../tensor/tensor.js";
+import { empty, tensor } from "../tensor/tensor.js";
 
 /** Rotary embedding as a config describes it. */
 export interface RopeConfig {
@@ -52,6 +53,10 @@ export class RopeCache {
   /** Tables for positions 0 … length-1 at least, on a device. */
   upTo(length: number, device: Device): RopeTables {
     if (this.tables && length <= this.length && this.tables.cos.device === device) return this.tables;
+    if (dryMemory()) {
+      const shape = [2 ** Math.ceil(Math.log2(Math.max(64, length))), this.frequencies.length];
+      return { cos: empty(shape, "float32", device), sin: empty(shape, "float32", device) };
+    }
     this.dispose();
     this.length = Math.max(64, this.length, 2 ** Math.ceil(Math.log2(length)));
     const half = this.frequencies.length;

@@ -1,11 +1,15 @@
 import { ConfigError, StateError } from "../errors.js";
 import { type Device, defaultDevice } from "../tensor/device.js";
 import { DTYPE_BYTES, type DType } from "../tensor/dtype.js";
+import { dryMemory } from "../tensor/native.js";
 import { move } from "../tensor/ops/layout.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
 import { empty, Tensor } from "../tensor/tensor.js";
+
+/** What a parameter without memory gives to operations that are not run. */
+const NO_VALUES = 1;
 
 /** Fills a new parameter: called when the parameter is first used and nothing was loaded into it. */
 export type Initializer = (parameter: Tensor) => void;
@@ -51,7 +55,10 @@ export class Parameter extends Tensor {
   }
 
   override get handle(): number {
-    if (this.id === 0) this.materialize();
+    if (this.id === 0) {
+      if (dryMemory()) return NO_VALUES;
+      this.materialize();
+    }
     return this.id;
   }
 

@@ -3,7 +3,8 @@ import { Embedding, Linear, LinearLike } from "../nn/layers.js";
 import type { Module, Parameter } from "../nn/module.js";
 import type { Device } from "../tensor/device.js";
 import { type Compute, computeOf, type DTypeName, type FloatDType, floatDType } from "../tensor/dtype.js";
-import { type FrozenWeight, linearFrozen } from "../tensor/ops/frozen.js";
+import { dryMemory } from "../tensor/native.js";
+import { type FrozenWeight, linearFrozen, PlannedWeight } from "../tensor/ops/frozen.js";
 import { quantizeInt8 } from "../tensor/ops/int8.js";
 import { quantizeNf4 } from "../tensor/ops/nf4.js";
 import { noGrad } from "../tensor/record.js";
@@ -113,6 +114,7 @@ export class QuantizedLinear extends LinearLike {
 
   /** The packed weight. @throws ConfigError while nothing was quantised into it. */
   get quantized(): FrozenWeight {
+    if (!this.state && dryMemory()) return new PlannedWeight([this.outFeatures, this.inFeatures], this.device);
     if (!this.state) throw new ConfigError("This quantised layer has no weight yet: load weights first.");
     return this.state;
   }

@@ -58,6 +58,8 @@ export interface Stats {
   readonly cachedBytes: number;
   /** Live bytes never exceed this: the machine's memory, its control group's, or TUNEBOOK_MEMORY_LIMIT. */
   readonly limitBytes: number;
+  /** Bytes of tensors in a GPU's host memory, which are counted nowhere else. */
+  readonly hostBytes: number;
   /** Live handles, views included. */
   readonly handles: number;
   /** Commands that have been enqueued and have not run. */
@@ -137,7 +139,8 @@ function originOf(sequence: number, device: number): string {
 }
 
 function makeError(kind: string, message: string, sequence: number, device = 0, code = ""): Error {
-  if (kind === "failed" && code === "memory") return new OutOfMemoryError(`${message}${originOf(sequence, device)}`);
+  if (kind === "failed" && code === "memory")
+    return new OutOfMemoryError(`${message}${originOf(sequence, device)}${advised(DEVICES[device] as Device)}`);
   if (kind === "failed") return new DeviceError(`${message}${originOf(sequence, device)}`, { lost: code === "lost" });
   return new InterruptedError(
     "The work was interrupted: queued operations were dropped, and this result was not computed.",
@@ -159,12 +162,13 @@ const nativeView = addon.view;
 const nativeFree = addon.free;
 
 /** Enqueues the command in the shared buffer. @internal */
-export const run: () => void = traceAll ? runTraced : addon.run;
+export let run: () => void = traceAll ? runTraced : addon.run;
 
 const nativeRun = addon.run;
 
 /** As `run`, and remembers the caller, so that a failure can name it. @internal */
 export function runTraced(): void {
+  if (dry) return;
   const known = origins[placeOf(I[1] as number)] as Map<number, Error>; // the first word is a tensor, but in ops on lists
   nativeRun();
   const limit = Error.stackTraceLimit;
@@ -175,6 +179,33 @@ export function runTraced(): void {
     const oldest = known.keys().next();
     if (!oldest.done) known.delete(oldest.value);
   }
+}
+
+// ---- dry runs -----------------------------------------------------------------------------
+
+/** Memory that is only counted; see dry.ts. */
+export interface DryMemory {
+  /** Whether activations may have 16 bits. */
+  readonly halves: boolean;
+  /** The device that is meant, whatever the tensors stand on. */
+  readonly device: Device;
+  alloc(bytes: number, place: number, host: boolean): Handle;
+  view(handle: Handle): Handle;
+  /** False: the handle is a real one. */
+  free(handle: Handle): boolean;
+}
+
+let dry: DryMemory | undefined;
+
+/** Starts (or ends) counting instead of computing: operations and uploads do nothing from now on. @internal */
+export function setDryMemory(memory: DryMemory | undefined): void {
+  dry = memory;
+  run = memory ? () => {} : traceAll ? runTraced : nativeRun;
+}
+
+/** The dry run that is under way. @internal */
+export function dryMemory(): DryMemory | undefined {
+  return dry;
 }
 
 // ---- devices ------------------------------------------------------------------------------
@@ -230,7 +261,7 @@ export function openDevices(): readonly Device[] {
 
 /** Whether activations on a device (by its number) may have 16 bits; the CPU computes with float32. @internal */
 export function takesHalves(place: number): boolean {
-  return place === 1;
+  return dry?.halves ?? place === 1;
 }
 
 function places(device: Device | undefined): readonly number[] {
@@ -261,18 +292,24 @@ export function badInteger(op: string, integers: Record<string, number>): never 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 24 ? 3 : 0)} MiB`;
 
 /**
- * Memory for `bytes` bytes of a dtype (its native code) on a device (its number), not cleared.
+ * Memory for `bytes` bytes of a dtype (its native code) on a device (its number) or in its host memory, not cleared.
  * @throws OutOfMemoryError naming the sizes when live bytes would exceed the limit; DeviceError when there is no such device.
  */
-export function alloc(bytes: number, dtype: number, place = 0): Handle {
+export function alloc(bytes: number, dtype: number, place = 0, host = false): Handle {
+  if (dry) return dry.alloc(bytes, place, host);
   if (place !== 0 && gpu === undefined) openDevice();
   I[0] = bytes | 0;
   I[1] = Math.floor(bytes / 2 ** 32);
   I[2] = dtype;
-  I[3] = place;
+  I[3] = host ? place | 2 : place;
   nativeAlloc();
   const handle = I[0] as number;
   if (handle !== 0) return handle;
+  if (host) {
+    throw new OutOfMemoryError(
+      `Not enough host memory for ${mebibytes(bytes)} that the GPU copies from: use an optimizer that is not paged, or other checkpointing than "offload".`,
+    );
+  }
   throw outOfMemory(bytes, DEVICES[place] as Device);
 }
 
@@ -283,18 +320,28 @@ export function setMemoryAdvice(fn: ((device: Device) => string | undefined) | u
   advice = fn;
 }
 
+// Advice that fails must not hide what it is about.
+function advised(device: Device): string {
+  try {
+    const text = advice?.(device);
+    return text === undefined ? "" : `\n${text}`;
+  } catch {
+    return "";
+  }
+}
+
 function outOfMemory(bytes: number, device: Device): OutOfMemoryError {
   const s = stats(device);
   const where = device === "cpu" ? "" : ` on ${gpu?.name ?? device}`;
-  const more = advice?.(device);
   return new OutOfMemoryError(
     `Not enough memory${where} for a tensor of ${mebibytes(bytes)}: ${mebibytes(s.liveBytes)} are in use (${s.handles} tensors) of a limit of ` +
-      `${mebibytes(s.limitBytes)}. Use a smaller batch or sequence length, quantise the model, or free tensors that are not needed.${more === undefined ? "" : `\n${more}`}`,
+      `${mebibytes(s.limitBytes)}. Use a smaller batch or sequence length, quantise the model, or free tensors that are not needed.${advised(device)}`,
   );
 }
 
 /** A handle on a part of another's memory; the memory lives until both are freed. */
 export function view(handle: Handle, byteOffset: number, bytes: number, dtype: number): Handle {
+  if (dry) return dry.view(handle);
   I[0] = handle;
   I[1] = byteOffset | 0;
   I[2] = Math.floor(byteOffset / 2 ** 32);
@@ -310,6 +357,7 @@ export function view(handle: Handle, byteOffset: number, bytes: number, dtype: n
  * @throws StateError when it has been freed before.
  */
 export function free(handle: Handle): void {
+  if (dry?.free(handle)) return;
   I[0] = handle;
   nativeFree();
   if (I[0] === 0) throw new StateError(`Handle ${handle} was freed twice, or never existed.`);
@@ -317,6 +365,7 @@ export function free(handle: Handle): void {
 
 /** Writes a typed array's bytes into a tensor, in queue order. The array may be changed as soon as this returns. */
 export function upload(handle: Handle, data: TypedArray, byteOffset = 0): void {
+  if (dry) return;
   addon.upload(handle, data, byteOffset);
 }
 
@@ -330,6 +379,7 @@ export function download(handle: Handle, into: TypedArray, byteOffset = 0): Prom
 
 /** Copies the bytes of a tensor to one of the same size on another device, once everything queued for it has run. */
 export function transfer(from: Handle, to: Handle): void {
+  if (dry) return;
   if (addon.transfer === undefined)
     throw new DeviceError("Tensors cannot be moved between devices: this build knows the CPU alone.");
   addon.transfer(from, to);
@@ -353,6 +403,7 @@ export function stats(device?: Device): Stats {
     peakBytes: a.peakBytes + b.peakBytes,
     cachedBytes: a.cachedBytes + b.cachedBytes,
     limitBytes: a.limitBytes + b.limitBytes,
+    hostBytes: a.hostBytes + b.hostBytes,
     handles: a.handles + b.handles,
     queued: a.queued + b.queued,
     threads: a.threads,

@@ -17,8 +17,24 @@ export function leakedTensors(): number {
   return collected;
 }
 
+let watched: Tensor[] | undefined;
+
+/** Remembers every tensor made from now on until `end()`, which disposes those that are left: a dry run's have no memory behind them. @internal */
+export function watchTensors(): { end(): void } {
+  const outer = watched;
+  const mine: Tensor[] = [];
+  watched = mine;
+  return {
+    end(): void {
+      watched = outer;
+      for (const t of mine) t.dispose();
+    },
+  };
+}
+
 /** Enters a new tensor into the scope that is open (true), or the leak watch (false). */
 export function track(tensor: Tensor, handle: Handle): boolean {
+  watched?.push(tensor);
   if (current !== undefined) {
     current.push(tensor);
     return true;

@@ -28,6 +28,8 @@ export interface LoopInput {
   validation: readonly Example[] | undefined;
   settings: TrainSettings;
   padId: number;
+  /** Called with the tokens of a micro-batch, padding included, before it is computed. */
+  onBatch?: (tokens: number) => void;
   /** Asks the run to end after the step it is in. */
   stopped: () => boolean;
 }
@@ -77,8 +79,10 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
   const plan = planRun(packed.length, s);
   const parameters = model.trainableParameters();
   const [beta1, beta2] = s.adamBetas;
+  const { kind, paged } = optimizerKind(s.optimizer);
   const optimizer = new Optimizer(parameters, {
-    name: optimizerKind(s.optimizer).kind,
+    name: kind,
+    paged,
     weightDecay: s.weightDecay,
     epsilon: s.adamEpsilon,
     beta1,
@@ -120,6 +124,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
         const examples = Array.from(nextBatch(sampler), (row) => Array.from(packed[row]!, (i) => train[i]!)).flat();
         return collate(examples, { padId: input.padId, paddingSide: s.paddingSide });
       });
+      for (const b of batches) input.onBatch?.(b.inputIds.length);
       const lr = s.lr * scheduleFactor(s.schedule, step - 1, plan.warmup, plan.steps);
       const { loss, norm, tokens } = await optimizerStep(model, parameters, optimizer, batches, lr, s, sum);
       if (!Number.isFinite(loss) || !Number.isFinite(norm))

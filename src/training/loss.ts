@@ -4,6 +4,7 @@ import type { Batch } from "../data/collate.js";
 import { batchLoss } from "../evaluation/loss.js";
 import type { CausalLM } from "../models/causal.js";
 import type { Parameter } from "../nn/module.js";
+import { endTransfers } from "../tensor/host.js";
 import { addScaled, scaleInPlace } from "../tensor/ops/elementwise.js";
 import { scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -38,9 +39,13 @@ export function accumulateGradients(
   const scale = gradientScale(model, tokens);
   withCheckpointing(checkpointing, () =>
     scope(() => {
-      const { total } = batchLoss(model, batch, scale / tokens, smoothing);
-      if (total.requiresGrad) backward(total);
-      addScaled(sum, total, 1 / scale);
+      try {
+        const { total } = batchLoss(model, batch, scale / tokens, smoothing);
+        if (total.requiresGrad) backward(total);
+        addScaled(sum, total, 1 / scale);
+      } finally {
+        endTransfers(); // nothing may be freed while it is copied
+      }
     }),
   );
 }

@@ -5,6 +5,7 @@ import { fill } from "../tensor/ops/elementwise.js";
 import { sumSquares } from "../tensor/ops/reduce.js";
 import { outsideScope } from "../tensor/scope.js";
 import { emptyLike, type Tensor } from "../tensor/tensor.js";
+import { PagedStates } from "./paged.js";
 
 /** Options of the optimizers of `train`. */
 export interface OptimizerOptions {
@@ -14,12 +15,16 @@ export interface OptimizerOptions {
   beta1: number;
   beta2: number;
   momentum: number;
+  /** Keeps states in the GPU's host memory; without effect on the CPU. */
+  paged?: boolean;
 }
 
 /** Elements that share a scale in an 8-bit moment. */
 export const STATE_BLOCK = 256;
 /** Parameters of fewer elements keep float32 moments (bitsandbytes' `min_8bit_size`). */
 export const LEAST_8BIT = 4096;
+/** Parameters of fewer elements keep their states on the GPU (bitsandbytes' bound). */
+export const LEAST_PAGED = 100_000;
 
 /** What an optimizer remembers of a parameter. Names are those under which it is saved. */
 export interface OptimizerState {
@@ -32,12 +37,11 @@ export interface OptimizerState {
   absmaxV?: Tensor;
 }
 
-/** The dtypes and sizes of a parameter's state. */
-export function stateLayout(
-  name: OptimizerOptions["name"],
-  size: number,
-  momentum = 0,
-): [keyof OptimizerState, DType, number][] {
+/** Name, dtype and number of elements of each tensor of a state. */
+export type StateLayout = [keyof OptimizerState, DType, number][];
+
+/** What is kept for a parameter of `size` elements. */
+export function stateLayout(name: OptimizerOptions["name"], size: number, momentum = 0): StateLayout {
   if (name === "sgd") return momentum === 0 ? [] : [["m", "float32", size]];
   if (name === "adamw" || size < LEAST_8BIT)
     return [
@@ -68,6 +72,7 @@ export class Optimizer implements Disposable {
   steps = 0;
   private readonly parameters: readonly Parameter[];
   private readonly states = new Map<Parameter, OptimizerState>();
+  private paged: PagedStates | undefined;
 
   constructor(parameters: readonly Parameter[], options: OptimizerOptions) {
     this.parameters = parameters;
@@ -83,12 +88,22 @@ export class Optimizer implements Disposable {
     const norm = sumSquares(trained.map((p) => p.grad!));
     this.steps++;
     const { weightDecay } = this.options;
-    for (const decay of [true, false]) {
-      for (const bits of [8, 32]) {
-        const group = trained.filter((p) => decays(p) === decay && (this.in8bit(p) ? 8 : 32) === bits);
-        if (group.length > 0) this.update(group, norm, lr, decay ? weightDecay : 0, maxGradNorm);
+    const update = (parameters: readonly Parameter[], states: readonly OptimizerState[]): void => {
+      for (const decay of [true, false]) {
+        for (const bits of [8, 32]) {
+          const at = parameters.flatMap((p, i) => (decays(p) === decay && this.bits(p) === bits ? [i] : []));
+          const group = at.map((i) => parameters[i]!);
+          const own = at.map((i) => states[i]!);
+          if (group.length > 0) this.update(group, own, bits, norm, lr, decay ? weightDecay : 0, maxGradNorm);
+        }
       }
-    }
+    };
+    const here = trained.filter((p) => !this.pages(p));
+    update(
+      here,
+      here.map((p) => this.state(p)),
+    );
+    if (here.length < trained.length) this.away().each(new Set(trained.filter((p) => this.pages(p))), update);
     for (const p of trained) {
       p.grad!.dispose();
       p.grad = undefined;
@@ -96,21 +111,45 @@ export class Optimizer implements Disposable {
     return norm;
   }
 
-  private in8bit(p: Parameter): boolean {
-    return this.options.name === "adamw8bit" && p.size >= LEAST_8BIT;
+  private bits(p: Parameter): number {
+    return this.options.name === "adamw8bit" && p.size >= LEAST_8BIT ? 8 : 32;
+  }
+
+  /** Whether a parameter's state stands in host memory. */
+  private pages(p: Parameter): boolean {
+    return this.options.paged === true && p.device === "cuda" && p.size >= LEAST_PAGED;
+  }
+
+  private layout(p: Parameter): StateLayout {
+    return stateLayout(this.options.name, p.size, this.options.momentum);
+  }
+
+  private away(): PagedStates {
+    this.paged ??= new PagedStates(
+      this.parameters.filter((p) => this.pages(p)),
+      (p) => this.layout(p),
+    );
+    return this.paged;
   }
 
   /** One call for parameters that decay alike and whose states have the same form. */
-  private update(group: Parameter[], norm: Tensor, lr: number, decay: number, maxGradNorm: number): void {
+  private update(
+    group: readonly Parameter[],
+    states: readonly OptimizerState[],
+    bits: number,
+    norm: Tensor,
+    lr: number,
+    decay: number,
+    maxGradNorm: number,
+  ): void {
     const { name, beta1, beta2, epsilon, momentum } = this.options;
     const params = group.map((p) => p.handle);
     const grads = group.map((p) => p.grad!.handle);
-    const states = group.map((p) => this.state(p));
     const part = (key: keyof OptimizerState): number[] => states.flatMap((s) => s[key]?.handle ?? []);
     const [m, v] = [part("m"), part("v")];
     const { steps } = this;
     if (name === "sgd") calls.sgd(params, grads, m, norm.handle, steps, lr, momentum, decay, maxGradNorm);
-    else if (this.in8bit(group[0]!)) {
+    else if (bits === 8) {
       const [am, av] = [part("absmaxM"), part("absmaxV")];
       calls.adamw8bit(
         params, grads, m, v, am, av, norm.handle, steps, lr, beta1, beta2, epsilon, decay, maxGradNorm,
@@ -118,13 +157,13 @@ export class Optimizer implements Disposable {
     } else calls.adamw(params, grads, m, v, norm.handle, steps, lr, beta1, beta2, epsilon, decay, maxGradNorm);
   }
 
-  /** What it remembers of a parameter, from its first step on; zeros before (made here, to be filled when a run is resumed). */
+  /** What it remembers of a parameter: zeros before its first step. A run is saved by reading these tensors, and resumed by setting them. */
   state(p: Parameter): OptimizerState {
+    if (this.pages(p)) return this.away().state(p);
     let state = this.states.get(p);
     if (!state) {
-      const { name, momentum } = this.options;
       state = {} as OptimizerState;
-      for (const [key, dtype, size] of stateLayout(name, p.size, momentum)) {
+      for (const [key, dtype, size] of this.layout(p)) {
         const shape = size === p.size ? p.shape : [size];
         state[key] = outsideScope(() => fill(emptyLike(p, shape, dtype), 0));
       }
@@ -137,13 +176,15 @@ export class Optimizer implements Disposable {
   get bytes(): number {
     let n = 0;
     for (const state of this.states.values()) for (const t of Object.values(state) as Tensor[]) n += t.bytes;
-    return n;
+    return n + (this.paged?.bytes ?? 0);
   }
 
   /** Frees the moments. */
   dispose(): void {
     for (const state of this.states.values()) for (const t of Object.values(state) as Tensor[]) t.dispose();
     this.states.clear();
+    this.paged?.dispose();
+    this.paged = undefined;
   }
 
   [Symbol.dispose](): void {

@@ -12,6 +12,7 @@ import type { CausalLM } from "../models/causal.js";
 import type { Plot } from "../plot/index.js";
 import { recover, resetPeak, stats } from "../tensor/native.js";
 import { seed } from "../tensor/ops/random.js";
+import type { PlannedStep } from "./estimate.js";
 import { LiveRun, lossPlot } from "./live.js";
 import { type LoopResult, planRun, type RunPlan, trainLoop } from "./loop.js";
 import { type TrainOptions, type TrainSettings, type TrainStep, trainSettings } from "./options.js";
@@ -108,6 +109,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
   private ended = false;
   private stopping = false;
   private packing: TrainResult["packing"];
+  private tokens = 0; // of the largest micro-batch
 
   constructor(
     model: Trained,
@@ -128,6 +130,13 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
   /** Whether it has ended, for whatever reason. */
   get over(): boolean {
     return this.ended;
+  }
+
+  /** Its largest micro-batch so far and what else its memory depends on; `undefined` before the first one. */
+  get plannedStep(): Omit<PlannedStep, "device" | "activations"> | undefined {
+    if (this.tokens === 0) return undefined;
+    const { batch, accumulate, checkpointing, optimizer, momentum } = this.settings;
+    return { batch, length: Math.ceil(this.tokens / batch), accumulate, checkpointing, optimizer, momentum };
   }
 
   /** Asks the run to end after the step it is in; the model keeps what it has learnt. */
@@ -200,6 +209,9 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         validation: validation?.examples,
         settings: s,
         padId: tokenizer.padId ?? tokenizer.eosId ?? 0,
+        onBatch: (tokens) => {
+          this.tokens = Math.max(this.tokens, tokens);
+        },
         stopped: () => this.stopping,
       });
       let next = await loop.next();

@@ -23,7 +23,8 @@ function run(files: readonly string[], env: Record<string, string>): void {
 
 test("the tests of the GPU", () => {
   // Of the ops a few, for the runner's sake: they are the CPU's.
-  run(["cuda/tensors.test.js", "cuda/model.test.js", "cuda/ops.test.js"], { TUNEBOOK_CASES: "rope,memory" });
+  const files = ["tensors", "model", "host", "ops"].map((name) => `cuda/${name}.test.js`);
+  run(files, { TUNEBOOK_CASES: "rope,memory" });
 });
 
 test("the tests of tensors and models, with the GPU as the default device", () => {

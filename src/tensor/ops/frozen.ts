@@ -2,8 +2,8 @@ import { DeviceError, ShapeError } from "../../errors.js";
 import type { Device } from "../device.js";
 import type { Compute } from "../dtype.js";
 import { record } from "../record.js";
-import { shapeMismatch, shapeText } from "../shape.js";
-import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
+import { shapeMismatch, shapeText, sizeOf } from "../shape.js";
+import { activationLike, empty, requireOneDevice, Tensor } from "../tensor.js";
 import { widened } from "./layout.js";
 import { gemm } from "./matmul.js";
 
@@ -30,6 +30,36 @@ export interface FrozenWeight extends Disposable {
   /** The same weight on another device; itself when it is there already. The caller frees the old one. */
   to(device: Device): FrozenWeight;
   dispose(): void;
+}
+
+/** The place of a frozen weight in a dry run of a model that has none. */
+export class PlannedWeight implements FrozenWeight {
+  readonly shape: readonly number[];
+  readonly device: Device;
+  readonly bytes = 0;
+
+  constructor(shape: readonly number[], device: Device) {
+    this.shape = shape;
+    this.device = device;
+  }
+
+  get size(): number {
+    return sizeOf(this.shape);
+  }
+
+  product(): void {}
+
+  restore(): Tensor {
+    return empty(this.shape, "float32", this.device);
+  }
+
+  to(device: Device): FrozenWeight {
+    return new PlannedWeight(this.shape, device);
+  }
+
+  dispose(): void {}
+
+  [Symbol.dispose](): void {}
 }
 
 /** y = alpha · a op(W) + beta y + bias for a dense or a quantised weight (out, in); `transposed`: a (m, in) by Wᵀ, else a (m, out) by W. */

@@ -1,0 +1,169 @@
+import { CHECKPOINTING, type Checkpointing } from "./autograd/checkpoint.js";
+import { formatBytes } from "./display/format.js";
+import { defineDisplay } from "./display/host.js";
+import { type Table, table } from "./display/table.js";
+import { ConfigError } from "./errors.js";
+import { LoraMatrix, loraLayers } from "./lora/wrap.js";
+import type { CausalLM } from "./models/causal.js";
+import { listParameters } from "./report.js";
+import type { Device } from "./tensor/device.js";
+import { roundedBytes } from "./tensor/dry.js";
+import { type DTypeName, floatDType } from "./tensor/dtype.js";
+import { openDevices, stats } from "./tensor/native.js";
+import { estimateStep, type PlannedStep } from "./training/estimate.js";
+import { type OptimizerOption, optimizerName } from "./training/optimizer-names.js";
+
+/** What `model.estimate` takes: options of `train` that bear on memory (others are passed over), and some of its own. */
+export interface EstimateOptions {
+  /** Rows a micro-batch; 4 by default. */
+  batch?: number;
+  /** Tokens a row; `maxLength`, or 1,024 or what the model was made for if that is less, by default. */
+  length?: number;
+  maxLength?: number;
+  accumulate?: number;
+  checkpointing?: Checkpointing;
+  optimizer?: OptimizerOption;
+  momentum?: number;
+  /** The model's own by default; a GPU need not be there. */
+  device?: Device;
+  /** Dtype of activations on a GPU; the model's own by default. */
+  activations?: DTypeName;
+  /** Bytes that may be taken; what the device allows by default. */
+  limit?: number;
+}
+
+/**
+ * Predicted peak of a training step in bytes, by part. On the CPU `logits` and `scratch`, the working memory of operations, stand beside `peak`, as
+ * in `memory()` and a run's `peakMemory`; on a GPU they are part of it.
+ */
+export class MemoryEstimate {
+  readonly weights: number;
+  readonly adapters: number;
+  readonly gradients: number;
+  readonly optimizer: number;
+  readonly activations: number;
+  readonly logits: number;
+  readonly scratch: number;
+  /** In a GPU's host memory, beside all others. */
+  readonly host: number;
+  readonly peak: number;
+  /** Bytes that may be taken; `undefined` for a device that is not there. */
+  readonly limit: number | undefined;
+  /** What it was made for. */
+  readonly step: Readonly<PlannedStep>;
+  private readonly network: CausalLM;
+
+  constructor(network: CausalLM, step: PlannedStep, limit: number | undefined) {
+    const { weights, adapters } = storedBytes(network, step.device);
+    const s = estimateStep(network, step);
+    this.weights = weights;
+    this.adapters = adapters;
+    this.gradients = s.gradients;
+    this.optimizer = s.optimizer;
+    this.activations = s.activations;
+    this.logits = s.logits;
+    this.scratch = s.scratch;
+    this.host = s.host;
+    const kept = weights + adapters + s.gradients + s.optimizer + s.activations;
+    this.peak = step.device === "cuda" ? kept + s.logits + s.scratch : kept;
+    this.limit = limit;
+    this.step = step;
+    this.network = network;
+  }
+
+  /** Whether it stays below the limit. */
+  get fits(): boolean {
+    return this.limit === undefined || this.peak <= this.limit;
+  }
+
+  /** The largest batch below the limit, 0 when not even one row fits; with another way of checkpointing if one is given. */
+  largestBatch(checkpointing: Checkpointing = this.step.checkpointing): number {
+    const { limit } = this;
+    if (limit === undefined) return Number.POSITIVE_INFINITY;
+    const peak = (batch: number): number =>
+      new MemoryEstimate(this.network, { ...this.step, checkpointing, batch }, limit).peak;
+    const one = peak(1);
+    if (one > limit) return 0;
+    // Memory grows evenly with the rows, but for chunks and the rounding of sizes.
+    const slope = (peak(9) - one) / 8;
+    let batch = Math.max(1, Math.min(2 ** 16, Math.floor(1 + (limit - one) / slope)));
+    while (batch > 1 && peak(batch) > limit) batch = Math.min(batch - 1, Math.floor(0.97 * batch));
+    return batch;
+  }
+
+  /** What would fit: other checkpointing at this batch, and the largest batches. */
+  advice(): string {
+    const { limit, step, network } = this;
+    if (limit === undefined) return "";
+    const ways = CHECKPOINTING.slice(CHECKPOINTING.indexOf("selective"));
+    const modes = step.device === "cpu" ? ways.filter((m) => m !== "offload") : ways; // there it equals full
+    const whole = modes.find((m) => new MemoryEstimate(network, { ...step, checkpointing: m }, limit).fits);
+    const words = modes.map((m) => `${this.largestBatch(m)} with "${m}"`).join(", ");
+    const largest = Math.max(...modes.map((m) => this.largestBatch(m)));
+    if (largest === 0)
+      return `Not even a batch of 1 fits below ${formatBytes(limit)}: shorten the rows (maxLength), quantise the model, or lower the adapter's rank.`;
+    const now = whole ? `Batch ${step.batch} fits with checkpointing: "${whole}". ` : "";
+    return `${now}The largest batch below ${formatBytes(limit)} at ${step.length} tokens is ${words}.`;
+  }
+
+  toTable(): Table {
+    const { device, batch, length, checkpointing, optimizer } = this.step;
+    const beside = device === "cpu" ? ", beside the peak" : "";
+    const rows: [string, string][] = [
+      ["weights", formatBytes(this.weights)],
+      ["adapters", formatBytes(this.adapters)],
+      ["gradients", formatBytes(this.gradients)],
+      ["optimizer", formatBytes(this.optimizer)],
+      ["activations", formatBytes(this.activations)],
+      [`logits chunk${beside}`, formatBytes(this.logits)],
+      [`scratch${beside}`, formatBytes(this.scratch)],
+      ...(this.host > 0 ? [["host memory, beside the peak", formatBytes(this.host)] as [string, string]] : []),
+      ["peak", formatBytes(this.peak)],
+      ...(this.limit === undefined ? [] : [["limit", formatBytes(this.limit)] as [string, string]]),
+    ];
+    return table(["part", "predicted"], rows, {
+      title: `Memory of a step of ${batch} x ${length} tokens on ${device}, checkpointing "${checkpointing}", ${optimizer}`,
+      align: { predicted: "right" },
+    });
+  }
+}
+
+/** Bytes of the base model and of its adapters as the device rounds them. */
+function storedBytes(network: CausalLM, device: Device): { weights: number; adapters: number } {
+  let adapters = 0;
+  for (const [, layer] of loraLayers(network))
+    for (const [, m] of layer.namedModules())
+      if (m instanceof LoraMatrix) adapters += roundedBytes(m.weight.reservedBytes, device);
+  const all = listParameters(network).reduce((n, p) => n + roundedBytes(p.bytes, device), 0);
+  return { weights: all - adapters, adapters };
+}
+
+/** Checks the options and predicts. @throws ConfigError naming the option, what it must be and what came. */
+export function estimateMemory(network: CausalLM, options: EstimateOptions = {}): MemoryEstimate {
+  const { batch = 4, accumulate = 1, checkpointing = "selective", momentum = 0, device = network.device } = options;
+  const length = options.length ?? options.maxLength ?? Math.min(1024, network.config.maxPositions);
+  for (const [name, value] of Object.entries({ batch, length, accumulate }))
+    if (!Number.isInteger(value) || value < 1)
+      throw new ConfigError(`estimate: ${name} must be a whole number from 1, received ${String(value)}.`);
+  if (!CHECKPOINTING.includes(checkpointing))
+    throw new ConfigError(
+      `estimate: checkpointing must be one of ${CHECKPOINTING.join(", ")}, received ${JSON.stringify(checkpointing)}.`,
+    );
+  if (device !== "cpu" && device !== "cuda")
+    throw new ConfigError(`estimate: device must be "cpu" or "cuda", received ${JSON.stringify(device)}.`);
+  const activations = options.activations === undefined ? undefined : floatDType(options.activations);
+  if (options.activations !== undefined && activations === undefined)
+    throw new ConfigError(
+      `estimate: activations must be "float32", "bfloat16" or "float16", received ${JSON.stringify(options.activations)}.`,
+    );
+  const optimizer = optimizerName(options.optimizer ?? "adamw");
+  const limit = options.limit ?? (openDevices().includes(device) ? stats(device).limitBytes : undefined);
+  const step = { batch, length, accumulate, checkpointing, optimizer, momentum, device, activations };
+  return new MemoryEstimate(network, step, limit);
+}
+
+defineDisplay(
+  MemoryEstimate,
+  (e) => ({ "text/html": e.toTable().toHtml().toString(), "text/plain": e.toTable().toText() }),
+  (e) => e.toTable().toText(),
+);

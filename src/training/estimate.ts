@@ -1,0 +1,150 @@
+import type { Checkpointing } from "../autograd/checkpoint.js";
+import { recordApart } from "../autograd/tape.js";
+import { collate } from "../data/collate.js";
+import type { CausalLM } from "../models/causal.js";
+import { Embedding } from "../nn/layers.js";
+import type { Device } from "../tensor/device.js";
+import { dryRun, roundedBytes } from "../tensor/dry.js";
+import { DTYPE_BYTES, type FloatDType } from "../tensor/dtype.js";
+import { randomState, restoreRandomState } from "../tensor/ops/random.js";
+import { withGrad } from "../tensor/record.js";
+import { scope } from "../tensor/scope.js";
+import { empty } from "../tensor/tensor.js";
+import { accumulateGradients } from "./loss.js";
+import { LEAST_PAGED, stateLayout } from "./optimizer.js";
+import { type OptimizerName, optimizerKind } from "./optimizer-names.js";
+import { PAGE_BYTES } from "./paged.js";
+
+/** The step whose memory is predicted. */
+export interface PlannedStep {
+  /** Rows a micro-batch. */
+  batch: number;
+  /** Tokens a row. */
+  length: number;
+  accumulate: number;
+  checkpointing: Checkpointing;
+  optimizer: OptimizerName;
+  momentum: number;
+  device: Device;
+  /** Dtype of activations where the device computes in 16 bits; the model's own by default. */
+  activations?: FloatDType | undefined;
+}
+
+/** Predicted bytes of a training step, by part. */
+export interface StepBytes {
+  gradients: number;
+  /** Moments, and on a GPU what is copied of paged ones at once. */
+  optimizer: number;
+  /** Everything else that is alive at the highest point. */
+  activations: number;
+  /** One chunk of logits: working memory. */
+  logits: number;
+  /** Other working memory. */
+  scratch: number;
+  /** In a GPU's host memory: paged moments and offloaded activations. */
+  host: number;
+}
+
+const GPU_LOGITS = 256 * 2 ** 20; // native/cuda/linear_cross_entropy.cu
+const GPU_WORKSPACE = 32 * 2 ** 20; // native/cuda/matmul.cu
+const CPU_LOGITS = 2 ** 24; // elements, native/cpu/cross_entropy.cc
+
+/** Predicts the memory of a step by going through it without computing anything. The model is left as it is, and needs no weights. */
+export function estimateStep(network: CausalLM, step: PlannedStep): StepBytes {
+  const trained = network.trainableParameters();
+  const rounded = (bytes: number): number => roundedBytes(bytes, step.device);
+  const gradients = trained.reduce((n, p) => n + rounded(p.bytes), 0);
+  const { kind, paged } = optimizerKind(step.optimizer);
+  let optimizer = 0;
+  let away = 0;
+  for (const p of trained) {
+    const own = stateLayout(kind, p.size, step.momentum).reduce(
+      (n, [, dtype, k]) => n + rounded(k * DTYPE_BYTES[dtype]),
+      0,
+    );
+    if (paged && step.device === "cuda" && p.size >= LEAST_PAGED) away += own;
+    else optimizer += own;
+  }
+  const pages = Math.min(away, 3 * PAGE_BYTES);
+  const run = dryStep(network, step);
+  // The highest point is in a backward pass, or in the optimizer's step when gradients and pages are most of it.
+  const top = Math.max(run.peak, gradients + pages);
+  return {
+    gradients,
+    optimizer: optimizer + pages,
+    activations: Math.max(0, top - gradients - pages),
+    ...workingBytes(network, step),
+    host: away + run.host,
+  };
+}
+
+/** One micro-batch, and another one over its gradients when they are accumulated. */
+function dryStep(network: CausalLM, step: PlannedStep): { peak: number; host: number } {
+  const ids = new Int32Array(step.length);
+  const examples = Array.from({ length: step.batch }, () => ({ ids, labels: ids }));
+  const batch = collate(examples, { padId: 0, paddingSide: "none" });
+  const restore = set(network, step.activations);
+  try {
+    return dryRun(step.device, () =>
+      withGrad(() =>
+        recordApart(() =>
+          scope(() => {
+            const sum = empty([1], "float32", network.device);
+            for (let i = 0; i < Math.min(2, step.accumulate); i++)
+              accumulateGradients(network, batch, batch.tokens, 0, sum, step.checkpointing);
+          }),
+        ),
+      ),
+    );
+  } finally {
+    restore();
+  }
+}
+
+/** Puts a model in the state of a step's begin; the returned function puts it back. */
+function set(network: CausalLM, activations: FloatDType | undefined): () => void {
+  const random = randomState();
+  const parameters = network.trainableParameters();
+  const grads = parameters.map((p) => p.grad);
+  for (const p of parameters) p.grad = undefined;
+  const modules = [...network.namedModules()].map(([, m]) => m);
+  const training = modules.map((m) => m.training);
+  const embeddings = modules.filter((m) => m instanceof Embedding);
+  const dtypes = embeddings.map((m) => m.activations);
+  network.train(true);
+  if (activations) for (const m of embeddings) m.activations = activations;
+  return () => {
+    parameters.forEach((p, i) => {
+      p.grad = grads[i];
+    });
+    modules.forEach((m, i) => {
+      m.training = training[i]!;
+    });
+    embeddings.forEach((m, i) => {
+      m.activations = dtypes[i];
+    });
+    restoreRandomState(random);
+  };
+}
+
+/** What operations take for themselves while they run. */
+function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; scratch: number } {
+  const { vocabSize, hiddenSize, heads, kvHeads, headDim } = network.config;
+  const rows = step.batch * step.length;
+  if (step.device === "cpu") {
+    const chunk = Math.min(rows, Math.max(1, Math.floor(CPU_LOGITS / vocabSize)));
+    return { logits: 4 * chunk * (vocabSize + 2 * hiddenSize), scratch: 0 };
+  }
+  const item = DTYPE_BYTES[step.activations ?? "bfloat16"];
+  const row = Math.ceil(vocabSize / 8) * 8 * item;
+  const pieces = Math.ceil(rows / Math.max(1, Math.floor(GPU_LOGITS / row)));
+  // Quantised and float32 weights are restored or rounded one at a time.
+  let widest = 0;
+  for (const [, m] of network.namedModules()) widest = Math.max(widest, m.ownElements());
+  // Few key heads: their gradients are made in parts (native/cuda/attention_backward.cuh), for which 528 blocks are wanted.
+  const blocks = Math.ceil(rows / 64) * kvHeads;
+  const part = 8 * rows * kvHeads * headDim;
+  const parts = Math.min(heads / kvHeads, Math.ceil(528 / blocks), Math.max(1, Math.floor(2 ** 28 / part)));
+  const attention = 8 * heads * rows + (parts > 1 ? parts * part : 0);
+  return { logits: Math.ceil(rows / pieces) * row, scratch: GPU_WORKSPACE + 2 * widest + attention };
+}

@@ -1,0 +1,159 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { tapeLength } from "../../src/autograd/tape.js";
+import { ConfigError, type EstimateOptions, loadModel, type Model } from "../../src/index.js";
+import { resetPeak, stats } from "../../src/tensor/native.js";
+import { randomState } from "../../src/tensor/ops/random.js";
+import { trainLoop } from "../../src/training/loop.js";
+import { trainSettings } from "../../src/training/options.js";
+
+const embedded = fileURLToPath(new URL("../../../notebooks/embedded/model", import.meta.url));
+
+/** Peak of two optimizer steps of full rows: what `estimate` predicts. */
+async function measured(model: Model, options: EstimateOptions & { batch: number; length: number }): Promise<number> {
+  const { batch, length, ...rest } = options;
+  const ids = Int32Array.from({ length }, (_, i) => 3 + ((i * 7919) % (model.config.vocabSize - 3)));
+  const rows = batch * (rest.accumulate ?? 1);
+  const loop = trainLoop({
+    model: model.module,
+    train: Array.from({ length: rows }, () => ({ ids, labels: ids })),
+    validation: undefined,
+    settings: trainSettings({ ...rest, batch, steps: 2, epochs: 2, progress: false }),
+    padId: 0,
+    stopped: () => false,
+  });
+  resetPeak();
+  while (!(await loop.next()).done);
+  return stats().peakBytes;
+}
+
+async function compare(model: Model, cases: readonly (EstimateOptions & { batch: number; length: number })[]) {
+  for (const options of cases) {
+    const { handles, liveBytes } = stats();
+    const random = randomState();
+    const estimate = model.estimate(options);
+    assert.equal(stats().handles, handles, "an estimate left tensors behind");
+    assert.equal(stats().liveBytes, liveBytes);
+    assert.deepEqual(randomState(), random);
+    assert.equal(tapeLength(), 0);
+    const peak = await measured(model, options);
+    const { weights, adapters, gradients, optimizer, activations } = estimate;
+    assert.equal(estimate.peak, weights + adapters + gradients + optimizer + activations);
+    assert.ok(
+      Math.abs(estimate.peak / peak - 1) < 0.1,
+      `${JSON.stringify(options)}: ${estimate.peak} predicted, ${peak} measured`,
+    );
+    assert.ok(Math.abs(estimate.activations + gradients - (peak - liveBytes - optimizer)) < 0.1 * peak);
+  }
+}
+
+test("the embedded model's steps take what was predicted, in every mode and with every optimizer", async () => {
+  const model = await loadModel(embedded, { progress: false });
+  await compare(model, [
+    { batch: 2, length: 64, optimizer: "adamw" },
+    { batch: 4, length: 128, optimizer: "adamw8bit", checkpointing: "full" },
+  ]);
+  model.addLora({ rank: 16, target: "all-linear", dropout: 0.1 });
+  await compare(model, [
+    { batch: 1, length: 32 },
+    { batch: 8, length: 200, checkpointing: "none" },
+    { batch: 8, length: 200, checkpointing: "selective", optimizer: "paged-adamw8bit" },
+    { batch: 8, length: 200, checkpointing: "full", accumulate: 3 },
+    { batch: 3, length: 77, checkpointing: "offload", optimizer: "sgd" },
+  ]);
+  model.dispose();
+  const quantised = await loadModel(embedded, { progress: false })
+    .quantize({ type: "nf4", doubleQuant: true })
+    .addLora({ rank: 8 });
+  await compare(quantised, [{ batch: 4, length: 256 }]);
+  quantised.dispose();
+});
+
+const smollm2 = {
+  model_type: "llama",
+  vocab_size: 49152,
+  hidden_size: 576,
+  intermediate_size: 1536,
+  num_hidden_layers: 30,
+  num_attention_heads: 9,
+  num_key_value_heads: 3,
+  max_position_embeddings: 2048,
+  tie_word_embeddings: true,
+};
+
+test("so does a model of SmolLM2-135M's shape, and the largest batch is found", async () => {
+  const model = await loadModel(smollm2, { weights: "random", dtype: "bfloat16" }).addLora({
+    rank: 16,
+    target: "all-linear",
+  });
+  await compare(model, [
+    { batch: 2, length: 64 },
+    { batch: 2, length: 64, checkpointing: "full", optimizer: "adamw8bit" },
+  ]);
+  const mebibyte = 2 ** 20;
+  const limit = 800 * mebibyte;
+  const e = model.estimate({ batch: 4, length: 256, limit });
+  assert.ok(!e.fits);
+  const largest = e.largestBatch();
+  assert.ok(largest >= 1 && largest < 4);
+  assert.ok(model.estimate({ batch: largest, length: 256, limit }).fits);
+  assert.ok(!model.estimate({ batch: largest + 1, length: 256, limit }).fits);
+  assert.match(e.advice(), /Batch 4 fits with checkpointing: "full"\. The largest batch below .* with "selective"/);
+  assert.match(model.estimate({ limit: 300 * mebibyte }).advice(), /Not even a batch of 1 fits/);
+  assert.match(e.toTable().toText(), /weights[^]*adapters[^]*gradients[^]*optimizer[^]*activations[^]*logits[^]*peak/);
+  model.dispose();
+});
+
+test("a model without weights can be estimated, for a GPU too, with 16-bit activations", async () => {
+  const plan = loadModel(smollm2, { weights: "none", dtype: "bfloat16" });
+  const model = await plan.quantize({ type: "nf4", doubleQuant: true, compute: "bf16" }).addLora({
+    rank: 16,
+    target: "all-linear",
+  });
+  const options = { batch: 8, length: 512, device: "cuda", optimizer: "paged-adamw" } as const;
+  const half = model.estimate(options);
+  const full = model.estimate({ ...options, activations: "float32" });
+  assert.ok(half.activations > 0.4 * full.activations && half.activations < 0.62 * full.activations);
+  assert.ok(half.logits > 0 && half.scratch > 0);
+  assert.equal(
+    half.peak,
+    half.weights + half.adapters + half.gradients + half.optimizer + half.activations + half.logits + half.scratch,
+  );
+  const [none, selective, all, offload] = (["none", "selective", "full", "offload"] as const).map((checkpointing) =>
+    model.estimate({ ...options, checkpointing, optimizer: "adamw8bit" }),
+  );
+  assert.ok(none!.activations > selective!.activations && selective!.activations > all!.activations);
+  assert.ok(all!.activations > offload!.activations && offload!.host >= 29 * 8 * 512 * 576 * 2);
+  assert.ok(offload!.optimizer < 0.4 * model.estimate({ ...options, optimizer: "adamw" }).optimizer);
+  for (const wrong of [
+    { batch: 0 },
+    { length: 1.5 },
+    { checkpointing: "some" },
+    { device: "tpu" },
+    { activations: "int" },
+  ])
+    assert.throws(() => model.estimate(wrong as EstimateOptions), ConfigError);
+  model.dispose();
+});
+
+test("out of memory: the error shows the parts and what would fit, and what would fit does", () => {
+  const child = spawnSync(process.execPath, [fileURLToPath(new URL("estimate-child.js", import.meta.url))], {
+    env: { ...process.env, TUNEBOOK_MEMORY_LIMIT: String(40 * 2 ** 20), NODE_TEST_CONTEXT: undefined },
+    encoding: "utf8",
+  });
+  assert.equal(child.status, 0, child.stderr);
+  const { message, before, after, batch, losses } = JSON.parse(child.stdout) as {
+    message: string;
+    before: number;
+    after: number;
+    batch: number;
+    losses: number[];
+  };
+  assert.match(message, /Not enough memory for a tensor/);
+  assert.match(message, /activations[^]*peak[^]*limit/);
+  assert.match(message, /The largest batch below/);
+  assert.ok(Math.abs(after / before - 1) < 0.01, `${before} bytes before, ${after} after`);
+  assert.ok(batch >= 1 && losses.every(Number.isFinite) && losses.length === 3);
+});
