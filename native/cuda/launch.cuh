@@ -11,8 +11,8 @@ template <class Args>
 void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads, int64_t shared_bytes, const Args& args) {
   if (blocks <= 0) return;
   if (blocks > kMostBlocks) fail("%s would need %lld blocks", name, (long long)blocks);
-  // More than 48 KiB must be allowed for each kernel; once is enough, but asking again costs less than remembering.
-  if (shared_bytes > 48 * 1024)
+  // More than 48 KiB, static memory included, must be allowed for each kernel; once is enough, but asking again costs less than remembering.
+  if (shared_bytes > 44 * 1024)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes), name);
   kernel<<<(unsigned)blocks, (unsigned)threads, (size_t)shared_bytes, device.stream>>>(args);
   launched(name);
