@@ -67,7 +67,7 @@ function resultTable(values: Figures, best: TrainResult["best"], packing: TrainR
     ["FLOPs", values.flops.toExponential(2)],
     ["peak memory", formatBytes(values.peakMemory)],
   ];
-  return table(["result", "value"], rows, { title: "Training", align: { value: "right" } });
+  return table(["result", "value"], rows, { title: "Training", align: { value: "right" }, maxTextCell: 80 });
 }
 
 function describePacking({ examples, rows, capacity, efficiency }: NonNullable<TrainResult["packing"]>): string {
@@ -188,7 +188,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       }
       const plan = planRun(packed?.rows.length ?? train.examples.length, s);
       const notes = [describeReport(train.report, prepare.maxLength)];
-      if (this.packing) notes.push(`Packed: ${describePacking(this.packing)}.`);
+      if (this.packing) notes.push(`Packing: ${describePacking(this.packing)}.`);
       this.live?.start(plan, notes.join(" ").trim());
       resetPeak();
       seed(s.seed);
