@@ -187,9 +187,11 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         this.packing = { examples: train.examples.length, rows: rows.length, capacity, efficiency };
       }
       const plan = planRun(packed?.rows.length ?? train.examples.length, s);
-      const notes = [describeReport(train.report, prepare.maxLength)];
-      if (this.packing) notes.push(`Packing: ${describePacking(this.packing)}.`);
-      this.live?.start(plan, notes.join(" ").trim());
+      const report = describeReport(train.report, prepare.maxLength);
+      this.live?.start(plan, {
+        ...(report === "" ? {} : { rows: report }),
+        ...(this.packing ? { packing: describePacking(this.packing) } : {}),
+      });
       resetPeak();
       seed(s.seed);
       const started = performance.now();
