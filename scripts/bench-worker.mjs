@@ -34,6 +34,7 @@ const settings = trainSettings({
   schedule: "constant",
   maxGradNorm: 1,
   shuffle: false,
+  ...(request.checkpointing ? { checkpointing: request.checkpointing } : {}),
 });
 // The loop below the facade takes ids: a model made from a config has no tokenizer.
 const steps = trainLoop({

@@ -1,3 +1,4 @@
+import { resetCheckpointing } from "./autograd/checkpoint.js";
 import { resetTape } from "./autograd/tape.js";
 import { interruptHost } from "./display/host.js";
 import * as native from "./tensor/native.js";
@@ -10,6 +11,7 @@ if (host) native.setInterruptFlag(host.flag);
 host?.onReset?.(() => {
   native.recover();
   resetTape();
+  resetCheckpointing();
   resetScopes();
   resetRecording();
 });

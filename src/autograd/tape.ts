@@ -25,7 +25,44 @@ export function tapeLength(): number {
 
 /** Forgets what was recorded: after an interrupt, or when a loss is not needed after all. */
 export function resetTape(): void {
-  tape.entries.length = 0;
+  tape.entries = [];
+}
+
+/** Runs a function whose operations go on a tape of their own. */
+export function recordApart<T>(fn: () => T): { result: T; entries: TapeEntry[] } {
+  const outer = tape.entries;
+  const entries: TapeEntry[] = [];
+  tape.entries = entries;
+  try {
+    return { result: fn(), entries };
+  } finally {
+    tape.entries = outer;
+  }
+}
+
+/** Puts an operation on the tape whose outputs are known to need gradients. */
+export function recordEntry(entry: TapeEntry): void {
+  tape.record(entry);
+}
+
+/**
+ * Uses up the entries of `recordApart`: spreads gradients of several results, which stay the caller's, to everything that they depend on.
+ * Gradients of results of other tapes are left in their `adjoint`.
+ */
+export function spread(
+  entries: TapeEntry[],
+  results: readonly Tensor[],
+  gradients: readonly (Tensor | undefined)[],
+): void {
+  const holders = new Map<Tensor, number>();
+  results.forEach((result, i) => {
+    const gradient = gradients[i];
+    if (!gradient || !result.requiresGrad) return;
+    // Held twice: by the result, and by the caller, so that it is neither added to in place nor freed.
+    if (!holders.has(gradient)) hold(holders, gradient);
+    result.adjoint = hold(holders, gradient);
+  });
+  runBackward(entries, holders);
 }
 
 /**
@@ -45,26 +82,28 @@ export function backward(loss: Tensor, gradient?: Tensor): void {
   tape.entries = [];
   noGrad(() => {
     loss.adjoint = gradient ?? fill(empty(loss.shape), 1);
-    runBackward(entries, loss);
+    const holders = new Map<Tensor, number>();
+    hold(holders, loss.adjoint);
+    runBackward(entries, holders, loss);
   });
 }
 
 /** Walks entries in reverse, spreading every output's gradient to the inputs. `keep` is not freed. */
-function runBackward(entries: TapeEntry[], keep: Tensor): void {
-  const holders = new Map<Tensor, number>();
-  hold(holders, keep.adjoint!);
+function runBackward(entries: TapeEntry[], holders: Map<Tensor, number>, keep?: Tensor): void {
   for (let i = entries.length - 1; i >= 0; i--) {
     const entry = entries[i]!;
     entries.length = i;
     if (entry.outputs.some((o) => o.adjoint)) {
-      const grads = entry.outputs.map((o) => o.adjoint ?? hold(holders, fill(empty(o.shape), 0)));
-      const results = entry.backward(...grads);
+      const grads = entry.outputs.map(
+        (o) => o.adjoint ?? (entry.partial ? undefined : hold(holders, fill(empty(o.shape), 0))),
+      );
+      const results = entry.backward(...(grads as Tensor[]));
       entry.inputs.forEach((input, j) => {
         const grad = results[j];
         if (grad && input?.requiresGrad) give(holders, input, grad);
       });
       for (const g of results) if (g && !holders.has(g)) g.dispose();
-      for (const g of grads) release(holders, g);
+      for (const g of grads) if (g) release(holders, g);
     }
     for (const o of entry.outputs) {
       o.adjoint = undefined;

@@ -1,3 +1,4 @@
+import { checkpoint, discard } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
 import type { ConfigFields } from "../hub/config.js";
 import type { KvCache, Rows } from "../nn/cache.js";
@@ -100,11 +101,16 @@ class Attention extends Module {
 
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim } = this.config;
-    const q = rope(this.q_proj.forward(x), rows.positions, tables, { heads, headDim }); // (rows, heads·headDim)
-    const k = rope(this.k_proj.forward(x), rows.positions, tables, { heads: kvHeads, headDim }); // (rows, kvHeads·headDim)
+    const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
+    const q = rope(flatQ, rows.positions, tables, { heads, headDim });
+    const flatK = this.k_proj.forward(x); // (rows, kvHeads·headDim)
+    const k = rope(flatK, rows.positions, tables, { heads: kvHeads, headDim });
     const v = this.v_proj.forward(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
-    return this.o_proj.forward(attention(q, keys, values, rows.segments, { heads, kvHeads, headDim }));
+    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim });
+    const y = this.o_proj.forward(o);
+    discard([flatQ, q, flatK, k, v, o], [x, y]);
+    return y;
   }
 }
 
@@ -123,7 +129,12 @@ class Mlp extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return this.down_proj.forward(swiglu(this.gate_proj.forward(x), this.up_proj.forward(x)));
+    const gate = this.gate_proj.forward(x);
+    const up = this.up_proj.forward(x);
+    const product = swiglu(gate, up);
+    const y = this.down_proj.forward(product);
+    discard([gate, up, product], [x, y]);
+    return y;
   }
 }
 
@@ -139,6 +150,16 @@ class Block extends Module {
     this.mlp = new Mlp(config);
     this.input_layernorm = new RMSNorm(config.hiddenSize, { eps: config.rmsNormEps });
     this.post_attention_layernorm = new RMSNorm(config.hiddenSize, { eps: config.rmsNormEps });
+  }
+
+  /** From the residual stream and its norm to those of the next block, whose first norm is `next`. */
+  forward(h: Tensor, normed: Tensor, next: RMSNorm, attend: (x: Tensor) => Tensor): [Tensor, Tensor] {
+    const attended = attend(normed);
+    const [middle, middleNormed] = this.post_attention_layernorm.forwardAdd(attended, h);
+    const x = this.mlp.forward(middleNormed);
+    const results = next.forwardAdd(x, middle);
+    discard([attended, middle, middleNormed, x], [h, normed, ...results]);
+    return results;
   }
 }
 
@@ -186,17 +207,16 @@ export class LlamaForCausalLM extends CausalLM {
     const tables = this.ropeCache.upTo(rows.maxPosition);
     const { embed_tokens, layers, norm } = this.model;
     let h = embed_tokens.forward(rows.ids); // the residual stream (rows, hidden)
-    let x: Tensor | undefined; // what the last block part adds to it
+    let normed = (layers[0]?.input_layernorm ?? norm).forward(h); // what the next block reads of it
     layers.forEach((block, i) => {
-      let normed: Tensor;
-      if (x) [h, normed] = block.input_layernorm.forwardAdd(x, h);
-      else normed = block.input_layernorm.forward(h);
-      x = block.self_attn.forward(normed, rows, tables, i, cache);
-      [h, normed] = block.post_attention_layernorm.forwardAdd(x, h);
-      x = block.mlp.forward(normed);
+      const next = layers[i + 1]?.input_layernorm ?? norm;
+      const attend = (x: Tensor): Tensor => block.self_attn.forward(x, rows, tables, i, cache);
+      const given = [h, normed];
+      [h, normed] = checkpoint((h, normed) => block.forward(h!, normed!, next, attend), given);
+      discard(given, [h, normed]);
     });
     cache?.advance();
-    return x ? norm.forwardAdd(x, h)[1] : norm.forward(h);
+    return normed;
   }
 
   protected override release(): void {

@@ -14,6 +14,8 @@ export interface TapeEntry {
   readonly outputs: readonly Tensor[];
   readonly saved: readonly Tensor[];
   readonly backward: Backward;
+  /** Whether `backward` takes `undefined` for outputs that no gradient reached; zeros otherwise. */
+  readonly partial?: boolean;
 }
 
 /** What autograd installs here; the tensor layer only knows that someone may be listening. */
@@ -39,6 +41,27 @@ export function noGrad<T>(fn: () => T): T {
   }
 }
 
+/** Runs a synchronous function with recording on, inside `noGrad` too: what a backward pass computes anew must be recorded. */
+export function withGrad<T>(fn: () => T): T {
+  const outer = paused;
+  paused = 0;
+  try {
+    return fn();
+  } finally {
+    paused = outer;
+  }
+}
+
+/**
+ * Says how to make the elements of `y` again, so that a backward pass can do without its memory until it reads them. `from` are the tensors
+ * that `remake` reads.
+ */
+export function recomputable(y: Tensor, from: readonly Tensor[], remake: () => Tensor): void {
+  if (!isRecording()) return;
+  for (const t of from) t.read = true;
+  y.remake = remake;
+}
+
 /** Forgets open `noGrad` sections: an interrupted cell skips `finally`. */
 export function resetRecording(): void {
   paused = 0;
@@ -52,6 +75,8 @@ export function isRecording(): boolean {
 /**
  * Marks outputs as results of a differentiable operation. `backward` must be given: "none" says that the operation has no gradient,
  * and recording it (an input needs a gradient) throws, so that no fused operation can drop a gradient silently.
+ * @param reads the inputs and outputs whose elements `backward` reads, all of them unless given: memory of others can be freed before it
+ * (see `discard`). `saved` need not be named.
  */
 export function record(
   op: string,
@@ -59,6 +84,7 @@ export function record(
   outputs: readonly Tensor[],
   backward: Backward | "none",
   saved: readonly Tensor[] = [],
+  reads?: readonly (Tensor | undefined)[],
 ): void {
   if (paused !== 0 || recorder === undefined) return;
   let needed = false;
@@ -78,5 +104,7 @@ export function record(
     t.requiresGrad = true;
     t.leaf = false;
   }
+  for (const t of reads ?? inputs) if (t) t.read = true;
+  if (!reads) for (const t of outputs) t.read = true;
   recorder.record({ op, inputs, outputs, saved, backward });
 }

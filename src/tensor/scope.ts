@@ -23,7 +23,7 @@ export function track(tensor: Tensor, handle: Handle): boolean {
     current.push(tensor);
     return true;
   }
-  registry.register(tensor, handle, tensor);
+  if (handle !== 0) registry.register(tensor, handle, tensor);
   return false;
 }
 

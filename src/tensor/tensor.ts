@@ -5,7 +5,8 @@ import * as elementwise from "./ops/elementwise.js";
 import * as layout from "./ops/layout.js";
 import * as matmul from "./ops/matmul.js";
 import * as reduce from "./ops/reduce.js";
-import { track, untrack } from "./scope.js";
+import { noGrad } from "./record.js";
+import { outsideScope, track, untrack } from "./scope.js";
 import { shapeText, sizeOf } from "./shape.js";
 
 /** A typed array as it is uploaded to and read from a tensor. */
@@ -32,6 +33,10 @@ export class Tensor implements Disposable {
   adjoint: Tensor | undefined;
   /** Whether other tensors may share its memory. */
   aliased = false;
+  /** Whether a recorded backward pass, or a tensor that can be made again, still needs the elements. */
+  read = false;
+  /** Makes the elements once more, for a tensor whose memory `forget()` may free. */
+  remake: (() => Tensor) | undefined;
   /** @internal */ scoped = false;
   protected id: native.Handle;
 
@@ -52,6 +57,7 @@ export class Tensor implements Disposable {
   /** The native handle. @throws StateError after `dispose()`. */
   get handle(): native.Handle {
     if (this.id === 0) {
+      if (this.remake) return this.restore(this.remake);
       throw new StateError(
         `This ${this.dtype} tensor of shape ${shapeText(this.shape)} was disposed: return it from scope(…), or keep a copy (x.clone()).`,
       );
@@ -60,7 +66,24 @@ export class Tensor implements Disposable {
   }
 
   get disposed(): boolean {
-    return this.id === 0;
+    return this.id === 0 && !this.remake;
+  }
+
+  /**
+   * Frees the memory of a tensor that says how to make it again (`remake`): the elements come back when they are next used.
+   * @internal
+   */
+  forget(): void {
+    if (this.id === 0 || !this.remake) return;
+    untrack(this);
+    native.free(this.id);
+    this.id = 0;
+  }
+
+  private restore(remake: () => Tensor): native.Handle {
+    this.id = outsideScope(() => noGrad(remake)).surrender();
+    if (!this.scoped) outsideScope(() => this.rescope());
+    return this.id;
   }
 
   get rank(): number {
@@ -81,6 +104,7 @@ export class Tensor implements Disposable {
 
   /** Frees the memory once queued operations are done with it. */
   dispose(): void {
+    this.remake = undefined;
     if (this.id === 0) return;
     untrack(this);
     native.free(this.id);

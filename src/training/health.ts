@@ -1,3 +1,4 @@
+import type { Checkpointing } from "../autograd/checkpoint.js";
 import type { Batch } from "../data/collate.js";
 import { TunebookError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
@@ -18,6 +19,7 @@ export async function explainDivergence(
   model: CausalLM,
   batches: readonly Batch[],
   step: number,
+  checkpointing: Checkpointing = "selective",
 ): Promise<DivergenceError> {
   const fix = "Lower lr, check the rows for broken text, or start again from the last good parameters.";
   for (const [name, p] of model.namedParameters()) {
@@ -29,7 +31,7 @@ export async function explainDivergence(
   for (const [index, batch] of batches.entries()) {
     model.zeroGrad();
     const sum = outsideScope(() => fill(empty([1]), 0));
-    accumulateGradients(model, batch, Math.max(1, batch.tokens), 0, sum);
+    accumulateGradients(model, batch, Math.max(1, batch.tokens), 0, sum, checkpointing);
     const loss = await sum.item();
     sum.dispose();
     const bad: string[] = [];

@@ -121,7 +121,8 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       });
       const lr = s.lr * scheduleFactor(s.schedule, step - 1, plan.warmup, plan.steps);
       const { loss, norm, tokens } = await optimizerStep(model, optimizer, batches, lr, s, sum);
-      if (!Number.isFinite(loss) || !Number.isFinite(norm)) throw await explainDivergence(model, batches, step);
+      if (!Number.isFinite(loss) || !Number.isFinite(norm))
+        throw await explainDivergence(model, batches, step, s.checkpointing);
       const seconds = (performance.now() - started) / 1000;
       const processed = batches.reduce((n, b) => n + b.sequences.length.reduce((a, l) => a + l, 0), 0);
       result.processed += processed;
@@ -184,7 +185,7 @@ async function optimizerStep(
   const squares = outsideScope(() => view(sum, [1], 1));
   try {
     for (const batch of batches) {
-      if (batch.tokens > 0) accumulateGradients(model, batch, tokens, s.labelSmoothing, loss);
+      if (batch.tokens > 0) accumulateGradients(model, batch, tokens, s.labelSmoothing, loss, s.checkpointing);
     }
     const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
     addScaled(squares, norm);

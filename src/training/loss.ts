@@ -1,3 +1,4 @@
+import { type Checkpointing, withCheckpointing } from "../autograd/checkpoint.js";
 import { backward } from "../autograd/tape.js";
 import type { Batch } from "../data/collate.js";
 import { batchLoss } from "../evaluation/loss.js";
@@ -16,10 +17,13 @@ export function accumulateGradients(
   tokens: number,
   smoothing: number,
   sum: Tensor,
+  checkpointing: Checkpointing,
 ): void {
-  scope(() => {
-    const { total } = batchLoss(model, batch, 1 / tokens, smoothing);
-    if (total.requiresGrad) backward(total);
-    addScaled(sum, total);
-  });
+  withCheckpointing(checkpointing, () =>
+    scope(() => {
+      const { total } = batchLoss(model, batch, 1 / tokens, smoothing);
+      if (total.requiresGrad) backward(total);
+      addScaled(sum, total);
+    }),
+  );
 }

@@ -1,3 +1,4 @@
+import { CHECKPOINTING, type Checkpointing } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
 import type { ScheduleName } from "./schedule.js";
 
@@ -36,6 +37,11 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   /** Gradient norm above which the gradient is scaled down; 0: never. */
   maxGradNorm?: number;
   optimizer?: "adamw" | "sgd";
+  /**
+   * What is kept for the backward pass: everything ("none"), all but what is cheap to make again ("selective"), each block's input alone ("full"),
+   * that in host memory ("offload"; on the CPU the same as "full"). Losses and gradients are the same bit for bit.
+   */
+  checkpointing?: Checkpointing;
   adamEpsilon?: number;
   adamBetas?: readonly [number, number];
   momentum?: number;
@@ -83,7 +89,7 @@ export type TrainSettings = Required<
     "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "textField" | "format" | "signal"
   >;
 
-const LATER = ["checkpointing", "saveEvery", "resume", "neftune", "beta", "maxPromptLength", "deterministic"] as const;
+const LATER = ["saveEvery", "resume", "neftune", "beta", "maxPromptLength", "deterministic"] as const;
 
 const DEFAULTS: TrainSettings = {
   method: "sft",
@@ -96,6 +102,7 @@ const DEFAULTS: TrainSettings = {
   weightDecay: 0,
   maxGradNorm: 1,
   optimizer: "adamw",
+  checkpointing: "selective",
   adamEpsilon: 1e-8,
   adamBetas: [0.9, 0.999],
   momentum: 0,
@@ -163,6 +170,7 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
     );
   oneOf("method", s.method, ["sft"]);
   oneOf("optimizer", s.optimizer, ["adamw", "sgd"]);
+  oneOf("checkpointing", s.checkpointing, CHECKPOINTING);
   oneOf("schedule", s.schedule, ["linear", "cosine", "constant"]);
   oneOf("paddingSide", s.paddingSide, ["none", "right", "left"]);
   if (typeof s.packing !== "boolean")

@@ -1,6 +1,6 @@
 import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
-import { record } from "../record.js";
+import { recomputable, record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { empty, type Tensor } from "../tensor.js";
 
@@ -73,6 +73,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments, o
       return [dq, dk, dv];
     },
     [lse],
+    [q, k, v, o],
   );
   return o;
 }
@@ -119,7 +120,7 @@ export function rope(
     return to;
   };
   const y = turn(x, 0);
-  record("rope", [x], [y], (dy) => [turn(dy, 1)]);
+  record("rope", [x], [y], (dy) => [turn(dy, 1)], [], []);
   return y;
 }
 
@@ -128,9 +129,13 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
   const cols = gate.dim(-1);
   if (up.size !== gate.size || up.dim(-1) !== cols) shapeMismatch("swiglu", "equal shapes", gate.shape, up.shape);
   const rows = gate.size / cols;
-  const y = empty(gate.shape);
-  calls.swiglu(gate.handle, up.handle, y.handle, rows, cols, cols, cols, cols);
-  record("swiglu", [gate, up], [y], (dy) => {
+  const product = (): Tensor => {
+    const y = empty(gate.shape);
+    calls.swiglu(gate.handle, up.handle, y.handle, rows, cols, cols, cols, cols);
+    return y;
+  };
+  const y = product();
+  const back = (dy: Tensor): [Tensor, Tensor] => {
     const dgate = empty(gate.shape);
     const dup = empty(up.shape);
     calls.swigluBackward(
@@ -148,6 +153,8 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
       cols,
     );
     return [dgate, dup];
-  });
+  };
+  record("swiglu", [gate, up], [y], back, [], [gate, up]);
+  recomputable(y, [gate, up], product);
   return y;
 }

@@ -57,10 +57,11 @@ export function linearFrozen(x: Tensor, w: FrozenWeight, bias?: Tensor, compute?
   const rows = x.size / inputs;
   const y = empty([...x.shape.slice(0, -1), outputs]);
   weightProduct(x, w, y, rows, true, { bias, compute });
-  record("linearFrozen", [x], [y], (dy) => {
+  const back = (dy: Tensor): [Tensor] => {
     const dx = empty(x.shape);
     weightProduct(dy, w, dx, rows, false, { compute });
     return [dx];
-  });
+  };
+  record("linearFrozen", [x], [y], back, [], []);
   return y;
 }

@@ -2,7 +2,7 @@ import * as calls from "../calls.js";
 import type { Compute } from "../dtype.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
-import { empty, type Tensor } from "../tensor.js";
+import { empty, Tensor } from "../tensor.js";
 import { type FrozenWeight, weightProduct } from "./frozen.js";
 import { gemm, weightGradient } from "./matmul.js";
 import { reserveRandom } from "./random.js";
@@ -82,6 +82,7 @@ export function linearLora(
       return [dx, da, db];
     },
     [reduced],
+    [a, b, w instanceof Tensor ? w : undefined, a.requiresGrad ? x : undefined],
   );
   if (!y.requiresGrad) reduced.dispose();
   return y;

@@ -13,14 +13,15 @@ export function embedding(weight: Tensor, ids: Tensor): Tensor {
   const [vocab, dim] = weight.shape as [number, number];
   const y = empty([...ids.shape, dim]);
   calls.embedding(weight.handle, ids.handle, y.handle, ids.size, dim, vocab);
-  record("embedding", [weight], [y], (dy) => {
+  const back = (dy: Tensor): [Tensor | undefined] => {
     requireFloat32(weight);
     const leaf = leafGradient(weight);
     const dw = leaf?.grad ?? empty(weight.shape);
     if (!leaf || leaf.beta === 0) fill(dw, 0);
     calls.embeddingBackward(dy.handle, ids.handle, dw.handle, ids.size, dim, vocab);
     return [leaf ? undefined : dw];
-  });
+  };
+  record("embedding", [weight], [y], back, [], [ids]);
   return y;
 }
 
@@ -106,6 +107,7 @@ export function linearCrossEntropy(
     [total],
     (upstream) => [dx && upstreamTimes(upstream, dx), dw && upstreamTimes(upstream, dw)],
     [dx, dw].filter((t) => t !== undefined),
+    [],
   );
   return { total, rows: loss };
 }

@@ -57,7 +57,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const rows = x.size / inputs;
   const y = empty([...x.shape.slice(0, -1), outputs]);
   gemm(x, weight, y, rows, outputs, inputs, { transB: true, bias });
-  record("linear", [x, weight, bias], [y], (dy) => {
+  const back = (dy: Tensor): (Tensor | undefined)[] => {
     let dx: Tensor | undefined;
     if (x.requiresGrad) {
       dx = empty(x.shape);
@@ -68,7 +68,8 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
       weight.requiresGrad ? weightGradient(weight, dy, x, rows, outputs, inputs) : undefined,
       bias?.requiresGrad ? reduce("sum", view(dy, [rows, outputs]), 0) : undefined,
     ];
-  });
+  };
+  record("linear", [x, weight, bias], [y], back, [], [weight, weight.requiresGrad ? x : undefined]);
   return y;
 }
 

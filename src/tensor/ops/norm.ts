@@ -1,6 +1,6 @@
 import * as calls from "../calls.js";
 import { leafGradient } from "../gradient.js";
-import { record } from "../record.js";
+import { recomputable, record } from "../record.js";
 import { sameShape, shapeMismatch } from "../shape.js";
 import { empty, type Tensor } from "../tensor.js";
 import { fill } from "./elementwise.js";
@@ -46,7 +46,19 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
       return [dx, dw.result];
     },
     [rstd],
+    [x, weight],
   );
+  recomputable(y, [x, weight], () => normAgain(x, weight, eps));
+  return y;
+}
+
+/** The norm of x once more, without recording: what `rmsNorm` and `addRmsNorm` gave, bit for bit. */
+function normAgain(x: Tensor, weight: Tensor, eps: number): Tensor {
+  const cols = x.dim(-1);
+  const y = empty(x.shape);
+  const rstd = empty([x.size / cols]);
+  calls.rmsNorm(x.handle, 0, weight.handle, y.handle, 0, rstd.handle, rstd.size, cols, eps);
+  rstd.dispose();
   return y;
 }
 
@@ -81,7 +93,9 @@ export function addRmsNorm(x: Tensor, residual: Tensor, weight: Tensor, eps: num
       return [dx, dx, dw.result];
     },
     [rstd],
+    [h, weight],
   );
+  recomputable(y, [h, weight], () => normAgain(h, weight, eps));
   return [h, y];
 }
 
@@ -126,6 +140,7 @@ export function layerNorm(x: Tensor, weight: Tensor | undefined, bias: Tensor | 
       return [dx, dw.result, db.result];
     },
     [mean, rstd],
+    [x, weight],
   );
   return y;
 }

@@ -55,10 +55,11 @@ export function dropout(x: Tensor, p: number): Tensor {
   const mask = reserveRandom(x.size);
   const y = empty(x.shape);
   calls.dropout(x.handle, y.handle, x.size, mask.seed, mask.offset, p);
-  record("dropout", [x], [y], (dy) => {
+  const back = (dy: Tensor): [Tensor] => {
     const dx = empty(x.shape);
     calls.dropout(dy.handle, dx.handle, x.size, mask.seed, mask.offset, p);
     return [dx];
-  });
+  };
+  record("dropout", [x], [y], back, [], []);
   return y;
 }

@@ -1,0 +1,103 @@
+import { clone } from "../tensor/ops/layout.js";
+import { randomState, restoreRandomState } from "../tensor/ops/random.js";
+import { isRecording, noGrad, withGrad } from "../tensor/record.js";
+import { scope } from "../tensor/scope.js";
+import { type Tensor, view } from "../tensor/tensor.js";
+import { recordApart, recordEntry, spread } from "./tape.js";
+
+/**
+ * What of a forward pass is kept for the backward pass. "none": everything. "selective": all but what is cheap to make again (outputs of norms
+ * and of SwiGLU) and what no gradient needs. "full": each block's input alone, its forward pass is run again (Chen et al. 2016). "offload": as
+ * full, with the blocks' inputs in host memory; on the CPU, whose memory that is, it equals full.
+ */
+export type Checkpointing = "none" | "selective" | "full" | "offload";
+export const CHECKPOINTING: readonly Checkpointing[] = ["none", "selective", "full", "offload"];
+
+const DEFAULT: Checkpointing = "selective";
+let mode: Checkpointing = DEFAULT;
+
+/** Runs a synchronous function, a forward and backward pass, in a mode of checkpointing; "selective" holds outside of it. */
+export function withCheckpointing<T>(wanted: Checkpointing, fn: () => T): T {
+  const outer = mode;
+  mode = wanted;
+  try {
+    return fn();
+  } finally {
+    mode = outer;
+  }
+}
+
+/** Forgets the mode that is set: an interrupted cell skips `finally`. */
+export function resetCheckpointing(): void {
+  mode = DEFAULT;
+}
+
+/**
+ * Says that the forward pass is done with tensors that it has made. What no recorded operation reads is freed, what can be made again is freed
+ * until the backward pass reads it, the rest stays. Tensors of `keep` (results, a module's inputs) are left alone even if they are named: a
+ * module may hand back what it was given.
+ */
+export function discard(tensors: readonly (Tensor | undefined)[], keep: readonly Tensor[] = []): void {
+  if (mode === "none") return;
+  for (const t of tensors) {
+    // Parameters and whatever else outlives the step stand outside of its scope.
+    if (!t?.scoped || keep.includes(t)) continue;
+    if (t.read) t.forget();
+    else t.dispose();
+  }
+}
+
+/**
+ * Runs a part of a model, in the modes "full" and "offload" without keeping what it makes: the backward pass runs `fn` again, with the same
+ * random numbers. `fn` must give the same results for the same inputs; all tensors that need gradients must be inputs or parameters of modules.
+ *
+ * @example [h, normed] = checkpoint((h, normed) => block.forward(h, normed), [h, normed]);
+ */
+export function checkpoint<Out extends readonly Tensor[]>(
+  fn: (...inputs: Tensor[]) => Out,
+  inputs: readonly Tensor[],
+): Out {
+  if ((mode !== "full" && mode !== "offload") || !isRecording()) return fn(...inputs);
+  const random = randomState();
+  let recorded = false;
+  const outputs = scope(() => {
+    const { result, entries } = recordApart(() => ownResults(fn(...inputs), inputs));
+    recorded = entries.length > 0;
+    return result;
+  });
+  if (!recorded) return outputs;
+  for (const t of inputs) t.read = true;
+  recordEntry({
+    op: "checkpoint",
+    inputs,
+    outputs,
+    saved: [],
+    partial: true,
+    backward: (...grads) => gradientsAgain(fn, inputs, grads, random),
+  });
+  return outputs;
+}
+
+/** Runs the part once more, recorded, and spreads the gradients of its results to copies of its inputs. */
+function gradientsAgain(
+  fn: (...inputs: Tensor[]) => readonly Tensor[],
+  inputs: readonly Tensor[],
+  grads: readonly (Tensor | undefined)[],
+  random: ReturnType<typeof randomState>,
+): (Tensor | undefined)[] {
+  return scope(() => {
+    // The inputs' own gradients are still being summed up: those of this part come together on views.
+    const views = inputs.map((t) => Object.assign(view(t, t.shape), { requiresGrad: t.requiresGrad, leaf: false }));
+    const after = randomState();
+    restoreRandomState(random);
+    const { result, entries } = recordApart(() => withGrad(() => ownResults(fn(...views), views)));
+    restoreRandomState(after);
+    noGrad(() => spread(entries, result, grads));
+    return views.map((v) => v.adjoint);
+  });
+}
+
+/** A result that is one of the inputs, or a parameter, becomes a tensor of its own. */
+function ownResults<Out extends readonly Tensor[]>(outputs: Out, inputs: readonly Tensor[]): Out {
+  return outputs.map((o) => (inputs.includes(o) || !o.scoped ? clone(o) : o)) as readonly Tensor[] as Out;
+}
