@@ -190,16 +190,34 @@ async function openNotebook(browser, url) {
     },
     /** The whole notebook in one picture. */
     async screenshot(path) {
-      await page.setViewportSize({ width: 1280, height: 600 });
-      const height = await page.evaluate(() => {
-        const panel = document.querySelector(".jp-WindowedPanel-outer") ?? document.querySelector(".jp-Notebook");
-        return panel.scrollHeight;
-      });
-      await page.setViewportSize({ width: 1280, height: Math.min(Math.max(height + 160, 800), 8000) });
-      await page.waitForTimeout(500);
+      await stretch(page, 8000);
       await page.screenshot({ path });
     },
+    /** The whole notebook in pictures that can be looked at one by one: PREFIX-1.png, PREFIX-2.png …; gives their paths. */
+    async pictures(prefix, part = 1400) {
+      const height = await stretch(page, 16_000); // Chromium draws no more
+      const paths = [];
+      for (let y = 0; y < height; y += part) {
+        const path = `${prefix}-${paths.length + 1}.png`;
+        await page.screenshot({ path, clip: { x: 0, y, width: 1280, height: Math.min(part, height - y) } });
+        paths.push(path);
+      }
+      return paths;
+    },
   };
+}
+
+/** Makes the window as high as the notebook in it, and gives that height. */
+async function stretch(page, most) {
+  await page.setViewportSize({ width: 1280, height: 600 });
+  const height = await page.evaluate(() => {
+    const panel = document.querySelector(".jp-WindowedPanel-outer") ?? document.querySelector(".jp-Notebook");
+    return panel.scrollHeight;
+  });
+  const all = Math.min(Math.max(height + 160, 800), most);
+  await page.setViewportSize({ width: 1280, height: all });
+  await page.waitForTimeout(500);
+  return all;
 }
 
 /** Clicks an entry of the menu bar by its command. */

@@ -5,7 +5,7 @@
 //   node scripts/test-jupyter.mjs --only lab          JupyterLab in a browser
 //   node scripts/test-jupyter.mjs --only real         real weights and text of ../shared, by `tunebook run`
 //   … --no-setup                                     with what is built already
-//   node scripts/test-jupyter.mjs --look NOTEBOOK…    opens executed notebooks and takes a picture of each
+//   node scripts/test-jupyter.mjs --look NOTEBOOK…    opens executed notebooks and takes pictures of them
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -201,7 +201,7 @@ async function realInput() {
   }
 }
 
-/** Takes a picture of notebooks as they stand, outputs included, without running them. */
+/** Takes pictures of notebooks as they stand, outputs included, without running them. */
 async function look(paths) {
   await ensureVenv("jupyter");
   mkdirSync(screenshots, { recursive: true });
@@ -211,9 +211,7 @@ async function look(paths) {
     const server = await startLab(folder, { disabledExtensions: ["jupyterlab-plotly"] });
     try {
       const book = await server.open(basename(path));
-      const target = join(screenshots, `${basename(path, ".ipynb")}.png`);
-      await book.screenshot(target);
-      console.log(target);
+      for (const picture of await book.pictures(join(screenshots, basename(path, ".ipynb")))) console.log(picture);
     } finally {
       await server.close();
       rmSync(folder, { recursive: true, force: true });

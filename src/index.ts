@@ -30,6 +30,7 @@ export { Metrics } from "./evaluation/classification.js";
 export type { EvaluateOptions, MetricName } from "./evaluation/evaluate.js";
 export type { SamplingOptions } from "./evaluation/generate.js";
 export { type RougeOptions, type RougeScore, rouge } from "./evaluation/rouge.js";
+export type { AdapterOptions } from "./fetch.js";
 export { bundledData, embeddedModel } from "./hub/bundled.js";
 export type { Message } from "./hub/chat.js";
 export { Tokenizer } from "./hub/tokenizer.js";

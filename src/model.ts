@@ -9,6 +9,7 @@ import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
 import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
 import { generateBatch } from "./evaluation/generate-batch.js";
 import { StopText, stopsOf } from "./evaluation/stop-text.js";
+import { type AdapterOptions, findAdapter } from "./fetch.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
 import type { Tokenizer } from "./hub/tokenizer.js";
@@ -20,6 +21,7 @@ import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
 import { packedRows } from "./nn/cache.js";
 import { weightDType } from "./nn/dtype.js";
+import { Linear } from "./nn/layers.js";
 import { QuantizedLinear, type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import {
   countTrainable,
@@ -158,10 +160,11 @@ export class Model implements Disposable {
     return this;
   }
 
-  /** Loads an adapter folder in PEFT's layout and makes it the active one. */
-  async loadAdapter(folder: string, options: { name?: string } = {}): Promise<this> {
+  /** Loads an adapter in PEFT's layout, a folder or "organisation/name" on the hub, and makes it the active one. */
+  async loadAdapter(folderOrId: string, options: AdapterOptions = {}): Promise<this> {
     this.idle("loadAdapter");
     const name = options.name ?? "default";
+    const folder = await findAdapter(folderOrId, options);
     const info = await loadAdapterFiles(this.network, folder, name);
     this.adapters.set(name, { ...info, base: info.base || this.parts.base });
     this.setAdapter(name);
@@ -349,8 +352,8 @@ export class Model implements Disposable {
   }
 
   /**
-   * Merges the active adapter into the weights, in float32, and takes it out; quantised layers that it adapts become dense. The logits of a
-   * probe before and after are compared.
+   * Merges the active adapter into the weights and takes it out: sums are made in float32 and rounded once where weights have 16 bits; quantised
+   * layers that it adapts become dense. The logits of a probe before and after are compared.
    *
    * @throws StateError without an active adapter, with other adapters beside it, or when the logits changed by more than rounding.
    */
@@ -366,10 +369,12 @@ export class Model implements Disposable {
       );
     const { vocabSize, maxPositions } = this.config;
     const probe = Array.from({ length: Math.min(32, maxPositions) }, (_, i) => (i * 7919 + 13) % vocabSize);
-    // Over weights whose products round to 16 bits, the dense weight rounds elsewhere.
-    const rounds =
-      this.network.activations !== "float32" ||
-      [...this.network.namedModules()].some(([, m]) => "compute" in m && m.compute !== "float32");
+      // A sum kept in 16 bits is rounded, and a product or an activation rounded to 16 bits rounds the dense weight elsewhere.
+      const rounds =
+        this.network.activations !== "float32" ||
+        [...this.network.namedModules()].some(([, m]) =>
+          m instanceof QuantizedLinear ? m.compute !== "float32" : m instanceof Linear && m.weight.dtype !== "float32",
+        );
     const before = await this.logits([probe]);
     const { layers, dequantised } = mergeLora(this.network, adapter);
     const after = await this.logits([probe]);

@@ -1,8 +1,7 @@
 import { resolve } from "node:path";
-import { formatBytes } from "./display/format.js";
 import { defineDisplay, interruptSignal } from "./display/host.js";
-import { ProgressBar } from "./display/progress.js";
 import { CheckpointError, ConfigError } from "./errors.js";
+import { type AdapterOptions, DelayedBar } from "./fetch.js";
 import { ConfigFields, generationConfig } from "./hub/config.js";
 import { hubModel, hubModelName } from "./hub/hub-model.js";
 import { localModel, type ModelSource, openModel } from "./hub/model-source.js";
@@ -78,10 +77,10 @@ export class LoadPlan implements PromiseLike<Model> {
     return this;
   }
 
-  /** Loads an adapter in PEFT's layout and makes it the active one. */
-  loadAdapter(folder: string, options: { name?: string } = {}): this {
+  /** Loads an adapter in PEFT's layout, a folder or "organisation/name" on the hub, and makes it the active one. */
+  loadAdapter(folderOrId: string, options: AdapterOptions = {}): this {
     this.open("loadAdapter");
-    this.adapters.push((model) => model.loadAdapter(folder, options));
+    this.adapters.push((model) => model.loadAdapter(folderOrId, options));
     return this;
   }
 
@@ -210,32 +209,6 @@ async function findModel(idOrPath: string, options: LoadOptions): Promise<ModelS
   bar.finish();
   // The cache's folder is named by its commit: the model keeps the name that it was asked for by.
   return openModel((await localModel(path)) ?? path, name.id.split("/")[1]);
-}
-
-/** A bar of bytes that appears only when the work takes a while. */
-class DelayedBar {
-  private bar: ProgressBar | undefined;
-  private readonly label: string | undefined;
-  private readonly started = performance.now();
-
-  /** Without a label nothing is shown. */
-  constructor(label: string | undefined) {
-    this.label = label;
-  }
-
-  update(done: number, total: number): void {
-    if (this.label !== undefined && !this.bar && performance.now() - this.started > 500)
-      this.bar = new ProgressBar({ label: this.label, total, unit: "", format: formatBytes });
-    this.bar?.update(done);
-  }
-
-  finish(): void {
-    this.bar?.finish();
-  }
-
-  fail(error: unknown): void {
-    this.bar?.fail((error as Error).name);
-  }
 }
 
 /**

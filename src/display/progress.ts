@@ -141,7 +141,8 @@ export class ProgressBar {
   #parts(): string[] {
     const share = this.#share;
     const total = this.total === undefined ? "" : `/${this.#format(this.total)}`;
-    const parts = [`${this.#format(this.#done)}${total} ${this.#unit}`];
+    const unit = this.#unit === "" ? "" : ` ${this.#unit}`;
+    const parts = [`${this.#format(this.#done)}${total}${unit}`];
     if (share !== undefined) parts.push(formatPercent(share, 0));
     const running = this.#state === "running";
     const rate = running ? this.rate : this.#done / this.elapsed;
@@ -149,7 +150,8 @@ export class ProgressBar {
     if (this.#done > 0 && rate > 0 && this.elapsed > 0.001) {
       const slow = rate < 0.995 && this.#format === formatNumber;
       const amount = slow ? formatNumber(1 / rate, 3) : this.#format(rate < 100 ? round3(rate) : Math.round(rate));
-      parts.push(slow ? `${amount} s/${this.#unit}` : `${amount} ${this.#unit}/s`);
+      // "3.4 steps/s", but "2.1 s/step".
+      parts.push(slow ? `${amount} s/${this.#unit.replace(/s$/, "")}` : `${amount}${unit}/s`);
     }
     parts.push(formatDuration(this.elapsed));
     if (running && share !== undefined && this.rate > 0 && share < 1) {

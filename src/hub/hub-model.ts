@@ -6,6 +6,7 @@ import { type HubOptions, hubSnapshot, isRepoId } from "./hub.js";
 const DESCRIPTION =
   /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map)\.json$|^chat_template\.jinja$/;
 const WEIGHTS = /^model[\w.-]*\.safetensors$|^model\.safetensors\.index\.json$/;
+const ADAPTER = ["adapter_config.json", "adapter_model.safetensors"];
 const GGUF = /\.gguf$/i;
 
 /** A model's place on a hub: "org/name", or "org/name/file.gguf" for one file of many. */
@@ -50,6 +51,26 @@ export async function hubModel(name: HubModelName, options: HubOptions, weights 
   // Without the hub the file is known only when its name was given; else the folder tells.
   const file = gguf ?? name.file;
   return file === undefined ? folder : join(folder, ...file.split("/"));
+}
+
+/**
+ * Fetches an adapter in PEFT's layout and gives its folder.
+ *
+ * @throws CheckpointError when the repository holds none
+ */
+export function hubAdapter(id: string, options: HubOptions): Promise<string> {
+  return hubSnapshot(
+    "model",
+    id,
+    (paths) => {
+      const missing = ADAPTER.filter((name) => !paths.includes(name));
+      if (missing.length === 0) return ADAPTER;
+      throw new CheckpointError(
+        `${id} is no adapter that is read: ${missing.join(" and ")} is missing, found ${listed(paths)}.`,
+      );
+    },
+    options,
+  );
 }
 
 function ggufOf({ id, file }: HubModelName, paths: readonly string[]): string | undefined {

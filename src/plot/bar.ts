@@ -1,7 +1,7 @@
 import { columnFormatter, displayWidth } from "../display/format.js";
 import { Columns, numbersOf, type PlotData, point, seriesOf } from "./columns.js";
 import { Plot } from "./plot.js";
-import { barText, titled } from "./text.js";
+import { barText, largestOf, titled } from "./text.js";
 import { axis, categoryAxis, colorOf, makeFigure, noTicks, type PlotOptions, safeText, scaleOf } from "./theme.js";
 
 export interface BarOptions extends PlotOptions {
@@ -80,12 +80,13 @@ export function bar(data: PlotData, options: BarOptions = {}): Plot {
       yaxis: horizontal ? place : values,
     },
   );
+  const largest = largestOf(groups.flatMap((group) => group.values));
   return new Plot(figure, options, () =>
     titled(
       options.title ?? `${ys.join(", ")} by ${x ?? ""}`,
       groups.flatMap((group) => [
         ...(groups.length > 1 ? [group.name] : []),
-        ...barText(group.categories, group.values),
+        ...barText(group.categories, group.values, { largest }),
       ]),
     ),
   );

@@ -2,7 +2,7 @@ import { formatNumber } from "../display/format.js";
 import { bar } from "./bar.js";
 import { Columns, numbersOf, type PlotData, point, seriesOf } from "./columns.js";
 import { Plot } from "./plot.js";
-import { barText, titled } from "./text.js";
+import { barText, largestOf, titled } from "./text.js";
 import { axis, colorOf, makeFigure, type PlotOptions, safeText, scaleOf } from "./theme.js";
 
 export interface HistogramOptions extends PlotOptions {
@@ -53,10 +53,14 @@ export function histogram(data: PlotData, options: HistogramOptions = {}): Plot 
     xaxis: axis(options.xLabel ?? x, { ...scaleOf(undefined, options.xRange), showgrid: false }),
     yaxis: axis(options.yLabel ?? "count", { ...scaleOf(options.yScale, options.yRange), rangemode: "tozero" }),
   });
+  const largest = largestOf(groups.flatMap((group) => group.counts));
   return new Plot(figure, options, () =>
     titled(
       options.title ?? `${x}: ${known.length.toLocaleString("en-US")} values`,
-      groups.flatMap((group) => [...(groups.length > 1 ? [group.name] : []), ...barText(ranges, group.counts, 60)]),
+      groups.flatMap((group) => [
+        ...(groups.length > 1 ? [group.name] : []),
+        ...barText(ranges, group.counts, { limit: 60, largest }),
+      ]),
     ),
   );
 }

@@ -44,12 +44,15 @@ export function lineText(series: readonly { name: string; values: readonly (numb
   });
 }
 
-/** Horizontal bars with their values. */
-export function barText(names: readonly string[], values: readonly (number | null)[], limit = 30): string[] {
+/** Horizontal bars with their values. `largest`: what the longest bar stands for, so that bars of several lists can be compared. */
+export function barText(
+  names: readonly string[],
+  values: readonly (number | null)[],
+  { limit = 30, largest = largestOf(values.slice(0, limit)) }: { limit?: number; largest?: number } = {},
+): string[] {
   const shown = names.slice(0, limit).map((name) => cut(oneLine(name), 28));
   const numbers = values.slice(0, limit);
   const width = Math.max(0, ...shown.map(displayWidth));
-  const largest = Math.max(0, ...numbers.map((value) => Math.abs(value ?? 0)));
   const write = columnFormatter(numbers.filter((value) => value !== null));
   const texts = numbers.map((value) => (value === null ? "null" : write(value)));
   const widest = Math.max(0, ...texts.map((text) => text.length));
@@ -58,4 +61,9 @@ export function barText(names: readonly string[], values: readonly (number | nul
     return `${pad(name, width)}  ${texts[i]!.padStart(widest)}  ${"█".repeat(Math.round(share * 40))}`.trimEnd();
   });
   return names.length > limit ? [...lines, `… ${names.length - limit} more`] : lines;
+}
+
+/** The largest absolute value, 0 where there is none. */
+export function largestOf(values: readonly (number | null)[]): number {
+  return values.reduce<number>((most, value) => Math.max(most, Math.abs(value ?? 0)), 0);
 }

@@ -55,10 +55,10 @@ export class LiveRun {
     : undefined;
   private readonly chart: LiveDisplay | undefined = this.notebook ? new LiveDisplay() : undefined;
 
-  /** The run is about to begin with `plan.steps` steps; `note` says what was done to the rows. */
-  start(plan: RunPlan, note: string): void {
+  /** The run is about to begin with `plan.steps` steps; `notes` say what was done to the rows. */
+  start(plan: RunPlan, notes: Readonly<Record<string, string>>): void {
     this.bar = new ProgressBar({ label: "Training", total: plan.steps, unit: "steps" });
-    if (note !== "") this.bar.update(0, { rows: note });
+    this.bar.update(0, notes);
   }
 
   step(step: TrainStep, steps: readonly TrainStep[]): void {

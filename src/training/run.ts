@@ -68,7 +68,7 @@ function resultTable(values: Figures, best: TrainResult["best"], packing: TrainR
     ["FLOPs", values.flops.toExponential(2)],
     ["peak memory", formatBytes(values.peakMemory)],
   ];
-  return table(["result", "value"], rows, { title: "Training", align: { value: "right" } });
+  return table(["result", "value"], rows, { title: "Training", align: { value: "right" }, maxTextCell: 80 });
 }
 
 function describePacking({ examples, rows, capacity, efficiency }: NonNullable<TrainResult["packing"]>): string {
@@ -196,9 +196,11 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         this.packing = { examples: train.examples.length, rows: rows.length, capacity, efficiency };
       }
       const plan = planRun(packed?.rows.length ?? train.examples.length, s);
-      const notes = [describeReport(train.report, prepare.maxLength)];
-      if (this.packing) notes.push(`Packed: ${describePacking(this.packing)}.`);
-      this.live?.start(plan, notes.join(" ").trim());
+      const report = describeReport(train.report, prepare.maxLength);
+      this.live?.start(plan, {
+        ...(report === "" ? {} : { rows: report }),
+        ...(this.packing ? { packing: describePacking(this.packing) } : {}),
+      });
       resetPeak(network.device);
       seed(s.seed);
       const started = performance.now();

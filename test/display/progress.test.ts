@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { formatBytes } from "../../src/display/format.js";
 import { LiveDisplay, ProgressBar, progress } from "../../src/display/index.js";
 import { InterruptedError } from "../../src/errors.js";
 import { inCell, withInterrupt } from "./host.js";
@@ -56,6 +57,23 @@ test("in a cell: an update that came too soon is shown a moment later", async ()
     assert.equal(host.published.length, 3);
     assert.match(String(host.texts[2]), /^✗ .*7\/10 it .* out of memory$/);
   });
+});
+
+test("rates: slow ones as seconds for one, bytes without a unit of their own", () => {
+  const rateOf = (options: ConstructorParameters<typeof ProgressBar>[0], done: number): string => {
+    let now = 0;
+    const bar = new ProgressBar({ total: done, stream: sink(false), now: () => now, ...options });
+    now = 8000;
+    bar.update(done);
+    bar.finish();
+    return bar.toText();
+  };
+  assert.match(rateOf({ unit: "steps" }, 4), /4\/4 steps · 100% · 2 s\/step · /);
+  assert.match(rateOf({ unit: "steps" }, 16), /16\/16 steps · 100% · 2 steps\/s · /);
+  assert.match(
+    rateOf({ unit: "", format: formatBytes }, 16 * 1024 ** 2),
+    /16\.0 MiB\/16\.0 MiB · 100% · 2\.00 MiB\/s · /,
+  );
 });
 
 test("on a terminal: one line that is written over", () => {

@@ -253,6 +253,11 @@ test("text on terminals", () => {
       .toText(),
     /x {2}2 {2}█{40}\ny {2}1 {2}█{20}$/,
   );
+  // Bars of several series have one scale, as on the axis.
+  assert.match(
+    plot.bar([{ a: "x", before: 1, after: 4 }]).toText(),
+    /before\nx {2}1 {2}█{10}\nafter\nx {2}4 {2}█{40}$/,
+  );
   assert.equal(plot.line([], { title: "Nothing" }).toText(), "Nothing");
 });
 
