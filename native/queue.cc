@@ -81,9 +81,9 @@ char* Queue::reserve(int64_t bytes) {
   };
   if (full()) {
     std::unique_lock<std::mutex> lock(mutex_);
-    producer_waits_.store(true);
+    producer_waits_.store(Wait::Room);
     progress_.wait(lock, [&] { return !full(); });
-    producer_waits_.store(false);
+    producer_waits_.store(Wait::None);
   }
   if (skip > 0) {
     Entry* entry = reinterpret_cast<Entry*>(ring_.data() + offset);
@@ -149,9 +149,9 @@ void Queue::release(void* data, int64_t bytes) {
 void Queue::wait_idle() {
   if (idle()) return;
   std::unique_lock<std::mutex> lock(mutex_);
-  producer_waits_.store(true);
+  producer_waits_.store(Wait::Idle);
   progress_.wait(lock, [&] { return idle(); });
-  producer_waits_.store(false);
+  producer_waits_.store(Wait::None);
 }
 
 void Queue::wait_done() {
@@ -358,10 +358,11 @@ void Queue::loop() {
       before = now;
       consumed_.store(tail);
       if (kind != Kind::Skip) executed_.store(executed_.load(std::memory_order_relaxed) + 1);
-      if (producer_waits_.load()) {
-        // Waking at every op would make the two threads take turns: a producer that waits for room is let in at half the depth.
+      const Wait waits = producer_waits_.load();
+      if (waits != Wait::None) {
+        // Waking at every op would make the two threads take turns: a producer that waits for room is let in when most of the ring is free.
         const uint64_t left = published_.load() - tail;
-        if (left == 0 || left < static_cast<uint64_t>(kRingBytes) / 16) {
+        if (left == 0 || (waits == Wait::Room && left < static_cast<uint64_t>(kRingBytes) / 16)) {
           std::lock_guard<std::mutex> lock(mutex_);
           progress_.notify_all();
         }

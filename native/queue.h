@@ -102,7 +102,9 @@ class Queue {
   std::atomic<uint64_t> executed_{0};
   uint64_t pushed_ = 0;
   uint64_t sequence_ = 0;
-  std::atomic<bool> asleep_{false}, producer_waits_{false}, stop_{false}, dropping_{false};
+  std::atomic<bool> asleep_{false}, stop_{false}, dropping_{false};
+  enum class Wait : int { None, Room, Idle };
+  std::atomic<Wait> producer_waits_{Wait::None};
   std::mutex mutex_;
   std::condition_variable work_, progress_;
   std::atomic<QueueState> state_{QueueState::Running};

@@ -1,5 +1,6 @@
 // isa: portable avx2 avx512 avx512bf16
 // Products with a 4-bit weight (NF4, FP4). Large ones decode while packing; a few rows (decoding) read the codes straight into the dot product.
+#include "gemv.h"
 #include "nf4.h"
 
 namespace tunebook {
@@ -7,71 +8,51 @@ namespace TB_ISA {
 namespace {
 
 #if TB_AVX2
-// R rows of W against M rows of A, whose even and odd elements stand apart (the two nibbles of a byte): a block is summed over its codes, then scaled.
+// The codes of W bytes: even elements stand in the high nibbles, odd ones in the low.
+TB_INLINE void codes_of_bytes(const float* codes, const uint8_t* from, vf& even, vf& odd) {
+#if TB_AVX512
+  const __m512i bytes = _mm512_maskz_cvtepu8_epi32(kAll, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  even = codes_of(codes, _mm512_maskz_srli_epi32(kAll, bytes, 4));
+#else
+  const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  even = codes_of(codes, _mm256_srli_epi32(bytes, 4));
+#endif
+  odd = codes_of(codes, bytes);
+}
+
+// One row of W against M rows of A, whose even and odd elements stand apart (the two nibbles of a byte): a block is summed over its codes, then scaled.
 // kBlock is the block's length where it is known, so that its loop unrolls.
-template <int M, int R, int kBlock>
-void dot_blocks(const Nf4& w, int64_t cols, int64_t row, const float* even, const float* odd, int64_t half, const Epilogue& e) {
-  vf acc[M][R];
-  for (int i = 0; i < M; i++) {
-    for (int r = 0; r < R; r++) acc[i][r] = vf{};
-  }
+template <int M, int kBlock>
+void dot_row(const Nf4& w, int64_t cols, int64_t row, const float* even, const float* odd, int64_t half, const Epilogue& e) {
+  vf acc[M];
+  for (int i = 0; i < M; i++) acc[i] = vf{};
   const int64_t block = kBlock > 0 ? kBlock : w.block, blocks = cols / block;
-  const uint8_t* q = w.q + row * cols / 2;
+  const uint8_t* q = w.q + row * half;
   for (int64_t b = 0; b < blocks; b++) {
-    vf sum[M][R];
+    vf sum_even[M], sum_odd[M];
 TB_UNROLL(4)
-    for (int i = 0; i < M; i++) {
-TB_UNROLL(4)
-      for (int r = 0; r < R; r++) sum[i][r] = vf{};
-    }
+    for (int i = 0; i < M; i++) sum_even[i] = sum_odd[i] = vf{};
+    __builtin_prefetch(q + b * (block / 2) + kAhead);
 TB_UNROLL(4)
     for (int64_t l = 0; l < block / 2; l += W) {
       const int64_t s = b * (block / 2) + l;
-      vf low[M], high[M];
+      vf c_even, c_odd;
+      codes_of_bytes(w.codes, q + s, c_even, c_odd);
 TB_UNROLL(4)
       for (int i = 0; i < M; i++) {
-        high[i] = load(even + i * half + s);
-        low[i] = load(odd + i * half + s);
-      }
-TB_UNROLL(4)
-      for (int r = 0; r < R; r++) {
-        const uint8_t* from = q + r * (cols / 2) + s;
-        __builtin_prefetch(from + 512);
-#if TB_AVX512
-        const __m512i bytes = _mm512_maskz_cvtepu8_epi32(kAll, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-        const vf c_high = codes_of(w.codes, _mm512_maskz_srli_epi32(kAll, bytes, 4)), c_low = codes_of(w.codes, bytes);
-#else
-        const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-        const vf c_high = codes_of(w.codes, _mm256_srli_epi32(bytes, 4)), c_low = codes_of(w.codes, bytes);
-#endif
-TB_UNROLL(4)
-        for (int i = 0; i < M; i++) {
-          sum[i][r] += high[i] * c_high;
-          sum[i][r] += low[i] * c_low;
-        }
+        sum_even[i] += load(even + i * half + s) * c_even;
+        sum_odd[i] += load(odd + i * half + s) * c_odd;
       }
     }
+    const float scale = w.scale(row * blocks + b);
 TB_UNROLL(4)
-    for (int r = 0; r < R; r++) {
-      const float scale = w.scale((row + r) * blocks + b);
-TB_UNROLL(4)
-      for (int i = 0; i < M; i++) acc[i][r] += sum[i][r] * scale;
-    }
+    for (int i = 0; i < M; i++) acc[i] += (sum_even[i] + sum_odd[i]) * scale;
   }
-  for (int i = 0; i < M; i++) {
-    float* y = e.y + i * e.ldy + row;
-    for (int r = 0; r < R; r++) {
-      float s = e.alpha * hsum(acc[i][r]);
-      if (e.bias != nullptr) s += e.bias[row + r];
-      if (e.beta != 0) s += e.beta * y[r];
-      y[r] = s;
-    }
-  }
+  for (int i = 0; i < M; i++) finish(e, i, row, hsum(acc[i]));
 }
 
 template <int M>
 void gemv_nf4(int64_t rows, int64_t cols, const float* a, int64_t lda, const Nf4& w, const Epilogue& e) {
-  constexpr int R = M == 1 ? 4 : 2;
   const int64_t half = cols / 2;
   float* even = scratch_f32(6, cols * M);
   float* odd = even + half * M;
@@ -81,17 +62,14 @@ void gemv_nf4(int64_t rows, int64_t cols, const float* a, int64_t lda, const Nf4
       odd[i * half + p] = a[i * lda + 2 * p + 1];
     }
   }
-  int64_t piece = 131072 / cols / R * R;
-  if (piece < R) piece = R;
-  tasks_if(rows * cols > 131072, ceil_div(rows, piece), [&](int64_t t) {
-    const int64_t end = (t + 1) * piece < rows ? (t + 1) * piece : rows;
-    int64_t j = t * piece;
-    if (w.block == 64) {
-      for (; j + R <= end; j += R) dot_blocks<M, R, 64>(w, cols, j, even, odd, half, e);
-    } else {
-      for (; j + R <= end; j += R) dot_blocks<M, R, 0>(w, cols, j, even, odd, half, e);
+  weight_rows(rows, half, [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; j++) {
+      if (w.block == 64) {
+        dot_row<M, 64>(w, cols, j, even, odd, half, e);
+      } else {
+        dot_row<M, 0>(w, cols, j, even, odd, half, e);
+      }
     }
-    for (; j < end; j++) dot_blocks<M, 1, 0>(w, cols, j, even, odd, half, e);
   });
 }
 #endif

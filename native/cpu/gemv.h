@@ -6,7 +6,64 @@
 namespace tunebook {
 namespace TB_ISA {
 
-// B's columns stand along k (the usual weight, out x in): y[i, j] is a dot product; R columns at a time.
+// Weights are read in the order in which they stand, this many bytes ahead: nearly all that memory gives, on one row at a time. Several rows at once are
+// several streams, which the processor's own prefetching follows badly.
+constexpr int64_t kAhead = 4096;
+
+// Bytes of weights of one task. Small, so that threads end together: a task is a microsecond.
+constexpr int64_t kTaskBytes = 24576;
+
+// f(begin, end) for pieces of `rows` rows of a weight, of row_bytes each. A row's result does not depend on where pieces end.
+template <class F>
+static void weight_rows(int64_t rows, int64_t row_bytes, F&& f) {
+  int64_t piece = kTaskBytes / (row_bytes > 0 ? row_bytes : 1);
+  if (piece < 1) piece = 1;
+  tasks_if(rows * row_bytes > 2 * kTaskBytes, ceil_div(rows, piece), [&](int64_t t) { f(t * piece, (t + 1) * piece < rows ? (t + 1) * piece : rows); });
+}
+
+// What a finished sum becomes: element (i, column) of y.
+TB_INLINE void finish(const Epilogue& e, int64_t i, int64_t column, float sum) {
+  float* y = e.y + i * e.ldy + column;
+  float s = e.alpha * sum;
+  if (e.bias != nullptr) s += e.bias[column];
+  if (e.beta != 0) s += e.beta * *y;
+  *y = s;
+}
+
+// B's columns stand along k (the usual weight, out x in): y[i, j] is a dot product. One column meets M rows of A, in U sums each.
+template <int M, class T>
+static void dot_column(int64_t k, const float* a, int64_t lda, const T* b, const Epilogue& e, int64_t column) {
+  constexpr int U = M == 1 ? 4 : 2;
+  vf acc[M][U];
+TB_UNROLL(4)
+  for (int i = 0; i < M; i++) {
+TB_UNROLL(4)
+    for (int u = 0; u < U; u++) acc[i][u] = vf{};
+  }
+  int64_t p = 0;
+  for (; p + U * W <= k; p += U * W) {
+TB_UNROLL(4)
+    for (int line = 0; line < U * W * (int)sizeof(T); line += 64) __builtin_prefetch(reinterpret_cast<const char*>(b + p) + kAhead + line);
+TB_UNROLL(4)
+    for (int u = 0; u < U; u++) {
+      const vf w = load_whole(b + p + u * W);
+TB_UNROLL(4)
+      for (int i = 0; i < M; i++) acc[i][u] += load(a + i * lda + p + u * W) * w;
+    }
+  }
+  for (; p < k; p += W) {
+    const int64_t left = k - p < W ? k - p : W;
+    const vf w = load_as(b + p, left);
+    for (int i = 0; i < M; i++) acc[i][0] += load_to(a + i * lda + p, left) * w;
+  }
+  for (int i = 0; i < M; i++) {
+    vf sum = acc[i][0];
+    for (int u = 1; u < U; u++) sum += acc[i][u];
+    finish(e, i, column, hsum(sum));
+  }
+}
+
+// R columns of B against M rows of A.
 template <int M, int R, class T>
 static void dot_rows(int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, const Epilogue& e, int64_t column) {
   vf acc[M][R];
@@ -15,34 +72,21 @@ TB_UNROLL(8)
 TB_UNROLL(8)
     for (int r = 0; r < R; r++) acc[i][r] = vf{};
   }
-  int64_t p = 0;
-  for (; p + W <= k; p += W) {
+  for (int64_t p = 0; p < k; p += W) {
+    const int64_t left = k - p < W ? k - p : W;
     vf x[M];
 TB_UNROLL(8)
-    for (int i = 0; i < M; i++) x[i] = load(a + i * lda + p);
+    for (int i = 0; i < M; i++) x[i] = load_to(a + i * lda + p, left);
 TB_UNROLL(8)
     for (int r = 0; r < R; r++) {
-      const vf w = load_whole(b + r * ldb + p);
-      __builtin_prefetch(b + r * ldb + p + 1024 / (int64_t)sizeof(T));
+      const vf w = load_as(b + r * ldb + p, left);
+      __builtin_prefetch(b + (R + r) * ldb + p);
 TB_UNROLL(8)
       for (int i = 0; i < M; i++) acc[i][r] += x[i] * w;
     }
   }
-  if (p < k) {
-    const int64_t left = k - p;
-    for (int r = 0; r < R; r++) {
-      const vf w = load_as(b + r * ldb + p, left);
-      for (int i = 0; i < M; i++) acc[i][r] += load_n(a + i * lda + p, left) * w;
-    }
-  }
   for (int i = 0; i < M; i++) {
-    float* y = e.y + i * e.ldy + column;
-    for (int r = 0; r < R; r++) {
-      float s = e.alpha * hsum(acc[i][r]);
-      if (e.bias != nullptr) s += e.bias[column + r];
-      if (e.beta != 0) s += e.beta * y[r];
-      y[r] = s;
-    }
+    for (int r = 0; r < R; r++) finish(e, i, column + r, hsum(acc[i][r]));
   }
 }
 
@@ -75,14 +119,8 @@ static void few_rows_dot(int64_t m, int64_t n, int64_t k, const float* a, int64_
 
 template <int M, class T>
 static void gemv_dot(int64_t n, int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, const Epilogue& e) {
-  constexpr int R = M == 1 ? 8 : 4;
-  int64_t piece = 65536 / (k > 0 ? k : 1) / R * R;  // about 256 KiB of B
-  if (piece < R) piece = R;
-  tasks_if(n * k > 65536, ceil_div(n, piece), [&](int64_t t) {
-    const int64_t end = (t + 1) * piece < n ? (t + 1) * piece : n;
-    int64_t j = t * piece;
-    for (; j + R <= end; j += R) dot_rows<M, R>(k, a, lda, b + j * ldb, ldb, e, j);
-    for (; j < end; j++) dot_rows<M, 1>(k, a, lda, b + j * ldb, ldb, e, j);
+  weight_rows(n, k * (int64_t)sizeof(T), [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; j++) dot_column<M>(k, a, lda, b + j * ldb, e, j);
   });
 }
 

@@ -2,6 +2,7 @@
 // Weights in 8 bits with one scale a row: quantising, restoring, products.
 #include "check.h"
 #include "gemm.h"
+#include "gemv.h"
 #include "restored.h"
 
 namespace tunebook {
@@ -89,44 +90,38 @@ void dequantize_int8(const dequantize_int8_args& g) {
   });
 }
 
-// R rows of W against M rows of A: codes are summed first, then scaled.
-template <int M, int R>
+// One row of W against M rows of A: codes are summed first, then scaled.
+template <int M>
 void dot_codes(const Int8& w, const float* a, int64_t lda, int64_t row, const Epilogue& e) {
-  vf acc[M][R] = {};
-  for_vectors(w.cols, [&](int64_t p, int64_t lanes) {
-    vf x[M];
+  constexpr int U = M == 1 ? 4 : 2;
+  vf acc[M][U] = {};
+  const int8_t* q = w.q + row * w.cols;
+  int64_t p = 0;
+  for (; p + U * W <= w.cols; p += U * W) {
+    __builtin_prefetch(q + p + kAhead);
 TB_UNROLL(4)
-    for (int i = 0; i < M; i++) x[i] = load_to(a + i * lda + p, lanes);
+    for (int u = 0; u < U; u++) {
+      const vf v = load_int8(q + p + u * W, W);
 TB_UNROLL(4)
-    for (int r = 0; r < R; r++) {
-      const int8_t* from = w.q + (row + r) * w.cols + p;
-      __builtin_prefetch(from + 512);
-      const vf v = load_int8(from, lanes);
-TB_UNROLL(4)
-      for (int i = 0; i < M; i++) acc[i][r] += x[i] * v;
+      for (int i = 0; i < M; i++) acc[i][u] += load(a + i * lda + p + u * W) * v;
     }
-  });
+  }
+  for (; p < w.cols; p += W) {
+    const int64_t left = w.cols - p < W ? w.cols - p : W;
+    const vf v = load_int8(q + p, left);
+    for (int i = 0; i < M; i++) acc[i][0] += load_to(a + i * lda + p, left) * v;
+  }
   for (int i = 0; i < M; i++) {
-    float* y = e.y + i * e.ldy + row;
-    for (int r = 0; r < R; r++) {
-      float s = e.alpha * (hsum(acc[i][r]) * w.absmax[row + r] * kUnit);
-      if (e.bias != nullptr) s += e.bias[row + r];
-      if (e.beta != 0) s += e.beta * y[r];
-      y[r] = s;
-    }
+    vf sum = acc[i][0];
+    for (int u = 1; u < U; u++) sum += acc[i][u];
+    finish(e, i, row, hsum(sum) * w.absmax[row] * kUnit);
   }
 }
 
 template <int M>
 void gemv_int8(int64_t rows, const float* a, int64_t lda, const Int8& w, const Epilogue& e) {
-  constexpr int R = 4;
-  int64_t piece = 131072 / (w.cols > 0 ? w.cols : 1) / R * R;
-  if (piece < R) piece = R;
-  tasks_if(rows * w.cols > 131072, ceil_div(rows, piece), [&](int64_t t) {
-    const int64_t end = (t + 1) * piece < rows ? (t + 1) * piece : rows;
-    int64_t j = t * piece;
-    for (; j + R <= end; j += R) dot_codes<M, R>(w, a, lda, j, e);
-    for (; j < end; j++) dot_codes<M, 1>(w, a, lda, j, e);
+  weight_rows(rows, w.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; j++) dot_codes<M>(w, a, lda, j, e);
   });
 }
 

@@ -1,9 +1,9 @@
-// tunebook's side of the benchmark of scripts/bench.mjs: one training loop, which waits between rounds.
+// tunebook's side of lora.mjs: one training loop, which waits between rounds.
 import { createInterface } from "node:readline";
-import { loadModel } from "../dist/src/plan.js";
-import { stats } from "../dist/src/tensor/native.js";
-import { trainLoop } from "../dist/src/training/loop.js";
-import { trainSettings } from "../dist/src/training/options.js";
+import { loadModel } from "../../dist/src/plan.js";
+import { stats } from "../../dist/src/tensor/native.js";
+import { trainLoop } from "../../dist/src/training/loop.js";
+import { trainSettings } from "../../dist/src/training/options.js";
 
 const request = JSON.parse(process.argv[2]);
 const config = { architectures: ["LlamaForCausalLM"], model_type: "llama", ...request.model };
