@@ -369,12 +369,12 @@ export class Model implements Disposable {
       );
     const { vocabSize, maxPositions } = this.config;
     const probe = Array.from({ length: Math.min(32, maxPositions) }, (_, i) => (i * 7919 + 13) % vocabSize);
-      // A sum kept in 16 bits is rounded, and a product or an activation rounded to 16 bits rounds the dense weight elsewhere.
-      const rounds =
-        this.network.activations !== "float32" ||
-        [...this.network.namedModules()].some(([, m]) =>
-          m instanceof QuantizedLinear ? m.compute !== "float32" : m instanceof Linear && m.weight.dtype !== "float32",
-        );
+    // A sum kept in 16 bits is rounded, and a product or an activation rounded to 16 bits rounds the dense weight elsewhere.
+    const rounds =
+      this.network.activations !== "float32" ||
+      [...this.network.namedModules()].some(([, m]) =>
+        m instanceof QuantizedLinear ? m.compute !== "float32" : m instanceof Linear && m.weight.dtype !== "float32",
+      );
     const before = await this.logits([probe]);
     const { layers, dequantised } = mergeLora(this.network, adapter);
     const after = await this.logits([probe]);
