@@ -124,7 +124,6 @@ export class Executor extends EventEmitter<Events> {
       return;
     }
     this.send({ type: "interrupt" });
-    this.#signalGroup("SIGINT");
     if (this.#running === undefined) return;
     clearTimeout(this.#grace);
     this.#grace = setTimeout(() => {

@@ -89,7 +89,7 @@ for (const [title, doubleQuant] of [
   });
 }
 
-const shared = process.env["TUNEBOOK_SHARED"] ?? fileURLToPath(new URL("../../../../shared", import.meta.url));
+const shared = process.env.TUNEBOOK_SHARED ?? fileURLToPath(new URL("../../../../shared", import.meta.url));
 const stories = join(shared, "models", "stories260K");
 const absent = existsSync(stories) ? false : `${stories} is absent: the real weights are not part of this repository`;
 

@@ -81,12 +81,14 @@ function write(done?: () => void): void {
 let ladder: NodeJS.Timeout | undefined;
 let session: Session | undefined;
 
-// First rung: the flag for native code and polling loops, a message for code that awaits. Second: a main thread that
+// First rung: the flag for native code and polling loops, a message for code that awaits, and a signal for the programs that
+// cells have started, in this order: a cell whose program ends by the signal finds the flag up. Second: a main thread that
 // has not answered is stopped where it is, again and again until it answers. The kernel process has the last rung.
 function interrupt(): void {
   Atomics.store(flag, 0, 1);
   Atomics.notify(flag, 0);
   main.postMessage({ type: "interrupt" } satisfies Command);
+  process.kill(-process.pid, "SIGINT");
   clearTimeout(ladder);
   ladder = setTimeout(stop, LISTEN_MS);
 }
