@@ -16,7 +16,8 @@ export interface LabelledRow {
 export async function readModel(folder: string, quantize?: QuantizeOptions): Promise<CausalLM> {
   const model = createModel(await readConfig(folder));
   if (quantize) quantizeModule(model, quantizeSettings(quantize), ["lm_head"]);
-  await loadWeights(model, await SafetensorsFolder.open(folder), model.config.tied ? ["lm_head.weight"] : []);
+  await using weights = await SafetensorsFolder.open(folder);
+  await loadWeights(model, weights, model.config.tied ? ["lm_head.weight"] : []);
   return model;
 }
 
