@@ -73,7 +73,8 @@ for (const [dtype, limit] of [
       const report = await model.merge();
       assert.equal(report.layers.length, 14);
       const off = relativeError(await model.logits(probe), before);
-      assert.ok(off < limit, `${off}`);
+      // Where activations are kept in 16 bits too, both passes round them, each elsewhere.
+      assert.ok(off < (model.module.activations === "float32" ? limit : 2 * limit), `${off}`);
       let [twice, count] = [0, 0];
       for (const [path, sum] of wanted) {
         const merged = model.module.module(path);
