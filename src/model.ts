@@ -19,7 +19,8 @@ import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
 import { packedRows } from "./nn/cache.js";
 import { weightDType } from "./nn/dtype.js";
-import { QuantizedLinear, type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
+import { FrozenLinear } from "./quantization/frozen.js";
+import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import {
   countTrainable,
   listParameters,
@@ -357,7 +358,7 @@ export class Model implements Disposable {
     this.adapters.clear();
     this.active = undefined;
     this.parts.base = ""; // an adapter made from now on belongs to these weights, which have no name yet
-    const dense = ![...this.network.namedModules()].some(([, m]) => m instanceof QuantizedLinear);
+    const dense = ![...this.network.namedModules()].some(([, m]) => m instanceof FrozenLinear);
     if (dense) this.network.setRequiresGrad(true);
     if (!(difference < (rounds ? 0.05 : 1e-3)))
       throw new StateError(

@@ -1,11 +1,14 @@
 import { ConfigError } from "../errors.js";
 import type { ConfigFields } from "../hub/config.js";
 import type { KvCache, Rows } from "../nn/cache.js";
-import { Embedding, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
+import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { attention, type RopeTables, rope, swiglu } from "../tensor/ops/attention.js";
+import type { FrozenWeight } from "../tensor/ops/frozen.js";
+import { isRecording } from "../tensor/record.js";
+import { scope } from "../tensor/scope.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type CausalConfig, CausalLM } from "./causal.js";
+import { type CausalConfig, CausalLM, plainWeight } from "./causal.js";
 import { RopeCache, type RopeConfig, type RopeScaling } from "./rope.js";
 
 /** Llama 1 to 3.x (Touvron et al. 2023): RMSNorm before, rotate-half RoPE, grouped queries, SwiGLU. */
@@ -143,7 +146,7 @@ class Block extends Module {
 }
 
 class LlamaModel extends Module {
-  embed_tokens: Embedding;
+  embed_tokens: EmbeddingLike;
   layers: Block[];
   norm: RMSNorm;
 
@@ -177,9 +180,9 @@ export class LlamaForCausalLM extends CausalLM {
     return this.lm_head ? "lm_head" : "";
   }
 
-  headWeight(): Tensor | undefined {
-    if (!this.lm_head) return this.model.embed_tokens.weight;
-    return this.lm_head instanceof Linear && !this.lm_head.bias ? this.lm_head.weight : undefined;
+  headWeight(): Tensor | FrozenWeight | undefined {
+    if (!this.lm_head) return this.model.embed_tokens.table();
+    return plainWeight(this.lm_head);
   }
 
   hidden(rows: Rows, cache?: KvCache): Tensor {
@@ -187,13 +190,25 @@ export class LlamaForCausalLM extends CausalLM {
     const { embed_tokens, layers, norm } = this.model;
     let h = embed_tokens.forward(rows.ids); // the residual stream (rows, hidden)
     let x: Tensor | undefined; // what the last block part adds to it
-    layers.forEach((block, i) => {
+    const through = (block: Block, i: number): [Tensor, Tensor] => {
+      let stream = h;
       let normed: Tensor;
-      if (x) [h, normed] = block.input_layernorm.forwardAdd(x, h);
+      if (x) [stream, normed] = block.input_layernorm.forwardAdd(x, h);
       else normed = block.input_layernorm.forward(h);
-      x = block.self_attn.forward(normed, rows, tables, i, cache);
-      [h, normed] = block.post_attention_layernorm.forwardAdd(x, h);
-      x = block.mlp.forward(normed);
+      const attended = block.self_attn.forward(normed, rows, tables, i, cache);
+      [stream, normed] = block.post_attention_layernorm.forwardAdd(attended, stream);
+      return [stream, block.mlp.forward(normed)];
+    };
+    const recording = isRecording();
+    layers.forEach((block, i) => {
+      if (recording) {
+        [h, x] = through(block, i);
+        return;
+      }
+      // No backward pass will ask for what a block made: it goes before the next one begins.
+      const before = [h, x];
+      [h, x] = scope(() => through(block, i));
+      for (const t of before) t?.dispose();
     });
     cache?.advance();
     return x ? norm.forwardAdd(x, h)[1] : norm.forward(h);
