@@ -86,6 +86,10 @@ export class LoraLinear extends LinearLike {
     return linearLora(x, this.baseWeight(), this.base_layer.bias, term, compute);
   }
 
+  override get spendable(): boolean {
+    return true;
+  }
+
   private baseWeight(): Tensor | FrozenWeight {
     return this.base_layer instanceof FrozenLinear ? this.base_layer.quantized : this.base_layer.weight;
   }

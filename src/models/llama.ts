@@ -1,7 +1,7 @@
 import { ConfigError } from "../errors.js";
 import type { ConfigFields } from "../hub/config.js";
 import type { KvCache, Rows } from "../nn/cache.js";
-import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
+import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm, spend } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { attention, type RopeTables, rope, swiglu } from "../tensor/ops/attention.js";
 import type { FrozenWeight } from "../tensor/ops/frozen.js";
@@ -103,8 +103,14 @@ class Attention extends Module {
 
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim } = this.config;
-    const q = rope(this.q_proj.forward(x), rows.positions, tables, { heads, headDim }); // (rows, heads·headDim)
-    const k = rope(this.k_proj.forward(x), rows.positions, tables, { heads: kvHeads, headDim }); // (rows, kvHeads·headDim)
+    const turned = (layer: LinearLike, heads: number): Tensor => {
+      const straight = layer.forward(x);
+      const y = rope(straight, rows.positions, tables, { heads, headDim });
+      spend(layer, straight);
+      return y;
+    };
+    const q = turned(this.q_proj, heads); // (rows, heads·headDim)
+    const k = turned(this.k_proj, kvHeads); // (rows, kvHeads·headDim)
     const v = this.v_proj.forward(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
     return this.o_proj.forward(attention(q, keys, values, rows.segments, { heads, kvHeads, headDim }));
@@ -193,10 +199,13 @@ export class LlamaForCausalLM extends CausalLM {
     const through = (block: Block, i: number): [Tensor, Tensor] => {
       let stream = h;
       let normed: Tensor;
-      if (x) [stream, normed] = block.input_layernorm.forwardAdd(x, h);
-      else normed = block.input_layernorm.forward(h);
+      if (x) {
+        [stream, normed] = block.input_layernorm.forwardAdd(x, h);
+        spend(layers[i - 1]!.mlp.down_proj, x);
+      } else normed = block.input_layernorm.forward(h);
       const attended = block.self_attn.forward(normed, rows, tables, i, cache);
       [stream, normed] = block.post_attention_layernorm.forwardAdd(attended, stream);
+      spend(block.self_attn.o_proj, attended);
       return [stream, block.mlp.forward(normed)];
     };
     const recording = isRecording();

@@ -12,6 +12,16 @@ export abstract class LinearLike extends Module {
   abstract readonly inFeatures: number;
   abstract readonly outFeatures: number;
   abstract forward(x: Tensor): Tensor;
+
+  /** Whether `forward` gives a new tensor that its own backward pass does not read: who has used it up may free it before the backward pass. */
+  get spendable(): boolean {
+    return false;
+  }
+}
+
+/** Frees a layer's output whose reader does not need it for a backward pass. */
+export function spend(layer: LinearLike, output: Tensor): void {
+  if (layer.spendable) output.dispose();
 }
 
 /** y = x Wᵀ + b; weight (out, in), bias (out). */
@@ -44,6 +54,10 @@ export class Linear extends LinearLike {
 
   forward(x: Tensor): Tensor {
     return linear(x, this.weight, this.bias);
+  }
+
+  override get spendable(): boolean {
+    return true;
   }
 }
 

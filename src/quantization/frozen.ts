@@ -50,6 +50,10 @@ export abstract class FrozenLinear extends LinearLike {
     return linearFrozen(x, this.quantized, this.bias, this.compute);
   }
 
+  override get spendable(): boolean {
+    return true;
+  }
+
   override ownBytes(): number {
     return this.state?.bytes ?? this.expectedBytes();
   }
