@@ -22,7 +22,8 @@ import { type ExportDType, exportSafetensors, writeJson } from "./models/export.
 import { packedRows } from "./nn/cache.js";
 import { weightDType } from "./nn/dtype.js";
 import { Linear } from "./nn/layers.js";
-import { QuantizedLinear, type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
+import { FrozenLinear } from "./quantization/frozen.js";
+import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import {
   countTrainable,
   listParameters,
@@ -373,7 +374,7 @@ export class Model implements Disposable {
     const rounds =
       this.network.activations !== "float32" ||
       [...this.network.namedModules()].some(([, m]) =>
-        m instanceof QuantizedLinear ? m.compute !== "float32" : m instanceof Linear && m.weight.dtype !== "float32",
+        m instanceof FrozenLinear ? m.compute !== "float32" : m instanceof Linear && m.weight.dtype !== "float32",
       );
     const before = await this.logits([probe]);
     const { layers, dequantised } = mergeLora(this.network, adapter);
@@ -386,7 +387,7 @@ export class Model implements Disposable {
     this.adapters.clear();
     this.active = undefined;
     this.parts.base = ""; // an adapter made from now on belongs to these weights, which have no name yet
-    const dense = ![...this.network.namedModules()].some(([, m]) => m instanceof QuantizedLinear);
+    const dense = ![...this.network.namedModules()].some(([, m]) => m instanceof FrozenLinear);
     if (dense) this.network.setRequiresGrad(true);
     if (!(difference < (rounds ? 0.05 : 1e-3)))
       throw new StateError(

@@ -13,6 +13,7 @@ import { loadWeights, randomWeights } from "./models/load.js";
 import { createModel } from "./models/registry.js";
 import { setWeightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
+import { packModule } from "./quantization/packed.js";
 import { type Device, type DeviceName, resolveDevice } from "./tensor/device.js";
 import { type DTypeName, type FloatDType, floatDType } from "./tensor/dtype.js";
 import { seed } from "./tensor/ops/random.js";
@@ -25,8 +26,9 @@ export interface LoadOptions {
    * Dtype in which linear and embedding weights are kept; "auto" is the checkpoint's own (its config's `dtype` or `torch_dtype`), else float32.
    * bfloat16 weights are multiplied in bfloat16 with float32 sums; on the GPU activations have this dtype too. Weights of 16 bits stay frozen: train
    * adapters over them.
+   * "packed": matrices stay in the blocks (Q8_0, Q4_0, Q4_1) of a GGUF file, frozen, with its memory; generation is fastest so. On the CPU only.
    */
-  dtype?: "auto" | DTypeName;
+  dtype?: "auto" | "packed" | DTypeName;
   /** Instead of the folder's weights: random ones of the config's shape, or none (names, counts and sizes only). */
   weights?: "random" | "none";
   /** Seed of random weights. */
@@ -112,6 +114,7 @@ export class LoadPlan implements PromiseLike<Model> {
     setWeightDType(network, wantedDType(options.dtype, fields));
     if (this.quantization) quantizeModule(network, quantizeSettings(this.quantization), ["lm_head"]);
     network.to(device);
+    if (options.dtype === "packed") await pack(network, files);
     await this.fill(network, files);
     const model = new Model({
       network,
@@ -148,13 +151,26 @@ export class LoadPlan implements PromiseLike<Model> {
 }
 
 // Without weights nothing is put anywhere: a model for a GPU can be described where there is none.
-function wantedDevice({ device = "auto", weights }: LoadOptions): Device {
+function wantedDevice({ device = "auto", dtype, weights }: LoadOptions): Device {
+  if (dtype === "packed") {
+    if (device === "auto" || device === "cpu") return "cpu";
+    throw new ConfigError(
+      `loadModel: dtype "packed" is computed on the CPU only, received device "${device}"; give device "cpu", or another dtype.`,
+    );
+  }
   if (weights !== "none") return resolveDevice(device, "loadModel");
   return device.startsWith("cuda") ? "cuda" : "cpu";
 }
 
+async function pack(network: CausalLM, files: ModelSource | undefined): Promise<void> {
+  if (files === undefined)
+    throw new ConfigError('loadModel: dtype "packed" is for .gguf files; a config has no blocks.');
+  packModule(network, await files.weights());
+}
+
 // "auto" follows the checkpoint; what it names that is no float dtype of ours (float64, float8) is kept in float32.
 function wantedDType(asked: LoadOptions["dtype"], fields: ConfigFields): FloatDType {
+  if (asked === "packed") return "float32"; // what is not packed
   if (asked !== undefined && asked !== "auto") return floatDType(asked)!;
   return floatDType(fields.get("dtype")) ?? floatDType(fields.get("torch_dtype")) ?? "float32";
 }
@@ -168,9 +184,9 @@ defineDisplay(
 
 function checkOptions(options: LoadOptions): void {
   const { dtype = "auto", weights } = options;
-  if (dtype !== "auto" && floatDType(dtype) === undefined) {
+  if (dtype !== "auto" && dtype !== "packed" && floatDType(dtype) === undefined) {
     throw new ConfigError(
-      `loadModel: dtype must be "auto", "float32", "bfloat16" or "float16", received ${JSON.stringify(dtype)}.`,
+      `loadModel: dtype must be "auto", "float32", "bfloat16", "float16" or "packed", received ${JSON.stringify(dtype)}.`,
     );
   }
   if (weights !== undefined && weights !== "random" && weights !== "none") {

@@ -4,12 +4,13 @@ import { type Table, table } from "./display/table.js";
 import { LoraMatrix, loraLayers } from "./lora/wrap.js";
 import type { CausalLM } from "./models/causal.js";
 import type { Parameter } from "./nn/module.js";
-import { QuantizedLinear } from "./quantization/nf4.js";
+import { FrozenLinear } from "./quantization/frozen.js";
+import { PackedEmbedding } from "./quantization/packed.js";
 import { cudaAvailable, type Device } from "./tensor/device.js";
 import { DTYPE_BYTES } from "./tensor/dtype.js";
 import { openDevice, stats } from "./tensor/native.js";
 
-/** One parameter of a model; quantised weights come under their layer's name with dtype "nf4", "fp4" or "int8". */
+/** One parameter of a model; quantised and packed weights come under their layer's name with dtype "nf4", "fp4", "int8", "q4_1" … */
 export interface ParameterInfo {
   name: string;
   shape: readonly number[];
@@ -24,11 +25,11 @@ export function listParameters(model: CausalLM): ParameterInfo[] {
   const out: ParameterInfo[] = [];
   const seen = new Set<Parameter>();
   for (const [name, module] of model.namedModules()) {
-    if (module instanceof QuantizedLinear) {
+    if (module instanceof FrozenLinear || module instanceof PackedEmbedding) {
       out.push({
         name: `${name}.weight`,
-        shape: [module.outFeatures, module.inFeatures],
-        dtype: module.options.type,
+        shape: module instanceof FrozenLinear ? [module.outFeatures, module.inFeatures] : module.shape,
+        dtype: module.format,
         trainable: false,
         bytes: module.ownBytes(),
       });

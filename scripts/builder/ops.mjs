@@ -8,6 +8,7 @@ import { dirname } from "node:path";
 const FALLIBLE = new Set([
   "embedding",
   "embedding_backward",
+  "embedding_blocks",
   "pick",
   "pick_backward",
   "cross_entropy",

@@ -2,8 +2,9 @@
 import { CheckpointError } from "../errors.js";
 import type { ConfigFields } from "./config.js";
 import type { GgufFile } from "./gguf.js";
+import { PACKED_DTYPES, splitBlocks } from "./gguf-blocks.js";
 import { missingTensor } from "./safetensors.js";
-import type { WeightEntry, WeightSource } from "./weight-source.js";
+import type { PackedBlocks, WeightEntry, WeightSource } from "./weight-source.js";
 
 const WHOLE: Readonly<Record<string, string>> = {
   token_embd: "model.embed_tokens",
@@ -38,10 +39,10 @@ export function checkpointName(name: string): string {
  * Puts the rows of Q or K back into Hugging Face's order. llama.cpp rotates neighbouring pairs, so its files hold the rows of a head as
  * 0, half, 1, half + 1, …; rotating halves needs 0, 1, …, half - 1, half, ….
  *
- * @param columns Elements of a row; 1 for a bias.
+ * @param columns Elements of a row (bytes, where `data` are bytes); 1 for a bias.
  */
-export function restoreRowOrder(data: Float32Array, heads: number, columns: number): Float32Array {
-  const out = new Float32Array(data.length);
+export function restoreRowOrder<T extends Float32Array | Uint8Array>(data: T, heads: number, columns: number): T {
+  const out = data.slice() as T;
   const headDim = data.length / columns / heads;
   for (let row = 0; row < heads * headDim; row++) {
     const inHead = row % headDim;
@@ -83,15 +84,17 @@ export class GgufWeights implements WeightSource {
   }
 
   async readFloat32(name: string): Promise<Float32Array> {
-    const source = this.#name(name);
-    const data = await this.#file.readFloat32(source);
-    const part = /\.attn_([qk])\./.exec(source)?.[1];
-    if (part === undefined) return data;
-    const heads = this.#config.integer(part === "q" ? "num_attention_heads" : "num_key_value_heads");
-    const rows = this.entry(name).shape[0]!;
-    if (rows % (2 * heads) !== 0)
-      throw new CheckpointError(`${this.where}: ${source} has ${rows} rows, expected a multiple of ${2 * heads}.`);
-    return restoreRowOrder(data, heads, data.length / rows);
+    const data = await this.#file.readFloat32(this.#name(name));
+    const heads = this.#rotatedHeads(name);
+    return heads === undefined ? data : restoreRowOrder(data, heads, data.length / this.entry(name).shape[0]!);
+  }
+
+  async readBlocks(name: string): Promise<PackedBlocks | undefined> {
+    const { dtype, shape } = this.entry(name);
+    if (!PACKED_DTYPES.includes(dtype)) return undefined;
+    const bytes = await this.#file.read(this.#name(name));
+    const heads = this.#rotatedHeads(name);
+    return splitBlocks(dtype, heads === undefined ? bytes : restoreRowOrder(bytes, heads, bytes.length / shape[0]!));
   }
 
   async close(): Promise<void> {
@@ -100,6 +103,18 @@ export class GgufWeights implements WeightSource {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  // Heads of a tensor whose rows stand in llama.cpp's order: Q and K.
+  #rotatedHeads(name: string): number | undefined {
+    const source = this.#name(name);
+    const part = /\.attn_([qk])\./.exec(source)?.[1];
+    if (part === undefined) return undefined;
+    const heads = this.#config.integer(part === "q" ? "num_attention_heads" : "num_key_value_heads");
+    const rows = this.entry(name).shape[0]!;
+    if (rows % (2 * heads) !== 0)
+      throw new CheckpointError(`${this.where}: ${source} has ${rows} rows, expected a multiple of ${2 * heads}.`);
+    return heads;
   }
 
   #name(name: string): string {

@@ -23,5 +23,16 @@ export interface WeightSource extends AsyncDisposable {
   readFloat32(name: string): Promise<Float32Array>;
   /** A tensor's own little-endian bytes, where the source keeps them plain. */
   read?(name: string): Promise<Uint8Array>;
+  /** A matrix in the blocks in which the source holds it; undefined where it holds it otherwise. */
+  readBlocks?(name: string): Promise<PackedBlocks | undefined>;
   close(): Promise<void>;
+}
+
+/** A matrix in blocks of 32 elements along its rows, each part in a plane of its own: scale · code (+ minimum). */
+export interface PackedBlocks {
+  /** Signed bytes, or (with minima) two codes a byte: of byte i of a block's 16, element i in the low nibble and i + 16 in the high one. */
+  readonly codes: Uint8Array;
+  /** Bits of halves, one a block. */
+  readonly scale: Uint16Array;
+  readonly minimum: Uint16Array | undefined;
 }

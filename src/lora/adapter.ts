@@ -7,7 +7,7 @@ import { SafetensorsFile } from "../hub/safetensors.js";
 import { replaceFile, writeSafetensors } from "../hub/safetensors-write.js";
 import { Linear } from "../nn/layers.js";
 import type { Module, Parameter } from "../nn/module.js";
-import { QuantizedLinear } from "../quantization/nf4.js";
+import { FrozenLinear } from "../quantization/frozen.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
 import { tensor } from "../tensor/tensor.js";
@@ -195,7 +195,7 @@ function adaptedLayers(
   const linears = [...model.namedModules()]
     .filter(
       ([n, m]) =>
-        (m instanceof Linear || m instanceof QuantizedLinear || m instanceof LoraLinear) && !n.endsWith(".base_layer"),
+        (m instanceof Linear || m instanceof FrozenLinear || m instanceof LoraLinear) && !n.endsWith(".base_layer"),
     )
     .map(([n]) => n);
   const found = new Set<string>();

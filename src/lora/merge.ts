@@ -1,7 +1,7 @@
 import { StateError } from "../errors.js";
 import { Linear } from "../nn/layers.js";
 import type { Module } from "../nn/module.js";
-import { QuantizedLinear } from "../quantization/nf4.js";
+import { FrozenLinear } from "../quantization/frozen.js";
 import { gemm } from "../tensor/ops/matmul.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
@@ -29,7 +29,7 @@ export function mergeLora(model: Module, name: string): Merged {
   for (const [path, layer] of layers) {
     let base = layer.base_layer;
     if (name in layer.lora_A) {
-      if (base instanceof QuantizedLinear) {
+      if (base instanceof FrozenLinear) {
         base = restored(base);
         merged.dequantised++;
       }
@@ -51,7 +51,7 @@ export function removeLora(model: Module, name: string): void {
   }
 }
 
-function restored(quantised: QuantizedLinear): Linear {
+function restored(quantised: FrozenLinear): Linear {
   const dense = new Linear(quantised.inFeatures, quantised.outFeatures, { bias: false });
   dense.weight.adopt(outsideScope(() => noGrad(() => quantised.quantized.restore())));
   dense.bias = quantised.bias;

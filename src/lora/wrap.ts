@@ -2,7 +2,7 @@ import { ConfigError } from "../errors.js";
 import { kaimingUniform, normalInit, zeros } from "../nn/init.js";
 import { Linear, LinearLike } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
-import { QuantizedLinear } from "../quantization/nf4.js";
+import { FrozenLinear } from "../quantization/frozen.js";
 import type { FrozenWeight } from "../tensor/ops/frozen.js";
 import { linearLora } from "../tensor/ops/lora.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -20,14 +20,14 @@ export class LoraMatrix extends Module {
 
 /** A linear layer with low-rank updates beside it; named as PEFT names its parts. */
 export class LoraLinear extends LinearLike {
-  base_layer: Linear | QuantizedLinear;
+  base_layer: Linear | FrozenLinear;
   lora_A: Record<string, LoraMatrix> = {};
   lora_B: Record<string, LoraMatrix> = {};
   private readonly scales = new Map<string, { scale: number; dropout: number }>();
   /** The adapter in use; `undefined`: the base layer alone. */
   active: string | undefined;
 
-  constructor(base: Linear | QuantizedLinear) {
+  constructor(base: Linear | FrozenLinear) {
     super();
     this.base_layer = base;
     base.setRequiresGrad(false);
@@ -83,12 +83,12 @@ export class LoraLinear extends LinearLike {
       scale,
       dropout: this.training ? dropout : 0,
     };
-    const compute = this.base_layer instanceof QuantizedLinear ? this.base_layer.compute : undefined;
+    const compute = this.base_layer instanceof FrozenLinear ? this.base_layer.compute : undefined;
     return linearLora(x, this.baseWeight(), this.base_layer.bias, term, compute);
   }
 
   private baseWeight(): Tensor | FrozenWeight {
-    return this.base_layer instanceof QuantizedLinear ? this.base_layer.quantized : this.base_layer.weight;
+    return this.base_layer instanceof FrozenLinear ? this.base_layer.quantized : this.base_layer.weight;
   }
 }
 
@@ -107,7 +107,7 @@ export function matchesTarget(name: string, targets: readonly string[]): boolean
 export function wrapLora(model: Module, settings: LoraSettings, defaults: readonly string[], head: string): string[] {
   const target = settings.target ?? defaults;
   const linears = [...model.namedModules()].filter(
-    ([, m]) => m instanceof Linear || m instanceof QuantizedLinear || m instanceof LoraLinear,
+    ([, m]) => m instanceof Linear || m instanceof FrozenLinear || m instanceof LoraLinear,
   );
   const bases = linears.filter(([name]) => !name.endsWith(".base_layer"));
   const chosen = bases.filter(([name]) => (target === "all-linear" ? name !== head : matchesTarget(name, target)));
@@ -126,7 +126,7 @@ export function wrapLora(model: Module, settings: LoraSettings, defaults: readon
   }
   model.setRequiresGrad(false);
   for (const [name, module] of chosen) {
-    const layer = module instanceof LoraLinear ? module : new LoraLinear(module as Linear | QuantizedLinear);
+    const layer = module instanceof LoraLinear ? module : new LoraLinear(module as Linear | FrozenLinear);
     layer.add(settings);
     layer.training = module.training;
     if (layer !== module) model.replace(name, layer);

@@ -1,12 +1,15 @@
 import type { KvCache, Rows } from "../nn/cache.js";
-import { Embedding, type LinearLike } from "../nn/layers.js";
+import { Embedding, Linear, type LinearLike } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
+import { FrozenLinear } from "../quantization/frozen.js";
 import type { Device } from "../tensor/device.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import { takesHalves } from "../tensor/native.js";
+import { type FrozenWeight, linearFrozen } from "../tensor/ops/frozen.js";
 import { crossEntropy, linearCrossEntropy } from "../tensor/ops/loss.js";
 import { linear } from "../tensor/ops/matmul.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { noGrad } from "../tensor/record.js";
+import { Tensor } from "../tensor/tensor.js";
 
 /** What every architecture's config has, under one name; the file's own fields stay in `raw`. */
 export interface CausalConfig {
@@ -35,7 +38,7 @@ export abstract class CausalLM extends Module {
   /** Final hidden states (rows, hidden), after the last norm. With a cache, keys and values are appended to it. */
   abstract hidden(rows: Rows, cache?: KvCache): Tensor;
   /** Weight of the output layer (vocab, hidden), or undefined when something else than a plain layer stands there (an adapter, a user's module). */
-  abstract headWeight(): Tensor | undefined;
+  abstract headWeight(): Tensor | FrozenWeight | undefined;
 
   /** Where it stands: rows, caches and labels for it are made there. */
   override get device(): Device {
@@ -53,14 +56,31 @@ export abstract class CausalLM extends Module {
   /** Logits (rows, vocab) of hidden states. */
   logits(hidden: Tensor): Tensor {
     const weight = this.headWeight();
-    return weight ? linear(hidden, weight) : (this.module(this.headName) as LinearLike).forward(hidden);
+    if (!weight) return (this.module(this.headName) as LinearLike).forward(hidden);
+    return weight instanceof Tensor ? linear(hidden, weight) : linearFrozen(hidden, weight);
   }
 
   /** scale · Σ of the cross entropies of hidden states with int32 labels (-100: none), and each row's own; see `linearCrossEntropy`. */
   headLoss(hidden: Tensor, labels: Tensor, scale: number, smoothing = 0): { total: Tensor; rows: Tensor } {
     const weight = this.headWeight();
-    if (weight) return linearCrossEntropy(hidden, weight, labels, { scale, smoothing });
+    if (weight instanceof Tensor) return linearCrossEntropy(hidden, weight, labels, { scale, smoothing });
+    if (weight) {
+      // Restored for the call: its gradients are made in the same pass, so nothing needs it afterwards.
+      const dense = noGrad(() => weight.restore());
+      const half = noGrad(() => dense.to("bfloat16"));
+      dense.dispose();
+      const loss = linearCrossEntropy(hidden, half, labels, { scale, smoothing });
+      half.dispose();
+      return loss;
+    }
     const rows = crossEntropy(this.logits(hidden), labels, smoothing);
     return { total: rows.sum().mul(scale), rows };
   }
+}
+
+/** The weight of an output layer that adds no bias. */
+export function plainWeight(head: LinearLike): Tensor | FrozenWeight | undefined {
+  if (head instanceof Linear) return head.bias ? undefined : head.weight;
+  if (head instanceof FrozenLinear) return head.bias ? undefined : head.quantized;
+  return undefined;
 }

@@ -2,11 +2,12 @@ import { checkpoint, discard } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
 import type { ConfigFields } from "../hub/config.js";
 import type { KvCache, Rows } from "../nn/cache.js";
-import { Embedding, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
+import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { attention, type RopeTables, rope, swiglu } from "../tensor/ops/attention.js";
+import type { FrozenWeight } from "../tensor/ops/frozen.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type CausalConfig, CausalLM } from "./causal.js";
+import { type CausalConfig, CausalLM, plainWeight } from "./causal.js";
 import { RopeCache, type RopeConfig, type RopeScaling } from "./rope.js";
 
 /** Llama 1 to 3.x (Touvron et al. 2023): RMSNorm before, rotate-half RoPE, grouped queries, SwiGLU. */
@@ -164,7 +165,7 @@ class Block extends Module {
 }
 
 class LlamaModel extends Module {
-  embed_tokens: Embedding;
+  embed_tokens: EmbeddingLike;
   layers: Block[];
   norm: RMSNorm;
 
@@ -198,9 +199,9 @@ export class LlamaForCausalLM extends CausalLM {
     return this.lm_head ? "lm_head" : "";
   }
 
-  headWeight(): Tensor | undefined {
-    if (!this.lm_head) return this.model.embed_tokens.weight;
-    return this.lm_head instanceof Linear && !this.lm_head.bias ? this.lm_head.weight : undefined;
+  headWeight(): Tensor | FrozenWeight | undefined {
+    if (!this.lm_head) return this.model.embed_tokens.table();
+    return plainWeight(this.lm_head);
   }
 
   hidden(rows: Rows, cache?: KvCache): Tensor {

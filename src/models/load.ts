@@ -2,6 +2,7 @@ import { CheckpointError } from "../errors.js";
 import type { WeightSource } from "../hub/weight-source.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
+import { PackedEmbedding, PackedLinear } from "../quantization/packed.js";
 import type { Device } from "../tensor/device.js";
 import type { DType } from "../tensor/dtype.js";
 import { settle } from "../tensor/native.js";
@@ -11,7 +12,9 @@ import { shapeText } from "../tensor/shape.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 
 /** Where one tensor of a checkpoint goes. */
-type Target = { shape: readonly number[]; parameter: Parameter } | { shape: readonly number[]; layer: QuantizedLinear };
+type Target =
+  | { shape: readonly number[]; parameter: Parameter }
+  | { shape: readonly number[]; layer: QuantizedLinear | PackedLinear | PackedEmbedding };
 
 // Tables that old checkpoints carry though they follow from the config.
 const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
@@ -37,11 +40,17 @@ export async function loadWeights(
   let done = 0;
   for (const [name, target] of targets) {
     signal?.throwIfAborted();
+    if ("layer" in target && !(target.layer instanceof QuantizedLinear)) {
+      await readPacked(source, name, target.layer);
+      done += source.entry(name).bytes;
+      onProgress?.(done, total, name);
+      continue;
+    }
     const holder = "layer" in target ? target.layer : target.parameter;
     const wanted = "layer" in target ? arriving(source, name, holder.device) : target.parameter.dtype;
     const weight = await readTensor(source, name, target.shape, wanted, holder.device);
     if ("layer" in target) {
-      target.layer.load(weight);
+      (target.layer as QuantizedLinear).load(weight);
       weight.dispose();
     } else if (weight.dtype === wanted) target.parameter.adopt(weight);
     else {
@@ -60,6 +69,13 @@ function arriving(source: WeightSource, name: string, device: Device): DType {
   const { dtype } = source.entry(name);
   if (device === "cpu" || !source.read) return "float32";
   return dtype === "BF16" ? "bfloat16" : dtype === "F16" ? "float16" : "float32";
+}
+
+async function readPacked(source: WeightSource, name: string, layer: PackedLinear | PackedEmbedding): Promise<void> {
+  const blocks = await source.readBlocks?.(name);
+  if (blocks === undefined)
+    throw new CheckpointError(`${source.where}: ${name} is ${source.entry(name).dtype}, expected ${layer.format}.`);
+  layer.adoptBlocks(blocks);
 }
 
 // A 16-bit tensor that stays as it is never exists in 32 bits; everything else comes as float32.
@@ -84,8 +100,9 @@ async function readTensor(
 /** Gives every parameter its initial values (`weights: "random"`), quantising layer by layer. */
 export async function randomWeights(model: Module): Promise<void> {
   for (const target of checkpointTargets(model).values()) {
-    if ("layer" in target) target.layer.initialize();
-    else target.parameter.materialize();
+    if ("layer" in target) {
+      if (target.layer instanceof QuantizedLinear) target.layer.initialize();
+    } else target.parameter.materialize();
     await settle();
   }
 }
@@ -98,6 +115,8 @@ export function checkpointTargets(model: Module): Map<string, Target> {
     const full = (key: string): string => (name === "" ? key : `${name}.${key}`);
     if (module instanceof QuantizedLinear)
       targets.set(full("weight"), { shape: [module.outFeatures, module.inFeatures], layer: module });
+    else if (module instanceof PackedLinear || module instanceof PackedEmbedding)
+      targets.set(full("weight"), { shape: module.shape, layer: module });
     for (const [key, child] of module.children()) {
       if (!(child instanceof Parameter) || seen.has(child)) continue;
       seen.add(child);

@@ -1,5 +1,6 @@
 import type { Device } from "../tensor/device.js";
 import type { FloatDType } from "../tensor/dtype.js";
+import type { FrozenWeight } from "../tensor/ops/frozen.js";
 import { embedding } from "../tensor/ops/loss.js";
 import { linear } from "../tensor/ops/matmul.js";
 import { addRmsNorm, layerNorm, rmsNorm } from "../tensor/ops/norm.js";
@@ -52,8 +53,16 @@ export class Linear extends LinearLike {
   }
 }
 
+/** A table of rows (vocab, dim) that may also be the output layer's weight. */
+export abstract class EmbeddingLike extends Module {
+  /** ids int32 (…) → (…, dim). */
+  abstract forward(ids: Tensor): Tensor;
+  /** The whole table. */
+  abstract table(): Tensor | FrozenWeight;
+}
+
 /** Rows of a table: weight (vocab, dim). */
-export class Embedding extends Module {
+export class Embedding extends EmbeddingLike {
   weight: Parameter;
   /** Dtype of its rows where the device computes in 16 bits: that of the weight unless set. All activations after it follow. */
   activations: FloatDType | undefined;
@@ -63,9 +72,12 @@ export class Embedding extends Module {
     this.weight = new Parameter([vocab, dim], normalInit(options.std ?? 1));
   }
 
-  /** ids int32 (…) → (…, dim). */
   forward(ids: Tensor): Tensor {
     return embedding(this.weight, ids, this.activations);
+  }
+
+  table(): Tensor {
+    return this.weight;
   }
 }
 

@@ -1,16 +1,16 @@
 import { ConfigError } from "../errors.js";
-import { Embedding, Linear, LinearLike } from "../nn/layers.js";
+import { Embedding, Linear } from "../nn/layers.js";
 import type { Module, Parameter } from "../nn/module.js";
 import type { Device } from "../tensor/device.js";
 import { type Compute, computeOf, type DTypeName, type FloatDType, floatDType } from "../tensor/dtype.js";
-import { dryMemory } from "../tensor/native.js";
-import { type FrozenWeight, linearFrozen, PlannedWeight } from "../tensor/ops/frozen.js";
+import type { FrozenWeight } from "../tensor/ops/frozen.js";
 import { quantizeInt8 } from "../tensor/ops/int8.js";
 import { quantizeNf4 } from "../tensor/ops/nf4.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { sizeOf } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { FrozenLinear } from "./frozen.js";
 
 /** Options of `quantize`. */
 export interface QuantizeOptions {
@@ -72,38 +72,29 @@ function quantizeWeight(weight: Tensor, settings: QuantizeSettings): FrozenWeigh
 }
 
 /** A linear layer whose frozen weight is quantised; the bias stays float32. */
-export class QuantizedLinear extends LinearLike {
-  readonly inFeatures: number;
-  readonly outFeatures: number;
+export class QuantizedLinear extends FrozenLinear {
   readonly options: QuantizeSettings;
-  readonly compute: Compute;
-  bias: Parameter | undefined;
-  private state: FrozenWeight | undefined;
   readonly #dense: Parameter; // hidden from the module tree: it has no values of its own any more
 
   /** Takes a linear layer's place: its weight is quantised now if it is in memory, otherwise when it comes. */
   constructor(replaced: Linear, options: QuantizeSettings) {
-    super();
-    this.inFeatures = replaced.inFeatures;
-    this.outFeatures = replaced.outFeatures;
+    super(replaced, options.compute ?? computeOf(replaced.weight.dtype));
     this.options = options;
-    this.compute = options.compute ?? computeOf(replaced.weight.dtype);
     this.#dense = replaced.weight;
-    this.bias = replaced.bias;
-    if (this.bias) this.bias.requiresGrad = false;
     if (replaced.materialized) this.initialize();
   }
 
-  override get device(): Device {
-    return this.state?.device ?? this.#dense.device;
+  protected override get expectedDevice(): Device {
+    return this.#dense.device;
   }
 
   protected override relocate(device: Device): void {
     super.relocate(device);
     this.#dense.placeOn(device);
-    const old = this.state;
-    if (!old || old.device === device) return;
-    this.adopt(outsideScope(() => noGrad(() => old.to(device))));
+  }
+
+  get format(): string {
+    return this.options.type;
   }
 
   /** Quantises the values that the dense weight has, or would be initialised with. */
@@ -112,47 +103,13 @@ export class QuantizedLinear extends LinearLike {
     this.#dense.dispose();
   }
 
-  /** The packed weight. @throws ConfigError while nothing was quantised into it. */
-  get quantized(): FrozenWeight {
-    if (!this.state && dryMemory()) return new PlannedWeight([this.outFeatures, this.inFeatures], this.device);
-    if (!this.state) throw new ConfigError("This quantised layer has no weight yet: load weights first.");
-    return this.state;
-  }
-
-  /** Whether it holds a weight. */
-  get materialized(): boolean {
-    return this.state !== undefined;
-  }
-
   /** Quantises a weight (out, in) into this layer; the source is the caller's to free. */
   load(weight: Tensor): void {
-    this.state?.dispose();
-    this.state = outsideScope(() => noGrad(() => quantizeWeight(weight, this.options)));
+    this.adopt(outsideScope(() => noGrad(() => quantizeWeight(weight, this.options))));
   }
 
-  /** Takes packed weights as a checkpoint holds them. */
-  adopt(state: FrozenWeight): void {
-    this.state?.dispose();
-    this.state = state;
-  }
-
-  forward(x: Tensor): Tensor {
-    return linearFrozen(x, this.quantized, this.bias, this.compute);
-  }
-
-  override ownBytes(): number {
-    if (this.state) return this.state.bytes;
+  protected override expectedBytes(): number {
     return quantizedBytes([this.outFeatures, this.inFeatures], this.options);
-  }
-
-  override ownElements(): number {
-    return this.inFeatures * this.outFeatures;
-  }
-
-  protected override release(): void {
-    super.release();
-    this.state?.dispose();
-    this.state = undefined;
   }
 }
 

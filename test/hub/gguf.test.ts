@@ -5,9 +5,12 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { CheckpointError } from "../../src/errors.js";
 import { GgufFile } from "../../src/hub/gguf.js";
+import { splitBlocks } from "../../src/hub/gguf-blocks.js";
 import { MoreBytesNeeded, parseGgufHeader } from "../../src/hub/gguf-header.js";
 import { checkpointName, restoreRowOrder } from "../../src/hub/gguf-weights.js";
 import { HeaderError } from "../../src/hub/safetensors-header.js";
+import { BlockWeight } from "../../src/tensor/ops/blocks.js";
+import { tensor as send } from "../../src/tensor/tensor.js";
 import { type FileTensor, ggufFile, type Pair } from "./gguf-file.js";
 
 const fixtures = new URL("../../../test/fixtures/hub/gguf/", import.meta.url);
@@ -56,6 +59,27 @@ describe("GGUF", () => {
     assert.equal(at, wanted.length);
     assert.equal(file.metadata.get("test.large"), 2n ** 60n);
     assert.deepEqual(file.metadata.get("test.list"), ["a", "é", ""]);
+  });
+
+  it("takes blocks apart into what the native side multiplies", async () => {
+    await using file = await GgufFile.open(new URL("blocks.gguf", fixtures).pathname);
+    for (const dtype of ["Q8_0", "Q4_0", "Q4_1"]) {
+      const name = `${dtype}.weight`;
+      const { codes, scale, minimum } = splitBlocks(dtype, await file.read(name))!;
+      const weight = new BlockWeight(
+        file.entry(name).shape,
+        send(codes),
+        send(scale, [scale.length], "float16"),
+        minimum && send(minimum, [minimum.length], "float16"),
+      );
+      const values = await weight.restore().data();
+      const wanted = await file.readFloat32(name);
+      wanted.forEach((w, i) => {
+        assert.ok(Math.abs(Number(values[i]) - w) <= 2e-6 * Math.abs(w) + 1e-7, `${name} ${i}: ${values[i]} for ${w}`);
+      });
+      weight.dispose();
+    }
+    assert.equal(splitBlocks("F16", new Uint8Array(4)), undefined);
   });
 
   it("reads every kind of metadata", () => {

@@ -3,15 +3,26 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { CheckpointError, ConfigError } from "../../src/errors.js";
 import { GgufFile } from "../../src/hub/gguf.js";
 import { ggufConfig } from "../../src/hub/gguf-config.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
 import { loadModel } from "../../src/plan.js";
+import { trainLoop } from "../../src/training/loop.js";
+import { trainSettings } from "../../src/training/options.js";
 import { goldenArrays, goldenFloats, goldenValues, relativeError } from "../golden.js";
 import { type FileTensor, ggufFile, type Pair } from "../hub/gguf-file.js";
+
+// Numbers from 0 to 1, the same each time.
+function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return (state >>> 8) / 2 ** 24;
+  };
+}
 
 const fixtures = new URL("../../../test/fixtures/hub/gguf/", import.meta.url);
 const shared: string = process.env.TUNEBOOK_SHARED ?? join(import.meta.dirname, "../../../../shared");
@@ -142,12 +153,119 @@ describe("models from GGUF", () => {
   });
 });
 
+/** A whole small model: a projection of each type of block, the embedding Q8_0 and also the output layer. */
+function blockModel(): { pairs: Pair[]; tensors: FileTensor[] } {
+  const pairs = LLAMA.map((pair): Pair => (pair[0] === "llama.feed_forward_length" ? [pair[0], 4, 64] : pair));
+  const draw = random(5);
+  const types = { F32: 0, Q4_0: 2, Q4_1: 3, Q8_0: 8 } as const;
+  const make = (name: string, rows: number, cols: number, type: keyof typeof types): FileTensor => {
+    const blockBytes = { F32: 128, Q4_0: 18, Q4_1: 20, Q8_0: 34 }[type];
+    const data = new Uint8Array((rows * cols * blockBytes) / 32);
+    if (type === "F32") new Float32Array(data.buffer).fill(1);
+    else {
+      for (let i = 0; i < data.length; i++) data[i] = draw() * 256;
+      const view = new DataView(data.buffer);
+      for (let at = 0; at < data.length; at += blockBytes) {
+        view.setUint16(at, type === "Q8_0" ? 0x0c00 + draw() * 99 : 0x2000 + draw() * 99, true); // about 2^-12 and 2^-7
+        if (type === "Q4_1") view.setUint16(at + 2, 0xab00 + draw() * 99, true); // about -2^-4
+      }
+    }
+    return { name: `${name}.weight`, sizes: rows === 1 ? [cols] : [cols, rows], type: types[type], data };
+  };
+  const tensors = [
+    make("token_embd", 40, 128, "Q8_0"),
+    make("blk.0.attn_norm", 1, 128, "F32"),
+    make("blk.0.attn_q", 128, 128, "Q4_1"),
+    make("blk.0.attn_k", 128, 128, "Q4_0"),
+    make("blk.0.attn_v", 128, 128, "Q8_0"),
+    make("blk.0.attn_output", 128, 128, "Q4_0"),
+    make("blk.0.ffn_norm", 1, 128, "F32"),
+    make("blk.0.ffn_gate", 64, 128, "Q4_1"),
+    make("blk.0.ffn_up", 64, 128, "Q8_0"),
+    make("blk.0.ffn_down", 128, 64, "Q4_1"),
+    make("output_norm", 1, 128, "F32"),
+  ];
+  return { pairs, tensors };
+}
+
+describe("models kept in a file's blocks", () => {
+  let path: string;
+  before(async () => {
+    path = join(await mkdtemp(join(tmpdir(), "tunebook-blocks-")), "blocks.gguf");
+    const { pairs, tensors } = blockModel();
+    await writeFile(path, ggufFile(pairs, tensors));
+  });
+  after(() => rm(dirname(path), { recursive: true, force: true }));
+
+  it("gives the logits of the restored model, and takes the memory of the file", async () => {
+    using packed = await loadModel(path, { dtype: "packed" });
+    using restored = await loadModel(path, { dtype: "float32" });
+    const few = [[3, 1, 4]]; // a few rows are multiplied as they are
+    const many = [Array.from({ length: 30 }, (_, i) => (i * 7) % 40)]; // more of them in bfloat16
+    assert.ok(relativeError(await packed.logits(few), await restored.logits(few)) < 1e-5);
+    assert.ok(relativeError(await packed.logits(many), await restored.logits(many)) < 2e-2);
+    assert.ok(packed.memory().weights * 5 < restored.memory().weights);
+    assert.deepEqual(
+      new Set(packed.parameters().map(({ dtype }) => dtype)),
+      new Set(["q8_0", "q4_0", "q4_1", "float32"]),
+    );
+  });
+
+  it("is frozen and trains adapters as the restored model does", async () => {
+    const losses: number[][] = [];
+    for (const dtype of ["packed", "bfloat16"] as const) {
+      using model = await loadModel(path, { dtype }).addLora({ rank: 4, target: "all-linear", seed: 1 });
+      const ids = Int32Array.from({ length: 24 }, (_, i) => (i * 11) % 40);
+      const steps = trainLoop({
+        model: model.module,
+        train: [{ ids, labels: ids }],
+        validation: undefined,
+        settings: trainSettings({ steps: 8, batch: 1, lr: 1e-2, schedule: "constant" }),
+        padId: 0,
+        stopped: () => false,
+      });
+      const seen: number[] = [];
+      for await (const step of steps) seen.push(step.loss);
+      losses.push(seen);
+    }
+    assert.ok(losses[0]!.at(-1)! < losses[0]![0]! - 0.1, `losses ${losses[0]}`);
+    losses[0]!.forEach((loss, i) => {
+      assert.ok(Math.abs(loss / losses[1]![i]! - 1) < 0.02, `step ${i}: ${loss} and ${losses[1]![i]}`);
+    });
+  });
+
+  it("keeps the embedding packed beside quantised layers, and is merged and exported restored", async () => {
+    using model = await loadModel(path, { dtype: "packed" }).quantize({ type: "nf4" });
+    assert.deepEqual(new Set(model.parameters().map(({ dtype }) => dtype)), new Set(["q8_0", "nf4", "float32"]));
+    using packed = await loadModel(path, { dtype: "packed" });
+    await packed.export(join(dirname(path), "out"));
+    using again = await loadModel(join(dirname(path), "out"));
+    const ids = [[3, 1, 4]];
+    assert.ok(relativeError(await again.logits(ids), await packed.logits(ids)) < 1e-5);
+  });
+
+  it("says what it is for where there are no blocks", async () => {
+    const whole = new URL("llama-gqa.gguf", fixtures).pathname;
+    await assert.rejects(async () => loadModel(whole, { dtype: "packed" }), /keeps blocks of Q8_0, Q4_0 or Q4_1/);
+    await assert.rejects(
+      async () => loadModel({ model_type: "llama" }, { dtype: "packed", weights: "none" }),
+      /\.gguf/,
+    );
+  });
+});
+
 const smol = join(shared, "models", "smollm2-135m-instruct");
 const skip: string | false = existsSync(smol)
   ? false
   : `no real model in ${smol} (TUNEBOOK_SHARED names another place)`;
 
 describe("SmolLM2 from its GGUF file", { skip }, () => {
+  it("writes the golden texts with its blocks kept packed", async () => {
+    using model = await loadModel(smol, { dtype: "packed" });
+    for (const { prompt, greedy_text: text } of JSON.parse(await readFile(join(smol, "golden_greedy.json"), "utf8")))
+      assert.equal(await model.generate(prompt, { maxNewTokens: 20, temperature: 0 }), text);
+  });
+
   it("has the published tokenizer and chat template, and writes the golden texts word for word", async () => {
     const model = await loadModel(smol);
     const { tokenizer } = model;

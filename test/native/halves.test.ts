@@ -10,7 +10,7 @@ test("products with 16-bit operands and in bfloat16 agree with float64 of the ro
     assert.ok(error < bound, `${name}: relative error ${error}`);
 });
 
-test("products over NF4, FP4 and int8 weights agree with the restored weight, exact and in bfloat16", async () => {
+test("products over NF4, FP4, int8 and block weights agree with the restored weight, exact and in bfloat16", async () => {
   for (const { name, error, bound } of await quantisedProducts())
     assert.ok(error < bound, `${name}: relative error ${error}`);
 });

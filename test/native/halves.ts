@@ -118,7 +118,9 @@ async function halfProduct(
   ];
 }
 
-/** Products over NF4, FP4 and int8 weights, exact and rounded, against the restored weight. */
+type Form = "nf4" | "fp4" | "int8" | "blocks of 8 bits" | "blocks of 4 bits";
+
+/** Products over NF4, FP4, int8 and block weights, exact and rounded, against the restored weight. */
 export async function quantisedProducts(): Promise<Bounded[]> {
   const outcomes: Bounded[] = [];
   for (const [m, rows, cols] of [
@@ -130,7 +132,8 @@ export async function quantisedProducts(): Promise<Bounded[]> {
     [30, 77, 33],
     [26, 35, 1500],
   ] as const) {
-    for (const form of ["nf4", "fp4", "int8"] as const) {
+    for (const form of ["nf4", "fp4", "int8", "blocks of 8 bits", "blocks of 4 bits"] as const) {
+      if (form.startsWith("blocks") && cols % 32 !== 0) continue;
       for (const transposed of [0, 1]) {
         for (const compute of [0, 1])
           outcomes.push(...(await quantisedProduct(m, rows, cols, form, transposed, compute)));
@@ -144,7 +147,7 @@ async function quantisedProduct(
   m: number,
   rows: number,
   cols: number,
-  form: "nf4" | "fp4" | "int8",
+  form: Form,
   transposed: number,
   compute: number,
 ): Promise<Bounded[]> {
@@ -155,7 +158,15 @@ async function quantisedProduct(
   const absmax = native.alloc(Math.max(rows, Math.ceil(size / 64)) * 4, 0);
   const restored = native.alloc(size * 4, 0);
   const kind = form === "fp4" ? 1 : 0;
-  if (form === "int8") {
+  const bits = form === "blocks of 4 bits" ? 4 : 8;
+  // Codes are what the bytes of random numbers happen to be.
+  let [scale, minimum] = [0, 0];
+  if (form.startsWith("blocks")) {
+    [scale] = await sendAs(random(size / 32, 31), 2);
+    if (bits === 4) [minimum] = await sendAs(random(size / 32, 37), 2);
+    native.upload(q, new Uint8Array(random(size / 4, 41).buffer));
+    op.dequantizeBlocks(q, scale, minimum, restored, rows, cols, bits);
+  } else if (form === "int8") {
     op.quantizeInt8(w, q, absmax, rows, cols);
     op.dequantizeInt8(q, absmax, restored, rows, cols);
   } else {
@@ -167,10 +178,12 @@ async function quantisedProduct(
   const bias = random(n, 23);
   const y = random(m * n, 29);
   const [ah, biasH, yh] = [send(a), send(bias), send(y)];
-  if (form === "int8") op.gemmInt8(ah, q, absmax, biasH, yh, m, rows, cols, transposed, k, n, compute, 0.5, -2);
+  if (form.startsWith("blocks"))
+    op.gemmBlocks(ah, q, scale, minimum, biasH, yh, m, rows, cols, transposed, k, n, bits, compute, 0.5, -2);
+  else if (form === "int8") op.gemmInt8(ah, q, absmax, biasH, yh, m, rows, cols, transposed, k, n, compute, 0.5, -2);
   else op.gemmNf4(ah, q, absmax, 0, 0, biasH, yh, m, rows, cols, transposed, 64, k, n, kind, compute, 0.5, -2);
   const values = await read(yh, m * n);
-  for (const h of [w, q, absmax, restored, ah, biasH, yh]) native.free(h);
+  for (const h of [w, q, absmax, restored, scale, minimum, ah, biasH, yh]) if (h !== 0) native.free(h);
   const name = `${form} ${m} x (${rows}x${cols})${transposed ? "T" : ""} compute ${compute}`;
   const shape = [m, n, k] as const;
   const exact = relativeError(values, reference(shape, [0, transposed], a, dense, bias, y));

@@ -8,7 +8,7 @@ import type { CausalLM } from "../../src/models/causal.js";
 import { linearCrossEntropy } from "../../src/tensor/ops/loss.js";
 import { noGrad } from "../../src/tensor/record.js";
 import { scope } from "../../src/tensor/scope.js";
-import { tensor } from "../../src/tensor/tensor.js";
+import { type Tensor, tensor } from "../../src/tensor/tensor.js";
 import { goldenArrays, goldenFloats, goldenPath, goldenValues, relativeError } from "../golden.js";
 import { flatRows, nextLabels, readModel } from "./models.js";
 
@@ -52,7 +52,9 @@ for (const name of ["llama-gqa", "llama-scaled", "llama-bias"]) {
     const trained = labels.filter((label) => label !== -100).length;
     const total = scope(() => {
       const hidden = model.hidden(flatRows(values.rows.map((row: { ids: number[] }) => row.ids)));
-      const loss = linearCrossEntropy(hidden, model.headWeight()!, tensor(labels), { scale: 1 / trained }).total;
+      const loss = linearCrossEntropy(hidden, model.headWeight() as Tensor, tensor(labels), {
+        scale: 1 / trained,
+      }).total;
       backward(loss);
       return loss;
     });
