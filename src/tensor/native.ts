@@ -96,6 +96,30 @@ interface Addon {
   trim(device?: number): void;
   recover(device?: number): void;
   setInterruptFlag(flag: Int32Array | null): void;
+  recordBegin(device: number): void;
+  recordEnd(device: number, keep: boolean): Recorded | null;
+  recordLaunch(device: number, id: number): void;
+  recordFree(device: number, id: number): void;
+  recordings(device: number): RecordingFacts;
+}
+
+/** A recording of operations; see recording.ts. @internal */
+export interface Recorded {
+  readonly id: number;
+  /** The same for two recordings of the same work: operations, numbers, and tensors. */
+  readonly digest: string;
+  readonly ops: number;
+  /** Why running it again would not do what was recorded; "" if nothing was found. */
+  readonly obstacle: string;
+}
+
+/** What a device knows of recordings. @internal */
+export interface RecordingFacts {
+  readonly alive: number;
+  /** Launches that went as one: as a CUDA graph. */
+  readonly wholeLaunches: number;
+  /** Why the last capture failed; "": none did. */
+  readonly captureError: string;
 }
 
 function load(): Addon {
@@ -449,6 +473,33 @@ export function trim(device?: Device): void {
 export function setInterruptFlag(to: Int32Array | null): void {
   flag = to;
   addon.setInterruptFlag(to);
+}
+
+// ---- recordings ---------------------------------------------------------------------------
+
+/** From now on what is enqueued on a device is kept, too, to be run again. @internal */
+export function recordBegin(device: Device): void {
+  addon.recordBegin(codeOf(device));
+}
+
+/** Ends what `recordBegin` began; without `keep` it is forgotten. @internal */
+export function recordEnd(device: Device, keep: boolean): Recorded | undefined {
+  return addon.recordEnd(codeOf(device), keep) ?? undefined;
+}
+
+/** Runs a recording once more. @internal */
+export function recordLaunch(device: Device, id: number): void {
+  addon.recordLaunch(codeOf(device), id);
+}
+
+/** Frees a recording and the memory that it kept. @internal */
+export function recordFree(device: Device, id: number): void {
+  addon.recordFree(codeOf(device), id);
+}
+
+/** Recordings that are alive on a device, and how they were launched. */
+export function recordings(device: Device): RecordingFacts {
+  return addon.recordings(codeOf(device));
 }
 
 /** After an interrupt or a failed op: empties the queue and clears the error. */
