@@ -27,6 +27,10 @@ test("the tests of the GPU", () => {
   run(files, { TUNEBOOK_CASES: "rope,memory" });
 });
 
+test("recorded decoding where no graph can be captured", () => {
+  run(["evaluation/decode.test.js"], { TUNEBOOK_DEVICE: "cuda", TUNEBOOK_FAKE_CUDA_CAPTURE: "0" });
+});
+
 test("the tests of tensors and models, with the GPU as the default device", () => {
   const all = (folder: string): string[] =>
     readdirSync(join(tests, folder)).flatMap((f) => (f.endsWith(".test.js") ? [`${folder}/${f}`] : []));
