@@ -31,7 +31,7 @@ void* capture_end(bool keep) {
 void graph_launch(void* graph) { check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), device.stream), "launching a graph"); }
 
 void graph_free(void* graph) {
-  bind_thread();
+  cudaSetDevice(device.index);  // by any thread, of a lost device too: nothing here fails
   cudaStreamSynchronize(device.stream);  // it may still run
   cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph));
 }

@@ -139,6 +139,7 @@ __global__ void __launch_bounds__(kSampleThreads)
   float* p = probabilities + row * vocab;
   Best best{-INFINITY, INT64_MAX};
   float v[N];
+#pragma unroll 4  // one block reads a row alone: several loads on their way
   for (int64_t i = start; i < vocab; i += step) {
     load_floats<N>(x + i, v);
 #pragma unroll
