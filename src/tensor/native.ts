@@ -3,6 +3,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DeviceError, InterruptedError, OutOfMemoryError, StateError } from "../errors.js";
+import type { RecordingAddon } from "./recording.js";
 
 /** A tensor's memory as the native side knows it: a positive integer whose bit 30 tells the device; 0 stands for "absent". */
 export type Handle = number;
@@ -72,7 +73,7 @@ export interface Stats {
   readonly busySeconds: number;
 }
 
-interface Addon {
+interface Addon extends RecordingAddon {
   open(makeError: (kind: string, message: string, sequence: number, device: number, code: string) => Error): {
     shared: ArrayBuffer;
     opNames: string[];
@@ -96,30 +97,6 @@ interface Addon {
   trim(device?: number): void;
   recover(device?: number): void;
   setInterruptFlag(flag: Int32Array | null): void;
-  recordBegin(device: number): void;
-  recordEnd(device: number, keep: boolean): Recorded | null;
-  recordLaunch(device: number, id: number): void;
-  recordFree(device: number, id: number): void;
-  recordings(device: number): RecordingFacts;
-}
-
-/** A recording of operations; see recording.ts. @internal */
-export interface Recorded {
-  readonly id: number;
-  /** The same for two recordings of the same work: operations, numbers, and tensors. */
-  readonly digest: string;
-  readonly ops: number;
-  /** Why running it again would not do what was recorded; "" if nothing was found. */
-  readonly obstacle: string;
-}
-
-/** What a device knows of recordings. @internal */
-export interface RecordingFacts {
-  readonly alive: number;
-  /** Launches that went as one: as a CUDA graph. */
-  readonly wholeLaunches: number;
-  /** Why the last capture failed; "": none did. */
-  readonly captureError: string;
 }
 
 function load(): Addon {
@@ -172,6 +149,8 @@ function makeError(kind: string, message: string, sequence: number, device = 0, 
 }
 
 const addon = load();
+/** The part of the addon that records; see recording.ts. @internal */
+export const recorder: RecordingAddon = addon;
 const opened = addon.open(makeError);
 
 /** The shared command buffer as integers: opcode, handles, lengths of lists, integers. @internal */
@@ -473,33 +452,6 @@ export function trim(device?: Device): void {
 export function setInterruptFlag(to: Int32Array | null): void {
   flag = to;
   addon.setInterruptFlag(to);
-}
-
-// ---- recordings ---------------------------------------------------------------------------
-
-/** From now on what is enqueued on a device is kept, too, to be run again. @internal */
-export function recordBegin(device: Device): void {
-  addon.recordBegin(codeOf(device));
-}
-
-/** Ends what `recordBegin` began; without `keep` it is forgotten. @internal */
-export function recordEnd(device: Device, keep: boolean): Recorded | undefined {
-  return addon.recordEnd(codeOf(device), keep) ?? undefined;
-}
-
-/** Runs a recording once more. @internal */
-export function recordLaunch(device: Device, id: number): void {
-  addon.recordLaunch(codeOf(device), id);
-}
-
-/** Frees a recording and the memory that it kept. @internal */
-export function recordFree(device: Device, id: number): void {
-  addon.recordFree(codeOf(device), id);
-}
-
-/** Recordings that are alive on a device, and how they were launched. */
-export function recordings(device: Device): RecordingFacts {
-  return addon.recordings(codeOf(device));
 }
 
 /** After an interrupt or a failed op: empties the queue and clears the error. */

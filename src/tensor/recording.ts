@@ -1,7 +1,42 @@
-import type { Device } from "./device.js";
-import { type Recorded, recordBegin, recordEnd, recordFree, recordLaunch } from "./native.js";
+import { type Device, recorder } from "./native.js";
 
-const registry = new FinalizationRegistry<{ device: Device; id: number }>(({ device, id }) => recordFree(device, id));
+/** What the addon says of a recording. */
+interface Recorded {
+  readonly id: number;
+  /** The same for two recordings of the same work: operations, numbers, and tensors. */
+  readonly digest: string;
+  readonly ops: number;
+  /** Why running it again would not do what was recorded; "" if nothing was found. */
+  readonly obstacle: string;
+}
+
+/** What a device knows of recordings. @internal */
+export interface RecordingFacts {
+  readonly alive: number;
+  /** Launches that went as one: as a CUDA graph. */
+  readonly wholeLaunches: number;
+  /** Why the last capture failed; "": none did. */
+  readonly captureError: string;
+}
+
+/** The addon's calls, by the number of a device: 0 the CPU, 1 the GPU. @internal */
+export interface RecordingAddon {
+  recordBegin(device: number): void;
+  recordEnd(device: number, keep: boolean): Recorded | null;
+  recordLaunch(device: number, id: number): void;
+  recordFree(device: number, id: number): void;
+  recordings(device: number): RecordingFacts;
+}
+
+const place = (device: Device): number => (device === "cuda" ? 1 : 0);
+const registry = new FinalizationRegistry<{ device: Device; id: number }>(({ device, id }) =>
+  recorder.recordFree(place(device), id),
+);
+
+/** Recordings that are alive on a device, and how they were launched. */
+export function recordings(device: Device): RecordingFacts {
+  return recorder.recordings(place(device));
+}
 
 /**
  * Operations of one synchronous function, kept to be run again without it: on a GPU as one CUDA graph. What they read and write stays in its place until
@@ -21,14 +56,14 @@ export class Recording implements Disposable {
   /** Runs `fn`, whose operations run as always, and records those on `device`. */
   static of(device: Device, fn: () => void): Recording {
     let done = false;
-    recordBegin(device);
+    recorder.recordBegin(place(device));
     try {
       fn();
       done = true;
     } finally {
-      if (!done) recordEnd(device, false);
+      if (!done) recorder.recordEnd(place(device), false);
     }
-    return new Recording(device, recordEnd(device, true) as Recorded);
+    return new Recording(device, recorder.recordEnd(place(device), true) as Recorded);
   }
 
   /**
@@ -51,7 +86,7 @@ export class Recording implements Disposable {
 
   /** Enqueues the operations once more. */
   launch(): void {
-    recordLaunch(this.device, this.facts.id);
+    recorder.recordLaunch(place(this.device), this.facts.id);
   }
 
   /** Frees what it kept. */
@@ -59,7 +94,7 @@ export class Recording implements Disposable {
     if (!this.alive) return;
     this.alive = false;
     registry.unregister(this);
-    recordFree(this.device, this.facts.id);
+    recorder.recordFree(place(this.device), this.facts.id);
   }
 
   [Symbol.dispose](): void {

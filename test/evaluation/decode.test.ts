@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setReplaying } from "../../src/evaluation/decode.js";
 import { loadModel, type Model, nn, type SamplingOptions, type Tensor, tensor } from "../../src/index.js";
-import { recordings, recover, setInterruptFlag, stats, trim } from "../../src/tensor/native.js";
+import { recover, setInterruptFlag, stats, trim } from "../../src/tensor/native.js";
+import { recordings } from "../../src/tensor/recording.js";
 import { outsideScope } from "../../src/tensor/scope.js";
 import { colourRows, smallConfig, withModelFolder } from "../facade/small.js";
 
