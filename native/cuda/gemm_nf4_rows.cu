@@ -53,27 +53,39 @@ __device__ inline void finish(const Task& task, int i, int64_t row, float sum) {
   store_one(task.y, at, v);
 }
 
-// What a lane reads of a chunk: codes of rows g and g + 8, and their scales' bytes (doubly quantised) or values.
-struct Codes {
+// What a lane reads of a chunk: codes of rows g and g + 8, and their scales' bytes (doubly quantised) or values. kWhole: rows are whole chunks, so that the
+// scales of a row's chunk are four neighbouring bytes of one group.
+template <bool kWhole> struct Codes {
   uint2 q[kBlocks][2];
   uint32_t scale[kBlocks][2];
-  float scale2[2];
+  float scale2[kWhole ? 1 : kBlocks][2];
 };
 
-__device__ inline void load(Codes& c, const Task& task, int64_t row0, int64_t chunk, int g, int t) {
+template <bool kWhole>
+__device__ inline void load(Codes<kWhole>& c, const Task& task, int64_t row0, int64_t chunk, int g, int t) {
   const Nf4& w = task.w;
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int64_t row = min(row0 + g + 8 * half, task.rows - 1);  // rows past the end are read twice, never written
     const int64_t first = row * task.cols + chunk * kChunk;
-#pragma unroll
-    for (int b = 0; b < kBlocks; b++) c.q[b][half] = __ldcs(reinterpret_cast<const uint2*>(w.q + (first + 64 * b + 16 * t) / 2));
     const int64_t block = first >> 6;
+    const int blocks = kWhole ? kBlocks : (int)min((int64_t)kBlocks, (task.cols - chunk * kChunk) / 64);
+#pragma unroll
+    for (int b = 0; b < kBlocks; b++) {
+      c.q[b][half] = b < blocks ? __ldcs(reinterpret_cast<const uint2*>(w.q + (first + 64 * b + 16 * t) / 2)) : make_uint2(0, 0);
+      if (kWhole) continue;
+      c.scale[b][half] = 0;
+      c.scale2[b % (kWhole ? 1 : kBlocks)][half] = 0.0f;
+      if (b >= blocks) continue;  // the activations there are zero
+      c.scale[b][half] = w.absmax8 != nullptr ? w.absmax8[block + b] : __float_as_uint(w.absmax[block + b]);
+      if (w.absmax8 != nullptr) c.scale2[b % (kWhole ? 1 : kBlocks)][half] = w.absmax2[(block + b) >> 8];
+    }
+    if (!kWhole) continue;
     if (w.absmax8 != nullptr) {
       const uint32_t four = *reinterpret_cast<const uint32_t*>(w.absmax8 + block);
 #pragma unroll
       for (int b = 0; b < kBlocks; b++) c.scale[b][half] = four >> (8 * b) & 255u;
-      c.scale2[half] = w.absmax2[block >> 8];
+      c.scale2[0][half] = w.absmax2[block >> 8];
     } else {
 #pragma unroll
       for (int b = 0; b < kBlocks; b++) c.scale[b][half] = __float_as_uint(w.absmax[block + b]);
@@ -81,13 +93,14 @@ __device__ inline void load(Codes& c, const Task& task, int64_t row0, int64_t ch
   }
 }
 
-__device__ inline float scale_of(const Codes& c, const Nf4& w, int b, int half, const float* map, float base) {
+template <bool kWhole>
+__device__ inline float scale_of(const Codes<kWhole>& c, const Nf4& w, int b, int half, const float* map, float base) {
   if (w.absmax8 == nullptr) return __uint_as_float(c.scale[b][half]);
-  return __fadd_rn(__fmul_rn(map[c.scale[b][half]], c.scale2[half]), base);
+  return __fadd_rn(__fmul_rn(map[c.scale[b][half]], c.scale2[kWhole ? 0 : b][half]), base);
 }
 
 // kEights: groups of eight rows of activations.
-template <class T, int kEights>
+template <class T, int kEights, bool kWhole>
 __global__ void __launch_bounds__(kThreads, kEights <= 4 ? 2 : 1) rows_times_weight(const Task task, const __grid_constant__ Nf4Tables tables) {
   char* const shared = shared_memory();
   uint32_t* const pairs = reinterpret_cast<uint32_t*>(shared);  // 256 x 32
@@ -96,18 +109,18 @@ __global__ void __launch_bounds__(kThreads, kEights <= 4 ? 2 : 1) rows_times_wei
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   const int64_t tile = blockIdx.x / task.shares, row0 = tile * kTileRows + 16 * warp;
   const int share = (int)(blockIdx.x % task.shares);
-  const int64_t chunks = task.cols / kChunk, begin = chunks * share / task.shares, end = chunks * (share + 1) / task.shares;
+  const int64_t chunks = (task.cols + kChunk - 1) / kChunk, begin = chunks * share / task.shares, end = chunks * (share + 1) / task.shares;
 
   const T* const a = static_cast<const T*>(task.a);
   const auto stage = [&](int64_t chunk) {
     T* const to = staged + ((chunk - begin) & 1) * (8 * kEights * kPitch);
     for (int i = threadIdx.x; i < 8 * kEights * (kChunk / 8); i += kThreads) {
       const int row = i / (kChunk / 8), column = i % (kChunk / 8) * 8;
-      const bool there = row < task.m;
+      const bool there = row < task.m && (kWhole || chunk * kChunk + column < task.cols);
       copy_async_16(shared_address(to + row * kPitch + column), there ? a + row * task.lda + chunk * kChunk + column : a, there ? 16 : 0);
     }
   };
-  Codes next;
+  Codes<kWhole> next;
   if (begin < end) {
     stage(begin);
     load(next, task, row0, begin, g, t);
@@ -127,7 +140,7 @@ __global__ void __launch_bounds__(kThreads, kEights <= 4 ? 2 : 1) rows_times_wei
   for (int64_t chunk = begin; chunk < end; chunk++) {
     copy_wait<0>();
     __syncthreads();  // this chunk's activations are there, and nobody reads those of the one before any more
-    const Codes now = next;
+    const Codes<kWhole> now = next;
     if (chunk + 1 < end) {
       stage(chunk + 1);
       load(next, task, row0, chunk + 1, g, t);
@@ -190,23 +203,23 @@ __global__ void __launch_bounds__(kThreads, kEights <= 4 ? 2 : 1) rows_times_wei
   if (threadIdx.x == 0) finished[tile] = 0;
 }
 
-template <class T, int kEights> void run(const Task& task, int64_t tiles) {
+template <class T, int kEights, bool kWhole> void run(const Task& task, int64_t tiles) {
   const int64_t shared = 256 * 32 * 4 + 256 * 4 + (int64_t)2 * 8 * kEights * kPitch * (int64_t)sizeof(T);
-  auto* kernel = rows_times_weight<T, kEights>;
+  auto* kernel = rows_times_weight<T, kEights, kWhole>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), "gemm_nf4");
   kernel<<<(unsigned)(tiles * task.shares), kThreads, (size_t)shared, device.stream>>>(task, nf4_tables(task.w.kind));
   launched("gemm_nf4");
 }
 
-template <class T> void dispatch(const Task& task, int64_t tiles) {
+template <class T, bool kWhole> void dispatch(const Task& task, int64_t tiles) {
   switch ((task.m + 7) / 8) {
     case 1:
-    case 2: return run<T, 2>(task, tiles);
-    case 3: return run<T, 3>(task, tiles);
-    case 4: return run<T, 4>(task, tiles);
+    case 2: return run<T, 2, kWhole>(task, tiles);
+    case 3: return run<T, 3, kWhole>(task, tiles);
+    case 4: return run<T, 4, kWhole>(task, tiles);
     case 5:
-    case 6: return run<T, 6>(task, tiles);
-    default: return run<T, 8>(task, tiles);
+    case 6: return run<T, 6, kWhole>(task, tiles);
+    default: return run<T, 8, kWhole>(task, tiles);
   }
 }
 
@@ -215,9 +228,9 @@ bool aligned(const void* p, int64_t to) { return reinterpret_cast<uintptr_t>(p) 
 }  // namespace
 
 bool gemm_nf4_rows(const Nf4& w, int64_t m, int64_t rows, int64_t cols, const Matrix& a, const Ref& y, int64_t ldy, float alpha, float beta, const Ref& bias) {
-  if (m < 1 || m > 64 || a.dtype == DType::Float32 || cols < kChunk || cols % kChunk != 0 || w.block != 64) return false;
-  if (!aligned(w.q, 16) || !aligned(a.data, 16) || (m > 1 && a.ld % 8 != 0) || (w.absmax8 != nullptr && !aligned(w.absmax8, 4))) return false;
-  const int64_t tiles = blocks_for(rows, kTileRows), chunks = cols / kChunk;
+  if (m < 1 || m > 64 || a.dtype == DType::Float32 || cols % 64 != 0 || w.block != 64) return false;
+  if (!aligned(w.q, 16) || !aligned(a.data, 16) || (m > 1 && a.ld % 8 != 0)) return false;
+  const int64_t tiles = blocks_for(rows, kTileRows), chunks = blocks_for(cols, kChunk);
   Task task{w, rows, cols, a.data, a.ld, (int32_t)m, 1, y, bias, ldy, alpha, beta, nullptr};
   int64_t shares = (m <= 32 ? 2 : 1) * (int64_t)device.multiprocessors / tiles;
   if (shares > chunks) shares = chunks;
@@ -226,8 +239,9 @@ bool gemm_nf4_rows(const Nf4& w, int64_t m, int64_t rows, int64_t cols, const Ma
     task.shares = (int32_t)shares;
     task.part = scratch_of<float>(kPartials, shares * m * rows);
   }
-  if (a.dtype == DType::BFloat16) dispatch<__nv_bfloat16>(task, tiles);
-  else dispatch<__half>(task, tiles);
+  const bool whole = cols % kChunk == 0 && (w.absmax8 == nullptr || aligned(w.absmax8, 4));
+  if (a.dtype == DType::BFloat16) whole ? dispatch<__nv_bfloat16, true>(task, tiles) : dispatch<__nv_bfloat16, false>(task, tiles);
+  else whole ? dispatch<__half, true>(task, tiles) : dispatch<__half, false>(task, tiles);
   return true;
 }
 
