@@ -48,7 +48,7 @@ export function discard(tensors: readonly (Tensor | undefined)[], keep: readonly
   for (const t of tensors) {
     // Parameters and whatever else outlives the step stand outside of its scope.
     if (!t?.scoped || keep.includes(t)) continue;
-    if (t.read) t.forget();
+    if (t.readers > 0) t.forget();
     else t.dispose();
   }
 }
@@ -71,17 +71,19 @@ export function checkpoint<Out extends readonly Tensor[]>(
   const outputs = scope(() => {
     const { result, entries } = recordApart(() => ownResults(fn(...inputs), inputs));
     recorded = entries.length > 0;
+    for (const { reads } of entries) for (const t of reads) t.readers--; // these will not be gone through
     return result;
   });
   for (const each of moved) each.leave();
   if (!recorded) return outputs;
   offloaded = moved;
-  for (const t of inputs) t.read = true;
+  for (const t of inputs) t.readers++;
   recordEntry({
     op: "checkpoint",
     inputs,
     outputs,
     saved: [],
+    reads: inputs,
     partial: true,
     backward: (...grads) => {
       // The input of the part before comes back while this one is worked on.
@@ -107,6 +109,7 @@ function gradientsAgain(
     restoreRandomState(random);
     const { result, entries } = recordApart(() => withGrad(() => ownResults(fn(...views), views)));
     restoreRandomState(after);
+    discard(result); // nobody reads them a second time
     noGrad(() => spread(entries, result, grads));
     return views.map((v) => v.adjoint);
   });

@@ -105,6 +105,7 @@ function runBackward(entries: TapeEntry[], holders: Map<Tensor, number>, keep?: 
       for (const g of results) if (g && !holders.has(g)) g.dispose();
       for (const g of grads) if (g) release(holders, g);
     }
+    for (const t of entry.reads) if (t !== keep) t.wasRead();
     for (const o of entry.outputs) {
       o.adjoint = undefined;
       if (o !== keep) o.dispose();

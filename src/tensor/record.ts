@@ -13,6 +13,8 @@ export interface TapeEntry {
   readonly inputs: readonly (Tensor | undefined)[];
   readonly outputs: readonly Tensor[];
   readonly saved: readonly Tensor[];
+  /** Inputs and outputs whose elements `backward` reads. */
+  readonly reads: readonly Tensor[];
   readonly backward: Backward;
   /** Whether `backward` takes `undefined` for outputs that no gradient reached; zeros otherwise. */
   readonly partial?: boolean;
@@ -58,8 +60,9 @@ export function withGrad<T>(fn: () => T): T {
  */
 export function recomputable(y: Tensor, from: readonly Tensor[], remake: () => Tensor): void {
   if (!isRecording()) return;
-  for (const t of from) t.read = true;
+  for (const t of from) t.readers++;
   y.remake = remake;
+  y.from = from;
 }
 
 /** Forgets open `noGrad` sections: an interrupted cell skips `finally`. */
@@ -104,7 +107,7 @@ export function record(
     t.requiresGrad = true;
     t.leaf = false;
   }
-  for (const t of reads ?? inputs) if (t) t.read = true;
-  if (!reads) for (const t of outputs) t.read = true;
-  recorder.record({ op, inputs, outputs, saved, backward });
+  const read = (reads ?? [...inputs, ...outputs]).filter((t) => t !== undefined);
+  for (const t of read) t.readers++;
+  recorder.record({ op, inputs, outputs, saved, reads: read, backward });
 }

@@ -36,10 +36,11 @@ export class Tensor implements Disposable {
   aliased = false;
   /** Number of the device it stands on: 0 the CPU, 1 the GPU. @internal */
   place: number;
-  /** Whether a recorded backward pass, or a tensor that can be made again, still needs the elements. */
-  read = false;
-  /** Makes the elements once more, for a tensor whose memory `forget()` may free. */
+  /** How many recorded operations (in their backward passes) and tensors that can be made again still read its elements. @internal */
+  readers = 0;
+  /** Makes the elements once more, for a tensor whose memory `forget()` may free; `from` is what it reads. @internal */
   remake: (() => Tensor) | undefined;
+  /** @internal */ from: readonly Tensor[] | undefined;
   /** @internal */ scoped = false;
   protected id: native.Handle;
 
@@ -84,6 +85,25 @@ export class Tensor implements Disposable {
     this.id = 0;
   }
 
+  /**
+   * The backward pass of one of its readers is done. After the last one nobody can ask for the elements of a recorded operation's result any more: they are freed.
+   * @internal
+   */
+  wasRead(): void {
+    if (--this.readers > 0) return;
+    if (!this.leaf) this.dispose();
+    else this.forget();
+  }
+
+  /**
+   * Its memory as another tensor, if the reader that asks is the last one: a gradient can be written over what it was computed from.
+   * @internal
+   */
+  handOver(): Tensor | undefined {
+    if (this.leaf || this.id === 0 || this.readers !== 1 || this.aliased) return undefined;
+    return new Tensor(this.surrender(), this.shape, this.dtype);
+  }
+
   private restore(remake: () => Tensor): native.Handle {
     this.id = outsideScope(() => noGrad(remake)).surrender();
     if (!this.scoped) outsideScope(() => this.rescope());
@@ -114,6 +134,9 @@ export class Tensor implements Disposable {
   /** Frees the memory once queued operations are done with it. */
   dispose(): void {
     this.remake = undefined;
+    const { from } = this;
+    this.from = undefined;
+    if (from) for (const t of from) t.readers--;
     if (this.id === 0) return;
     untrack(this);
     native.free(this.id);

@@ -143,22 +143,10 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
   };
   const y = product();
   const back = (dy: Tensor): [Tensor, Tensor] => {
-    const dgate = activationLike(gate);
-    const dup = activationLike(up);
-    calls.swigluBackward(
-      gate.handle,
-      up.handle,
-      dy.handle,
-      dgate.handle,
-      dup.handle,
-      rows,
-      cols,
-      cols,
-      cols,
-      cols,
-      cols,
-      cols,
-    );
+    const [g, u] = [gate.handle, up.handle];
+    const dgate = gate.handOver() ?? activationLike(gate);
+    const dup = up.handOver() ?? activationLike(up);
+    calls.swigluBackward(g, u, dy.handle, dgate.handle, dup.handle, rows, cols, cols, cols, cols, cols, cols);
     return [dgate, dup];
   };
   record("swiglu", [gate, up], [y], back, [], [gate, up]);
