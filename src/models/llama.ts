@@ -1,4 +1,4 @@
-import { checkpoint, discard } from "../autograd/checkpoint.js";
+import { checkpoint, discard, rest } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
 import type { ConfigFields } from "../hub/config.js";
 import type { KvCache, Rows } from "../nn/cache.js";
@@ -104,13 +104,16 @@ class Attention extends Module {
     const { heads, kvHeads, headDim } = this.config;
     const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
     const q = rope(flatQ, rows.positions, tables, { heads, headDim });
+    discard([flatQ], [x, q]);
     const flatK = this.k_proj.forward(x); // (rows, kvHeads·headDim)
     const k = rope(flatK, rows.positions, tables, { heads: kvHeads, headDim });
+    discard([flatK], [x, k]);
     const v = this.v_proj.forward(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
     const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim });
+    rest(x);
     const y = this.o_proj.forward(o);
-    discard([flatQ, q, flatK, k, v, o], [x, y]);
+    discard([q, k, v, o], [x, y]);
     return y;
   }
 }
@@ -132,6 +135,7 @@ class Mlp extends Module {
   forward(x: Tensor): Tensor {
     const gate = this.gate_proj.forward(x);
     const up = this.up_proj.forward(x);
+    rest(x);
     const product = swiglu(gate, up);
     const y = this.down_proj.forward(product);
     discard([gate, up, product], [x, y]);
@@ -157,9 +161,10 @@ class Block extends Module {
   forward(h: Tensor, normed: Tensor, next: RMSNorm, attend: (x: Tensor) => Tensor): [Tensor, Tensor] {
     const attended = attend(normed);
     const [middle, middleNormed] = this.post_attention_layernorm.forwardAdd(attended, h);
+    discard([attended], [h, normed, middle, middleNormed]);
     const x = this.mlp.forward(middleNormed);
     const results = next.forwardAdd(x, middle);
-    discard([attended, middle, middleNormed, x], [h, normed, ...results]);
+    discard([middle, middleNormed, x], [h, normed, ...results]);
     return results;
   }
 }
@@ -216,6 +221,7 @@ export class LlamaForCausalLM extends CausalLM {
       [h, normed] = checkpoint((h, normed) => block.forward(h!, normed!, next, attend), given);
       discard(given, [h, normed]);
     });
+    discard([h], [normed]);
     cache?.advance();
     return normed;
   }

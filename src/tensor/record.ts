@@ -16,8 +16,11 @@ export interface TapeEntry {
   /** Inputs and outputs whose elements `backward` reads. */
   readonly reads: readonly Tensor[];
   readonly backward: Backward;
-  /** Whether `backward` takes `undefined` for outputs that no gradient reached; zeros otherwise. */
-  readonly partial?: boolean;
+  /**
+   * Whether `backward` goes through a tape of its own (`spread`): it takes the outputs' gradients over, and `undefined` where none has come. Others get
+   * zeros there, and their gradients are freed for them.
+   */
+  readonly whole?: boolean;
 }
 
 /** What autograd installs here; the tensor layer only knows that someone may be listening. */

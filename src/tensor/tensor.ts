@@ -38,9 +38,14 @@ export class Tensor implements Disposable {
   place: number;
   /** How many recorded operations (in their backward passes) and tensors that can be made again still read its elements. @internal */
   readers = 0;
-  /** Makes the elements once more, for a tensor whose memory `forget()` may free; `from` is what it reads. @internal */
+  /** Whether nobody but those will read it any more. @internal */
+  done = false;
+  /** How many tensors have it as their `adjoint`. @internal */
+  holders = 0;
+  /** Makes the elements once more, for a tensor whose memory `forget()` may free. @internal */
   remake: (() => Tensor) | undefined;
-  /** @internal */ from: readonly Tensor[] | undefined;
+  /** What `remake` reads. @internal */
+  from: readonly Tensor[] | undefined;
   /** @internal */ scoped = false;
   protected id: native.Handle;
 
@@ -85,25 +90,6 @@ export class Tensor implements Disposable {
     this.id = 0;
   }
 
-  /**
-   * The backward pass of one of its readers is done. After the last one nobody can ask for the elements of a recorded operation's result any more: they are freed.
-   * @internal
-   */
-  wasRead(): void {
-    if (--this.readers > 0) return;
-    if (!this.leaf) this.dispose();
-    else this.forget();
-  }
-
-  /**
-   * Its memory as another tensor, if the reader that asks is the last one: a gradient can be written over what it was computed from.
-   * @internal
-   */
-  handOver(): Tensor | undefined {
-    if (this.leaf || this.id === 0 || this.readers !== 1 || this.aliased) return undefined;
-    return new Tensor(this.surrender(), this.shape, this.dtype);
-  }
-
   private restore(remake: () => Tensor): native.Handle {
     this.id = outsideScope(() => noGrad(remake)).surrender();
     if (!this.scoped) outsideScope(() => this.rescope());
@@ -136,7 +122,7 @@ export class Tensor implements Disposable {
     this.remake = undefined;
     const { from } = this;
     this.from = undefined;
-    if (from) for (const t of from) t.readers--;
+    if (from) for (const t of from) if (--t.readers === 0 && t.done) t.dispose();
     if (this.id === 0) return;
     untrack(this);
     native.free(this.id);

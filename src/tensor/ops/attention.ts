@@ -1,5 +1,6 @@
 import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
+import { handOver } from "../lifetime.js";
 import { recomputable, record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
@@ -144,8 +145,8 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
   const y = product();
   const back = (dy: Tensor): [Tensor, Tensor] => {
     const [g, u] = [gate.handle, up.handle];
-    const dgate = gate.handOver() ?? activationLike(gate);
-    const dup = up.handOver() ?? activationLike(up);
+    const dgate = handOver(gate) ?? activationLike(gate);
+    const dup = handOver(up) ?? activationLike(up);
     calls.swigluBackward(g, u, dy.handle, dgate.handle, dup.handle, rows, cols, cols, cols, cols, cols, cols);
     return [dgate, dup];
   };

@@ -1,5 +1,6 @@
 import * as calls from "../calls.js";
 import type { Compute } from "../dtype.js";
+import { endReading } from "../lifetime.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
@@ -70,18 +71,19 @@ export function linearLora(
         const again = dropped(x);
         da = weightGradient(a, dReduced, again, rows, rank, inputs);
         if (mask) again.dispose();
+        endReading(x);
       }
       let dx: Tensor | undefined;
       if (x.requiresGrad) {
         dx = activationLike(x);
-        weightProduct(dy, w, dx, rows, false, { compute });
         if (mask) {
-          const update = activationLike(x);
-          gemm(dReduced, a, update, rows, inputs, rank);
-          calls.dropout(update.handle, update.handle, update.size, mask.seed, mask.offset, lora.dropout);
-          calls.axpy(update.handle, dx.handle, dx.size, 1);
-          update.dispose();
-        } else gemm(dReduced, a, dx, rows, inputs, rank, { beta: 1 });
+          gemm(dReduced, a, dx, rows, inputs, rank);
+          calls.dropout(dx.handle, dx.handle, dx.size, mask.seed, mask.offset, lora.dropout);
+          weightProduct(dy, w, dx, rows, false, { compute, beta: 1 });
+        } else {
+          weightProduct(dy, w, dx, rows, false, { compute });
+          gemm(dReduced, a, dx, rows, inputs, rank, { beta: 1 });
+        }
       }
       dReduced.dispose();
       return [dx, da, db];

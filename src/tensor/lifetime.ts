@@ -1,0 +1,40 @@
+import { Tensor } from "./tensor.js";
+
+// How long the results of recorded operations live: until the last backward pass that reads their elements has run. `readers` counts those passes and
+// the tensors that are made again from it; a tensor that was disposed keeps its shape, its dtype and its place in the graph.
+
+/** The forward pass is done with it: it is freed now, or by its last reader. What can be made again is freed until it is read. */
+export function endForward(t: Tensor): void {
+  t.done = true;
+  if (t.readers > 0) t.forget();
+  else t.dispose();
+}
+
+/** The backward pass of one of its readers has run, or will never run. */
+export function wasRead(t: Tensor): void {
+  t.readers--;
+  // Nobody can ask for a recorded operation's result after the backward pass; a leaf may be the user's.
+  if (!t.leaf) t.done = true;
+  if (t.readers > 0) return;
+  if (t.done) t.dispose();
+  else t.forget();
+}
+
+/** A reader says in the middle of its backward pass that it needs the elements no more: they are freed already if it is the last one. */
+export function endReading(t: Tensor): void {
+  if (!lastOf(t)) return;
+  if (t.leaf) t.forget();
+  else t.dispose();
+}
+
+/** The memory of an operation's input as a new tensor for the input's gradient, where the operation is its last reader and may write over it. */
+export function handOver(t: Tensor): Tensor | undefined {
+  if (t.leaf || t.aliased || !lastOf(t)) return undefined;
+  const { shape, dtype } = t;
+  return new Tensor(t.surrender(), shape, dtype);
+}
+
+/** Whether the last reader of the elements of a recorded operation's input is asking. */
+function lastOf(t: Tensor): boolean {
+  return t.readers === 1 && !t.disposed;
+}
