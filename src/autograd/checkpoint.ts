@@ -105,6 +105,11 @@ export function checkpoint<Out extends readonly Tensor[]>(
   return outputs;
 }
 
+/** Says that no further part follows before the backward pass: what its first step needs starts to come back from host memory. */
+export function endParts(): void {
+  for (const each of offloaded) each.fetch();
+}
+
 /** Runs the part once more, recorded, calls `then`, and spreads the gradients of its results to copies of its inputs. */
 function gradientsAgain(
   fn: (...inputs: Tensor[]) => readonly Tensor[],

@@ -1,7 +1,7 @@
 import { ShapeError, StateError } from "../errors.js";
+import { wasRead } from "../tensor/lifetime.js";
 import { addScaled, fill } from "../tensor/ops/elementwise.js";
 import { cast, clone, inDType } from "../tensor/ops/layout.js";
-import { wasRead } from "../tensor/lifetime.js";
 import { noGrad, type Recorder, setRecorder, type TapeEntry } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { sameShape, shapeText } from "../tensor/shape.js";
@@ -107,6 +107,7 @@ function runBackward(entries: TapeEntry[], keep?: Tensor): void {
     entries.length = i;
     const { outputs, whole } = entry;
     if (outputs.some((o) => o.adjoint)) {
+      for (const o of outputs) if (o.readers === 0) o.dispose(); // nor will this backward pass read it
       if (!whole) for (const o of outputs) o.adjoint ??= hold(fill(activationLike(o), 0));
       const results = entry.backward(...(outputs.map((o) => o.adjoint) as Tensor[]));
       entry.inputs.forEach((input, j) => {

@@ -1,4 +1,4 @@
-import { discard } from "../autograd/checkpoint.js";
+import { discard, endParts } from "../autograd/checkpoint.js";
 import { type Batch, collate } from "../data/collate.js";
 import type { Example } from "../data/mask.js";
 import { isInterrupted, throwIfInterrupted } from "../display/host.js";
@@ -25,6 +25,7 @@ export function batchLoss(
 ): { total: Tensor; rows: Tensor } {
   const rows = rowsOf(model, batch);
   const h = model.hidden(rows); // (batch · length, hidden)
+  endParts();
   const loss = model.headLoss(h, tensor(batch.labels, { device: model.device }), scale, smoothing);
   discard([h], [loss.total, loss.rows]);
   return loss;

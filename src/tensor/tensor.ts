@@ -79,6 +79,11 @@ export class Tensor implements Disposable {
     return this.id === 0 && !this.remake;
   }
 
+  /** Whether it has memory now; it may be one that can be made again otherwise. @internal */
+  get held(): boolean {
+    return this.id !== 0;
+  }
+
   /**
    * Frees the memory of a tensor that says how to make it again (`remake`): the elements come back when they are next used.
    * @internal
