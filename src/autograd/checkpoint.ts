@@ -1,4 +1,4 @@
-import { endForward } from "../tensor/lifetime.js";
+import { endForward, replay, resetReplay } from "../tensor/lifetime.js";
 import { clone } from "../tensor/ops/layout.js";
 import { randomState, restoreRandomState } from "../tensor/ops/random.js";
 import { isRecording, noGrad, withGrad } from "../tensor/record.js";
@@ -37,6 +37,7 @@ export function withCheckpointing<T>(wanted: Checkpointing, fn: () => T): T {
 export function resetCheckpointing(): void {
   mode = DEFAULT;
   offloaded = [];
+  resetReplay();
 }
 
 /**
@@ -122,7 +123,7 @@ function gradientsAgain(
     const views = inputs.map(standIn);
     const after = randomState();
     restoreRandomState(random);
-    const { result, entries } = recordApart(() => withGrad(() => ownResults(fn(...views), views)));
+    const { result, entries } = recordApart(() => withGrad(() => replay(() => ownResults(fn(...views), views))));
     restoreRandomState(after);
     discard([...views, ...result]); // read by gradients alone from here on
     then();

@@ -135,8 +135,8 @@ class Mlp extends Module {
   forward(x: Tensor): Tensor {
     const gate = this.gate_proj.forward(x);
     const up = this.up_proj.forward(x);
-    rest(x);
     const product = swiglu(gate, up);
+    rest(x);
     const y = this.down_proj.forward(product);
     discard([gate, up, product], [x, y]);
     return y;
@@ -157,15 +157,14 @@ class Block extends Module {
     this.post_attention_layernorm = new RMSNorm(config.hiddenSize, { eps: config.rmsNormEps });
   }
 
-  /** From the residual stream and its norm to those of the next block, whose first norm is `next`. */
-  forward(h: Tensor, normed: Tensor, next: RMSNorm, attend: (x: Tensor) => Tensor): [Tensor, Tensor] {
+  /** From the residual stream and its norm to what is to be added to the stream after attention, and that stream. */
+  forward(h: Tensor, normed: Tensor, attend: (x: Tensor) => Tensor): [Tensor, Tensor] {
     const attended = attend(normed);
     const [middle, middleNormed] = this.post_attention_layernorm.forwardAdd(attended, h);
     discard([attended], [h, normed, middle, middleNormed]);
     const x = this.mlp.forward(middleNormed);
-    const results = next.forwardAdd(x, middle);
-    discard([middle, middleNormed, x], [h, normed, ...results]);
-    return results;
+    discard([middleNormed], [h, normed, middle, x]);
+    return [x, middle];
   }
 }
 
@@ -218,8 +217,10 @@ export class LlamaForCausalLM extends CausalLM {
       const next = layers[i + 1]?.input_layernorm ?? norm;
       const attend = (x: Tensor): Tensor => block.self_attn.forward(x, rows, tables, i, cache);
       const given = [h, normed];
-      [h, normed] = checkpoint((h, normed) => block.forward(h!, normed!, next, attend), given);
-      discard(given, [h, normed]);
+      // The sum stands outside of the part: its gradient needs the result, which is kept anyway, so that the last product is not made twice.
+      const [x, middle] = checkpoint((h, normed) => block.forward(h!, normed!, attend), given);
+      [h, normed] = next.forwardAdd(x, middle);
+      discard([...given, x, middle], [h, normed]);
     });
     discard([h], [normed]);
     cache?.advance();

@@ -1,4 +1,4 @@
-import { Tensor } from "./tensor.js";
+import { activationDType, Tensor } from "./tensor.js";
 
 // How long the results of recorded operations live: until the last backward pass that reads their elements has run. `readers` counts those passes and
 // the tensors that are made again from it; a tensor that was disposed keeps its shape, its dtype and its place in the graph.
@@ -37,4 +37,51 @@ export function handOver(t: Tensor): Tensor | undefined {
 /** Whether the last reader of the elements of a recorded operation's input is asking. */
 function lastOf(t: Tensor): boolean {
   return t.readers === 1 && !t.disposed;
+}
+
+let replaying = false;
+
+/** Runs a forward pass again whose results nobody may need: operations that ask `isReplaying()` compute theirs when they are first read. */
+export function replay<T>(fn: () => T): T {
+  const outer = replaying;
+  replaying = true;
+  try {
+    return fn();
+  } finally {
+    replaying = outer;
+  }
+}
+
+/** Whether a forward pass runs again for its gradients' sake. */
+export function isReplaying(): boolean {
+  return replaying;
+}
+
+/** Forgets an open `replay`: an interrupted cell skips `finally`. */
+export function resetReplay(): void {
+  replaying = false;
+}
+
+/** An activation made from x whose elements are not there yet: `remake` must be set. */
+export function unmade(x: Tensor, shape: readonly number[]): Tensor {
+  const y = new Tensor(0, shape, activationDType(x));
+  y.place = x.place;
+  y.rescope();
+  return y;
+}
+
+/** What `make` gives, an activation of a shape made from x; in a `replay` it is made, once, when somebody reads it. */
+export function whenRead(x: Tensor, shape: readonly number[], make: () => Tensor): Tensor {
+  if (!replaying) return make();
+  const y = unmade(x, shape);
+  x.readers++;
+  y.from = [x];
+  y.remake = () => {
+    const made = make();
+    y.remake = undefined;
+    y.from = undefined;
+    if (--x.readers === 0 && x.done) x.dispose();
+    return made;
+  };
+  return y;
 }

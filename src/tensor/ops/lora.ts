@@ -1,6 +1,6 @@
 import * as calls from "../calls.js";
 import type { Compute } from "../dtype.js";
-import { endReading } from "../lifetime.js";
+import { endReading, whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
@@ -51,13 +51,20 @@ export function linearLora(
     calls.dropout(source.handle, out.handle, source.size, mask.seed, mask.offset, lora.dropout);
     return out;
   };
-  const y = activationLike(x, [...x.shape.slice(0, -1), outputs]);
-  const reduced = activationLike(x, [rows, rank]);
-  weightProduct(x, w, y, rows, true, { bias, compute });
-  const input = dropped(x);
-  gemm(input, a, reduced, rows, rank, inputs, { transB: true });
-  if (mask) input.dispose();
-  gemm(reduced, b, y, rows, outputs, rank, { transB: true, alpha: scale, beta: 1 });
+  const reduced = whenRead(x, [rows, rank], () => {
+    const out = activationLike(x, [rows, rank]);
+    const input = dropped(x);
+    gemm(input, a, out, rows, rank, inputs, { transB: true });
+    if (mask) input.dispose();
+    return out;
+  });
+  const shape = [...x.shape.slice(0, -1), outputs];
+  const y = whenRead(x, shape, () => {
+    const out = activationLike(x, shape);
+    weightProduct(x, w, out, rows, true, { bias, compute });
+    gemm(reduced, b, out, rows, outputs, rank, { transB: true, alpha: scale, beta: 1 });
+    return out;
+  });
   record(
     "linearLora",
     [x, a, b],
@@ -91,6 +98,9 @@ export function linearLora(
     [reduced],
     [a, b, w instanceof Tensor ? w : undefined, a.requiresGrad ? x : undefined],
   );
-  if (!y.requiresGrad) reduced.dispose();
+  if (!y.requiresGrad) {
+    void y.handle; // it may not have been made yet
+    reduced.dispose();
+  }
   return y;
 }
