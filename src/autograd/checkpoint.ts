@@ -78,7 +78,7 @@ export function checkpoint<Out extends readonly Tensor[]>(
   const before = offloaded;
   const moved = mode === "offload" ? inputs.filter(movable).map((t) => new Offloaded(t)) : []; // beside the part's work
   const outputs = scope(() => {
-    const { result, entries } = recordApart(() => ownResults(fn(...inputs), inputs));
+    const { result, entries } = recordApart(() => replay(() => ownResults(fn(...inputs), inputs), false));
     recorded = entries.length > 0;
     for (const { reads } of entries) for (const t of reads) t.readers--; // these will not be gone through
     return result;

@@ -27,24 +27,30 @@ export function endReading(t: Tensor): void {
   else t.dispose();
 }
 
-/** The memory of an operation's input as a new tensor for the input's gradient, where the operation is its last reader and may write over it. */
-export function handOver(t: Tensor): Tensor | undefined {
-  if (t.leaf || t.aliased || !lastOf(t)) return undefined;
+/**
+ * The memory of an operation's input as a new tensor, where the operation is its last reader and may write over it.
+ * @param own how many of its readers belong to the operation.
+ */
+export function handOver(t: Tensor, own = 1): Tensor | undefined {
+  if (t.leaf || t.aliased || !lastOf(t, own)) return undefined;
   const { shape, dtype } = t;
   return new Tensor(t.surrender(), shape, dtype);
 }
 
 /** Whether the last reader of the elements of a recorded operation's input is asking. */
-function lastOf(t: Tensor): boolean {
-  return t.readers === 1 && !t.disposed;
+function lastOf(t: Tensor, own = 1): boolean {
+  return t.readers === own && !t.disposed;
 }
 
 let replaying = false;
 
-/** Runs a forward pass again whose results nobody may need: operations that ask `isReplaying()` compute theirs when they are first read. */
-export function replay<T>(fn: () => T): T {
+/**
+ * Runs a forward pass again whose results nobody may need: operations that ask `isReplaying()` compute theirs when they are first read. Off: one
+ * whose intermediate results are freed at its end.
+ */
+export function replay<T>(fn: () => T, on = true): T {
   const outer = replaying;
-  replaying = true;
+  replaying = on;
   try {
     return fn();
   } finally {
@@ -76,6 +82,7 @@ export function whenRead(x: Tensor, shape: readonly number[], make: () => Tensor
   const y = unmade(x, shape);
   x.readers++;
   y.from = [x];
+  (x.waiting ??= []).push(y);
   y.remake = () => {
     const made = make();
     y.remake = undefined;
@@ -84,4 +91,11 @@ export function whenRead(x: Tensor, shape: readonly number[], make: () => Tensor
     return made;
   };
   return y;
+}
+
+/** Makes what still waits for x, which its owner frees in the middle of a forward pass. */
+export function makeWaiting(x: Tensor): void {
+  const { waiting } = x;
+  x.waiting = undefined;
+  if (replaying && waiting) for (const y of waiting) if (!y.disposed) void y.handle;
 }

@@ -1,6 +1,7 @@
 import { DeviceError, InterruptedError, ShapeError, StateError } from "../errors.js";
 import { type Device, defaultDevice } from "./device.js";
 import { DTYPE_BYTES, DTYPE_CODE, type DType, type DTypeName, floatDType } from "./dtype.js";
+import { makeWaiting } from "./lifetime.js";
 import * as native from "./native.js";
 import * as elementwise from "./ops/elementwise.js";
 import * as layout from "./ops/layout.js";
@@ -46,6 +47,8 @@ export class Tensor implements Disposable {
   remake: (() => Tensor) | undefined;
   /** What `remake` reads. @internal */
   from: readonly Tensor[] | undefined;
+  /** Results of operations on it that are still to be made (`whenRead`). @internal */
+  waiting: Tensor[] | undefined;
   /** @internal */ scoped = false;
   protected id: native.Handle;
 
@@ -124,6 +127,7 @@ export class Tensor implements Disposable {
 
   /** Frees the memory once queued operations are done with it. */
   dispose(): void {
+    if (this.waiting) makeWaiting(this);
     this.remake = undefined;
     const { from } = this;
     this.from = undefined;

@@ -5,6 +5,7 @@ import { CHECKPOINTING, type Checkpointing, checkpoint, withCheckpointing } from
 import { backward, tapeLength } from "../../src/autograd/tape.js";
 import { collate } from "../../src/data/collate.js";
 import { loadModel, StateError, type Tensor, tensor } from "../../src/index.js";
+import { FrozenLinear } from "../../src/quantization/frozen.js";
 import { defaultDevice } from "../../src/tensor/device.js";
 import { resetPeak, stats } from "../../src/tensor/native.js";
 import { swiglu } from "../../src/tensor/ops/attention.js";
@@ -81,8 +82,9 @@ test("a condition, and both readers of one tensor, find it as it was", async () 
   };
   const values = await x.data();
   const selected = await gradient((y) => {
-    const condition = y.relu(); // its only reader is `where`
-    return where(condition, y, y.mul(3));
+    const condition = y.relu();
+    const chosen = where(condition, y, y.mul(3));
+    return chosen.add(condition.exp().mul(0)); // whose reader's turn comes before that of `where`
   });
   assert.deepEqual(
     selected,
@@ -173,8 +175,7 @@ test("the update of LoRA goes back through its mask without a copy of it", async
   w.requiresGrad = false;
   seed(5);
   const lora = { a, b, scale: 0.5, dropout: 0.4 };
-  const ones = fill(empty([rows, inputs]), 1);
-  // The mask as the layer draws it: the update of a layer with W = 0, A = 1 on a row of ones shows how much is kept.
+  // Each element of dx is that of the base product, or has the update's added, made larger by what is dropped.
   scope(() => backward(linearLora(x, w, undefined, lora).sum()));
   const dx = await x.grad!.data();
   const [wv, av, bv] = [await w.data(), await a.data(), await b.data()];
@@ -194,7 +195,7 @@ test("the update of LoRA goes back through its mask without a copy of it", async
     }
     assert.ok(kept > 0 && kept <= rows);
   }
-  for (const t of [x, a, b, w, ones]) t.dispose();
+  for (const t of [x, a, b, w]) t.dispose();
 });
 
 const config = {
@@ -231,11 +232,9 @@ test("inputs that wait in host memory come back two at a time at most, to the sa
   };
   await digest("none");
   const { handles } = stats();
-  const [none, selective, full, offload] = await Promise.all([]).then(async () => {
-    const all = [];
-    for (const mode of CHECKPOINTING) all.push(await digest(mode));
-    return all;
-  });
+  const all = [];
+  for (const mode of CHECKPOINTING) all.push(await digest(mode));
+  const [none, selective, full, offload] = all;
   assert.equal(stats().handles, handles);
   for (const each of [selective, full, offload]) assert.deepEqual(each!.gradients, none!.gradients);
   assert.ok(selective!.peak < none!.peak && full!.peak < selective!.peak);
@@ -244,4 +243,81 @@ test("inputs that wait in host memory come back two at a time at most, to the sa
     assert.ok(offload!.peak < full!.peak - 3.5 * stream, `${(full!.peak - offload!.peak) / stream}`);
   else assert.equal(offload!.peak, full!.peak);
   model.dispose();
+});
+
+test("a repeated forward pass leaves out a block's last product, and what is frozen goes along", async () => {
+  const ids = Int32Array.from({ length: 40 }, (_, i) => (i * 37) % 96);
+  const batch = collate([{ ids, labels: ids }], { padId: 0, paddingSide: "none" });
+  const model = await loadModel(config, { weights: "random", seed: 3 })
+    .quantize({ type: "nf4" })
+    .addLora({
+      rank: 4,
+      target: ["q_proj", "gate_proj"],
+    });
+  const products = new Map<string, number>();
+  for (const [name, layer] of model.module.namedModules()) {
+    if (!(layer instanceof FrozenLinear) || !name.includes("layers.3.")) continue;
+    const weight = layer.quantized;
+    const product = weight.product.bind(weight);
+    const short = name.replace(/.*\.(\w+_proj)\b.*/, "$1");
+    weight.product = (...all) => {
+      products.set(short, (products.get(short) ?? 0) + 1);
+      product(...all);
+    };
+  }
+  const step = async (mode: Checkpointing): Promise<[Map<string, number>, Float32Array[]]> => {
+    products.clear();
+    const sum = outsideScope(() => fill(empty([1]), 0));
+    accumulateGradients(model.module, batch, 100, 0, sum, mode);
+    const gradients: Float32Array[] = [];
+    for (const p of model.module.trainableParameters()) gradients.push(await p.grad!.data());
+    model.module.zeroGrad();
+    sum.dispose();
+    return [new Map(products), gradients];
+  };
+  const names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+  const [once, expected] = await step("selective");
+  assert.deepEqual(
+    names.map((n) => once.get(n)),
+    [2, 2, 2, 2, 2, 2, 2],
+  );
+  const { handles } = stats();
+  const [twice, gradients] = await step("full");
+  assert.deepEqual(
+    names.map((n) => twice.get(n)),
+    [3, 3, 3, 3, 3, 3, 2],
+  );
+  assert.deepEqual(gradients, expected);
+  assert.equal(stats().handles, handles);
+  model.dispose();
+});
+
+test("a part may free what it has made, in a scope or by hand, and hold parts of its own", async () => {
+  const frozen = leaf(6, 6, 1);
+  frozen.requiresGrad = false;
+  const part = (x: Tensor): [Tensor] => {
+    const doubled = x.mul(2);
+    const first = doubled.linear(frozen); // whose gradient does not read `doubled`
+    doubled.dispose();
+    const second = scope(() => first.tanh().linear(frozen));
+    const [third] = checkpoint(((t: Tensor) => [t.mul(3).linear(frozen)]) as (...t: Tensor[]) => Tensor[], [second]);
+    return [third!];
+  };
+  const found: Float32Array[] = [];
+  for (const mode of CHECKPOINTING) {
+    const x = leaf(4, 6);
+    const run = (): void =>
+      backward(
+        checkpoint(part as (...t: Tensor[]) => [Tensor], [x.mul(1)])[0]
+          .exp()
+          .sum(),
+      );
+    const { handles } = stats();
+    withCheckpointing(mode, () => scope(run));
+    assert.equal(stats().handles, handles + 1);
+    found.push(await x.grad!.data());
+    x.dispose();
+  }
+  for (const each of found) assert.deepEqual(each, found[0]);
+  frozen.dispose();
 });

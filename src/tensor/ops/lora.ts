@@ -1,6 +1,6 @@
 import * as calls from "../calls.js";
 import type { Compute } from "../dtype.js";
-import { endReading, whenRead } from "../lifetime.js";
+import { endReading, handOver, whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
@@ -45,17 +45,18 @@ export function linearLora(
   requireOneDevice("linearLora", x, a, b, bias);
   const rows = x.size / inputs;
   const mask = lora.dropout > 0 ? reserveRandom(x.size) : undefined;
-  const dropped = (source: Tensor): Tensor => {
-    if (!mask) return source;
-    const out = activationLike(source);
-    calls.dropout(source.handle, out.handle, source.size, mask.seed, mask.offset, lora.dropout);
+  /** Masks `from`; in its own memory, or in new. */
+  const drop = (from: Tensor, inPlace: boolean): Tensor => {
+    const out = inPlace ? from : activationLike(from);
+    if (mask) calls.dropout(from.handle, out.handle, out.size, mask.seed, mask.offset, lora.dropout);
     return out;
   };
+  let dropped: Tensor | undefined; // dropout(x) while it is there
   const reduced = whenRead(x, [rows, rank], () => {
     const out = activationLike(x, [rows, rank]);
-    const input = dropped(x);
+    const input = dropped ?? (mask ? drop(x, false) : x);
     gemm(input, a, out, rows, rank, inputs, { transB: true });
-    if (mask) input.dispose();
+    if (mask && !dropped) input.dispose();
     return out;
   });
   const shape = [...x.shape.slice(0, -1), outputs];
@@ -72,12 +73,16 @@ export function linearLora(
     (dy) => {
       const dReduced = activationLike(x, [rows, rank]);
       gemm(dy, b, dReduced, rows, rank, outputs, { alpha: scale });
+      if (mask && a.requiresGrad) {
+        const spare = handOver(x, reduced.held ? 1 : 2);
+        dropped = drop(spare ?? x, spare !== undefined);
+      }
       const db = b.requiresGrad ? weightGradient(b, dy, reduced, rows, outputs, rank, scale) : undefined;
       let da: Tensor | undefined;
       if (a.requiresGrad) {
-        const again = dropped(x);
-        da = weightGradient(a, dReduced, again, rows, rank, inputs);
-        if (mask) again.dispose();
+        da = weightGradient(a, dReduced, dropped ?? x, rows, rank, inputs);
+        dropped?.dispose();
+        dropped = undefined;
         endReading(x);
       }
       let dx: Tensor | undefined;
@@ -85,7 +90,7 @@ export function linearLora(
         dx = activationLike(x);
         if (mask) {
           gemm(dReduced, a, dx, rows, inputs, rank);
-          calls.dropout(dx.handle, dx.handle, dx.size, mask.seed, mask.offset, lora.dropout);
+          drop(dx, true);
           weightProduct(dy, w, dx, rows, false, { compute, beta: 1 });
         } else {
           weightProduct(dy, w, dx, rows, false, { compute });
