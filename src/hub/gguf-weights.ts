@@ -4,7 +4,7 @@ import type { ConfigFields } from "./config.js";
 import type { GgufFile } from "./gguf.js";
 import { PACKED_DTYPES, splitBlocks } from "./gguf-blocks.js";
 import { missingTensor } from "./safetensors.js";
-import type { PackedBlocks, WeightEntry, WeightSource } from "./weight-source.js";
+import type { PackedBlocks, WeightEntry, WeightPlace, WeightSource } from "./weight-source.js";
 
 const WHOLE: Readonly<Record<string, string>> = {
   token_embd: "model.embed_tokens",
@@ -81,6 +81,12 @@ export class GgufWeights implements WeightSource {
 
   entry(name: string): WeightEntry {
     return this.#file.entry(this.#name(name));
+  }
+
+  locate(name: string): WeightPlace | undefined {
+    const { dtype, offset, bytes } = this.#file.entry(this.#name(name));
+    if (!["F32", "F16", "BF16"].includes(dtype) || this.#rotatedHeads(name) !== undefined) return undefined;
+    return { fd: this.#file.fd, path: this.where, offset, bytes };
   }
 
   async readFloat32(name: string): Promise<Float32Array> {

@@ -9,6 +9,14 @@ export interface WeightEntry {
   readonly bytes: number;
 }
 
+/** Where in an open file a tensor's plain little-endian elements stand, row-major. */
+export interface WeightPlace {
+  readonly fd: number;
+  readonly path: string;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
 /** Tensors by name, read one at a time. */
 export interface WeightSource extends AsyncDisposable {
   /** The folder or file, for messages. */
@@ -21,8 +29,8 @@ export interface WeightSource extends AsyncDisposable {
   entry(name: string): WeightEntry;
   /** A tensor as 32-bit numbers, row-major. @throws CheckpointError when its type cannot be restored. */
   readFloat32(name: string): Promise<Float32Array>;
-  /** A tensor's own little-endian bytes, where the source keeps them plain. */
-  read?(name: string): Promise<Uint8Array>;
+  /** Where a tensor of F32, F16 or BF16 can be read as it is; undefined where it must be decoded. */
+  locate?(name: string): WeightPlace | undefined;
   /** A matrix in the blocks in which the source holds it; undefined where it holds it otherwise. */
   readBlocks?(name: string): Promise<PackedBlocks | undefined>;
   close(): Promise<void>;

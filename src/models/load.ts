@@ -10,6 +10,7 @@ import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
+import { type Arrival, streamWeights } from "./stream.js";
 
 /** Where one tensor of a checkpoint goes. */
 type Target =
@@ -38,37 +39,58 @@ export async function loadWeights(
   compare(targets, source, tied);
   const total = [...targets.keys()].reduce((n, name) => n + source.entry(name).bytes, 0);
   let done = 0;
-  for (const [name, target] of targets) {
-    signal?.throwIfAborted();
-    if ("layer" in target && !(target.layer instanceof QuantizedLinear)) {
-      await readPacked(source, name, target.layer);
-      done += source.entry(name).bytes;
-      onProgress?.(done, total, name);
-      continue;
-    }
-    const holder = "layer" in target ? target.layer : target.parameter;
-    const wanted = "layer" in target ? arriving(source, name, holder.device) : target.parameter.dtype;
-    const weight = await readTensor(source, name, target.shape, wanted, holder.device);
-    if ("layer" in target) {
-      (target.layer as QuantizedLinear).load(weight);
-      weight.dispose();
-    } else if (weight.dtype === wanted) target.parameter.adopt(weight);
-    else {
-      target.parameter.adopt(outsideScope(() => noGrad(() => weight.to(wanted))));
-      weight.dispose();
-    }
-    // One tensor at a time: what was queued is done before the next is read, so memory stays at one tensor above the model's own.
-    await settle();
+  const taken = (name: string): void => {
     done += source.entry(name).bytes;
     onProgress?.(done, total, name);
+  };
+  const plain = new Map<Device, Arrival[]>();
+  const decoded: [string, Target][] = [];
+  for (const [name, target] of targets) {
+    const holder = "layer" in target ? target.layer : target.parameter;
+    const arrival = plainArrival(source, name, target);
+    if (arrival === undefined) decoded.push([name, target]);
+    else plain.set(holder.device, [...(plain.get(holder.device) ?? []), arrival]);
+  }
+  for (const [device, arrivals] of plain) await streamWeights(arrivals, device, ({ name }) => taken(name), signal);
+  for (const [name, target] of decoded) {
+    signal?.throwIfAborted();
+    await decode(source, name, target);
+    // One tensor at a time: what was queued is done before the next is read, so memory stays at one tensor above the model's own.
+    await settle();
+    taken(name);
   }
 }
 
-// What will be quantised comes as float32; to the GPU 16 bits are sent as they are, and widened there.
-function arriving(source: WeightSource, name: string, device: Device): DType {
-  const { dtype } = source.entry(name);
-  if (device === "cpu" || !source.read) return "float32";
-  return dtype === "BF16" ? "bfloat16" : dtype === "F16" ? "float16" : "float32";
+const PLAIN: Readonly<Record<string, DType>> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
+
+// A tensor that can be read as it stands in the file; undefined for one that must be decoded.
+function plainArrival(source: WeightSource, name: string, target: Target): Arrival | undefined {
+  if ("layer" in target && !(target.layer instanceof QuantizedLinear)) return undefined;
+  const dtype = PLAIN[source.entry(name).dtype];
+  const place = source.locate?.(name);
+  if (dtype === undefined || place === undefined) return undefined;
+  const common = { name, place, shape: target.shape, dtype };
+  if ("layer" in target) {
+    const layer = target.layer as QuantizedLinear;
+    return { ...common, kept: false, take: (weight) => layer.load(weight) };
+  }
+  const { parameter } = target;
+  if (parameter.dtype === dtype) return { ...common, kept: true, take: (weight) => void parameter.adopt(weight) };
+  return { ...common, kept: false, take: (weight) => void parameter.adopt(converted(weight, parameter.dtype)) };
+}
+
+const converted = (weight: Tensor, dtype: DType): Tensor => outsideScope(() => noGrad(() => weight.to(dtype)));
+
+async function decode(source: WeightSource, name: string, target: Target): Promise<void> {
+  if ("layer" in target && !(target.layer instanceof QuantizedLinear)) return readPacked(source, name, target.layer);
+  const { device } = "layer" in target ? target.layer : target.parameter;
+  const data = await source.readFloat32(name);
+  const weight = outsideScope(() => tensor(data, { shape: target.shape, device }));
+  if ("parameter" in target) {
+    const { dtype } = target.parameter;
+    target.parameter.adopt(dtype === "float32" ? weight : converted(weight, dtype));
+  } else (target.layer as QuantizedLinear).load(weight);
+  weight.dispose();
 }
 
 async function readPacked(source: WeightSource, name: string, layer: PackedLinear | PackedEmbedding): Promise<void> {
@@ -76,25 +98,6 @@ async function readPacked(source: WeightSource, name: string, layer: PackedLinea
   if (blocks === undefined)
     throw new CheckpointError(`${source.where}: ${name} is ${source.entry(name).dtype}, expected ${layer.format}.`);
   layer.adoptBlocks(blocks);
-}
-
-// A 16-bit tensor that stays as it is never exists in 32 bits; everything else comes as float32.
-async function readTensor(
-  source: WeightSource,
-  name: string,
-  shape: readonly number[],
-  wanted: DType,
-  device: Device,
-): Promise<Tensor> {
-  const { dtype } = source.entry(name);
-  const same = (dtype === "BF16" && wanted === "bfloat16") || (dtype === "F16" && wanted === "float16");
-  if (same && source.read) {
-    const bytes = await source.read(name);
-    const bits = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
-    return outsideScope(() => tensor(bits, { shape, dtype: wanted, device }));
-  }
-  const data = await source.readFloat32(name);
-  return outsideScope(() => tensor(data, { shape, device }));
 }
 
 /** Gives every parameter its initial values (`weights: "random"`), quantising layer by layer. */

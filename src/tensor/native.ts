@@ -87,6 +87,8 @@ interface Addon {
   openDevice?(name: string): DeviceFacts;
   /** Copies a tensor's bytes to one of the same size on another device; waits until they have been read. */
   transfer?(from: Handle, to: Handle): void;
+  load(handle: Handle, byteOffset: number, fd: number, offset: number, bytes: number, group: number): Promise<void>;
+  endLoads(device: number, group: number, over: boolean): void;
   settle(device?: number): Promise<void>;
   sync(device?: number): void;
   stats(device?: number): Stats;
@@ -383,6 +385,26 @@ export function transfer(from: Handle, to: Handle): void {
   if (addon.transfer === undefined)
     throw new DeviceError("Tensors cannot be moved between devices: this build knows the CPU alone.");
   addon.transfer(from, to);
+}
+
+/**
+ * Fills bytes of a tensor from an open file, off this thread, once everything queued before has been done. See load.ts, which is what to use.
+ * @throws (rejects) an Error whose `code` is TUNEBOOK_CUT (the message is where the file ends), _READ, _DEVICE or _CANCELLED; InterruptedError.
+ */
+export function loadFile(
+  handle: Handle,
+  byteOffset: number,
+  fd: number,
+  offset: number,
+  bytes: number,
+  group: number,
+): Promise<void> {
+  return addon.load(handle, byteOffset, fd, offset, bytes, group);
+}
+
+/** Cancels a group's loads; `over`: none is on its way, and working memory is given back. */
+export function endLoads(device: Device, group: number, over: boolean): void {
+  addon.endLoads(codeOf(device), group, over);
 }
 
 /** Resolves when everything queued so far has run, on one device or all that are open; rejects as `download` does. */
