@@ -26,7 +26,8 @@ struct FileLoad {
   char* to = nullptr;
   int64_t unit = 1;            // pieces are whole multiples of this
   PlacePiece place = nullptr;  // host memory only: instead of `to`
-  void* context = nullptr;     // of place and ended
+  void* context = nullptr;     // of place
+  void* owner = nullptr;       // for ended
   int32_t group = 0;           // what is cancelled together
   void (*ended)(FileLoad*) = nullptr;  // called once, from any thread, when nothing touches the memory any more
 

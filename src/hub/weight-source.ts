@@ -31,16 +31,14 @@ export interface WeightSource extends AsyncDisposable {
   readFloat32(name: string): Promise<Float32Array>;
   /** Where a tensor of F32, F16 or BF16 can be read as it is; undefined where it must be decoded. */
   locate?(name: string): WeightPlace | undefined;
-  /** A matrix in the blocks in which the source holds it; undefined where it holds it otherwise. */
-  readBlocks?(name: string): Promise<PackedBlocks | undefined>;
+  /** Where a matrix in blocks of 32 elements along its rows stands; undefined where it is held otherwise. */
+  locateBlocks?(name: string): WeightBlocks | undefined;
   close(): Promise<void>;
 }
 
-/** A matrix in blocks of 32 elements along its rows, each part in a plane of its own: scale · code (+ minimum). */
-export interface PackedBlocks {
-  /** Signed bytes, or (with minima) two codes a byte: of byte i of a block's 16, element i in the low nibble and i + 16 in the high one. */
-  readonly codes: Uint8Array;
-  /** Bits of halves, one a block. */
-  readonly scale: Uint16Array;
-  readonly minimum: Uint16Array | undefined;
+/** A matrix of Q8_0, Q4_0 or Q4_1 in an open file. */
+export interface WeightBlocks extends WeightPlace {
+  readonly format: string;
+  /** Rows of a head, where the file holds them in llama.cpp's order (0, half, 1, half + 1, …); else 0. */
+  readonly headRows: number;
 }

@@ -3,19 +3,18 @@ import type { WeightSource } from "../hub/weight-source.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
 import { PackedEmbedding, PackedLinear } from "../quantization/packed.js";
-import type { Device } from "../tensor/device.js";
 import type { DType } from "../tensor/dtype.js";
 import { settle } from "../tensor/native.js";
+import type { BlockWeight } from "../tensor/ops/blocks.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
-import { type Arrival, streamWeights } from "./stream.js";
+import { type Arrival, type BlocksArrival, type PlainArrival, streamWeights } from "./stream.js";
 
 /** Where one tensor of a checkpoint goes. */
-type Target =
-  | { shape: readonly number[]; parameter: Parameter }
-  | { shape: readonly number[]; layer: QuantizedLinear | PackedLinear | PackedEmbedding };
+type Target = { shape: readonly number[]; parameter: Parameter } | { shape: readonly number[]; layer: Layer };
+type Layer = QuantizedLinear | PackedLinear | PackedEmbedding;
 
 // Tables that old checkpoints carry though they follow from the config.
 const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
@@ -43,18 +42,20 @@ export async function loadWeights(
     done += source.entry(name).bytes;
     onProgress?.(done, total, name);
   };
-  const plain = new Map<Device, Arrival[]>();
-  const decoded: [string, Target][] = [];
+  const arrivals: Arrival[] = [];
+  const others: [string, Target][] = [];
   for (const [name, target] of targets) {
-    const holder = "layer" in target ? target.layer : target.parameter;
-    const arrival = plainArrival(source, name, target);
-    if (arrival === undefined) decoded.push([name, target]);
-    else plain.set(holder.device, [...(plain.get(holder.device) ?? []), arrival]);
+    const arrival = blocksArrival(source, name, target) ?? plainArrival(source, name, target);
+    if (arrival === undefined) others.push([name, target]);
+    else arrivals.push(arrival);
   }
-  for (const [device, arrivals] of plain) await streamWeights(arrivals, device, ({ name }) => taken(name), signal);
-  for (const [name, target] of decoded) {
+  await streamWeights(arrivals, taken, signal);
+  for (const [name, target] of others) {
     signal?.throwIfAborted();
-    await decode(source, name, target);
+    const data = await source.readFloat32(name);
+    const weight = outsideScope(() => tensor(data, { shape: target.shape, device: holderOf(target).device }));
+    fill(target, weight);
+    weight.dispose();
     // One tensor at a time: what was queued is done before the next is read, so memory stays at one tensor above the model's own.
     await settle();
     taken(name);
@@ -63,41 +64,49 @@ export async function loadWeights(
 
 const PLAIN: Readonly<Record<string, DType>> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
 
+const holderOf = (target: Target): Parameter | Layer => ("layer" in target ? target.layer : target.parameter);
+const isPacked = (target: Target): target is { shape: readonly number[]; layer: PackedLinear | PackedEmbedding } =>
+  "layer" in target && !(target.layer instanceof QuantizedLinear);
+
 // A tensor that can be read as it stands in the file; undefined for one that must be decoded.
-function plainArrival(source: WeightSource, name: string, target: Target): Arrival | undefined {
-  if ("layer" in target && !(target.layer instanceof QuantizedLinear)) return undefined;
+function plainArrival(source: WeightSource, name: string, target: Target): PlainArrival | undefined {
   const dtype = PLAIN[source.entry(name).dtype];
   const place = source.locate?.(name);
-  if (dtype === undefined || place === undefined) return undefined;
-  const common = { name, place, shape: target.shape, dtype };
-  if ("layer" in target) {
-    const layer = target.layer as QuantizedLinear;
-    return { ...common, kept: false, take: (weight) => layer.load(weight) };
+  if (dtype === undefined || place === undefined || isPacked(target)) return undefined;
+  const kept = "parameter" in target && target.parameter.dtype === dtype;
+  const { device } = holderOf(target);
+  return { name, place, shape: target.shape, dtype, device, kept, take: (weight) => fill(target, weight) };
+}
+
+// A matrix in blocks, which are kept or restored to 32 bits.
+function blocksArrival(source: WeightSource, name: string, target: Target): BlocksArrival | undefined {
+  const place = source.locateBlocks?.(name);
+  if (isPacked(target)) {
+    const { layer } = target;
+    const dtype = place?.format ?? source.entry(name).dtype;
+    if (place === undefined || dtype.toLowerCase() !== layer.format)
+      throw new CheckpointError(`${source.where}: ${name} is ${dtype}, expected ${layer.format}.`);
+    return { name, place, shape: target.shape, kept: true, take: (weight) => layer.adopt(weight) };
   }
-  const { parameter } = target;
-  if (parameter.dtype === dtype) return { ...common, kept: true, take: (weight) => void parameter.adopt(weight) };
-  return { ...common, kept: false, take: (weight) => void parameter.adopt(converted(weight, parameter.dtype)) };
+  if (place === undefined) return undefined;
+  const { device } = holderOf(target);
+  const take = (weight: BlockWeight): void => {
+    const restored = outsideScope(() => noGrad(() => weight.restore()));
+    const there = device === "cpu" ? restored : outsideScope(() => noGrad(() => restored.to(device)));
+    if (there !== restored) restored.dispose();
+    fill(target, there);
+    there.dispose();
+  };
+  return { name, place, shape: target.shape, kept: false, take };
 }
 
-const converted = (weight: Tensor, dtype: DType): Tensor => outsideScope(() => noGrad(() => weight.to(dtype)));
-
-async function decode(source: WeightSource, name: string, target: Target): Promise<void> {
-  if ("layer" in target && !(target.layer instanceof QuantizedLinear)) return readPacked(source, name, target.layer);
-  const { device } = "layer" in target ? target.layer : target.parameter;
-  const data = await source.readFloat32(name);
-  const weight = outsideScope(() => tensor(data, { shape: target.shape, device }));
+// A weight on its target's device to where it belongs; what is not kept is left to the caller.
+function fill(target: Target, weight: Tensor): void {
   if ("parameter" in target) {
-    const { dtype } = target.parameter;
-    target.parameter.adopt(dtype === "float32" ? weight : converted(weight, dtype));
+    const { parameter } = target;
+    const same = parameter.dtype === weight.dtype;
+    parameter.adopt(same ? weight : outsideScope(() => noGrad(() => weight.to(parameter.dtype))));
   } else (target.layer as QuantizedLinear).load(weight);
-  weight.dispose();
-}
-
-async function readPacked(source: WeightSource, name: string, layer: PackedLinear | PackedEmbedding): Promise<void> {
-  const blocks = await source.readBlocks?.(name);
-  if (blocks === undefined)
-    throw new CheckpointError(`${source.where}: ${name} is ${source.entry(name).dtype}, expected ${layer.format}.`);
-  layer.adoptBlocks(blocks);
 }
 
 /** Gives every parameter its initial values (`weights: "random"`), quantising layer by layer. */

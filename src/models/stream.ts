@@ -1,85 +1,101 @@
-import type { WeightPlace } from "../hub/weight-source.js";
+import type { WeightBlocks, WeightPlace } from "../hub/weight-source.js";
 import type { Device } from "../tensor/device.js";
 import { DTYPE_BYTES, type DType } from "../tensor/dtype.js";
 import { part } from "../tensor/host.js";
 import { FileLoads } from "../tensor/load.js";
 import { settle } from "../tensor/native.js";
+import { BlockWeight } from "../tensor/ops/blocks.js";
 import { outsideScope } from "../tensor/scope.js";
 import { sizeOf } from "../tensor/shape.js";
 import { empty, type Tensor } from "../tensor/tensor.js";
+import { aligned, Staging } from "./staging.js";
 
-/** One tensor of a checkpoint on its way to where it belongs. */
-export interface Arrival {
+interface Common {
   readonly name: string;
-  readonly place: WeightPlace;
   readonly shape: readonly number[];
-  /** As the file has it. */
-  readonly dtype: DType;
   /** Whether the elements stay as the file has them, so that they are read to where they stay. */
   readonly kept: boolean;
-  /** Takes the elements: queues what is made of them. What is `kept` belongs to it from now on; else the tensor is gone when it returns. */
+}
+
+/** A tensor of a checkpoint, as plain numbers, on its way to a device. */
+export interface PlainArrival extends Common {
+  readonly place: WeightPlace;
+  /** As the file has it. */
+  readonly dtype: DType;
+  readonly device: Device;
+  /** Takes the elements: queues what is made of them. What is `kept` belongs to it from now on; else it is gone when this returns. */
   take(weight: Tensor): void;
 }
 
-const ALIGN = 256;
-const MOST_AHEAD = 256; // tensors on their way: enough that reading never waits for JavaScript
-// Staged tensors are on their way in the file's dtype: several of the largest, so that reading, copying and quantising overlap across tensors.
-const STAGED = 4;
-const STAGED_BYTES = 512 * 2 ** 20;
+/** A matrix in blocks on its way to the CPU. */
+export interface BlocksArrival extends Common {
+  readonly place: WeightBlocks;
+  /** As that of plain numbers. */
+  take(weight: BlockWeight): void;
+}
 
-const aligned = (bytes: number): number => Math.ceil(bytes / ALIGN) * ALIGN;
+export type Arrival = PlainArrival | BlocksArrival;
+
+const MOST_AHEAD = 256; // tensors on their way: enough that reading never waits for JavaScript
+const BLOCK_BYTES_AHEAD = 64 * 2 ** 20; // of matrices in blocks that are not kept
+
+/** An arrival that has been asked for. */
+interface Ahead {
+  readonly arrival: Arrival;
+  readonly loaded: Promise<void>;
+  /** Queues what is made of it. */
+  take(): void;
+  /** Frees what it holds. */
+  drop(): void;
+}
 
 /**
- * Brings tensors from files to a device, in the order of the files. What stays as it is is read to its place; the rest comes through one piece of memory that is
- * used again and again, so that little more than the finished model ever exists. Reading runs ahead of what is made of the tensors, by a bounded amount.
+ * Brings tensors from files to their devices, in the order of the files. What stays as it is is read to its place; other plain tensors come through one piece of
+ * memory that is used again and again, so that little more than the finished model ever exists. Reading runs ahead of what is made of the tensors, by a bounded
+ * amount.
  *
  * @throws CheckpointError when a file cannot be read; the signal's reason. Nothing is on its way then, and only what was taken has memory.
  */
 export async function streamWeights(
   arrivals: readonly Arrival[],
-  device: Device,
-  onTaken: (arrival: Arrival) => void,
+  onTaken: (name: string) => void,
   signal?: AbortSignal,
 ): Promise<void> {
   if (arrivals.length === 0) return;
   signal?.throwIfAborted();
   const inOrder = [...arrivals].sort((a, b) => compare(a.place, b.place));
-  const loads = new FileLoads(device);
-  const cancel = (): void => loads.cancel();
+  const reading = new Reading(inOrder);
+  const cancel = (): void => reading.cancel();
   signal?.addEventListener("abort", cancel, { once: true });
-  const staging = new Staging(inOrder.filter((a) => !a.kept).map((a) => sizeOf(a.shape) * DTYPE_BYTES[a.dtype]));
-  const ahead: { arrival: Arrival; weight: Tensor; loaded: Promise<void> }[] = [];
+  const ahead: Ahead[] = [];
   const takeOldest = async (): Promise<void> => {
-    const { arrival, weight, loaded } = ahead[0]!;
-    await loaded;
+    const oldest = ahead[0]!;
+    await oldest.loaded;
     signal?.throwIfAborted();
-    arrival.take(weight);
-    if (!arrival.kept) {
-      weight.dispose();
-      staging.free();
-    }
+    oldest.take();
     ahead.shift();
-    onTaken(arrival);
+    onTaken(oldest.arrival.name);
   };
   try {
     for (const arrival of inOrder) {
       while (ahead.length >= MOST_AHEAD) await takeOldest();
-      let weight: Tensor | undefined;
-      if (arrival.kept) weight = outsideScope(() => empty(arrival.shape, arrival.dtype, device));
-      else while ((weight = staging.take(arrival, device)) === undefined) await takeOldest();
-      ahead.push({ arrival, weight, loaded: loads.load(weight, arrival.place, arrival.name) });
+      let begun = reading.begin(arrival);
+      while (begun === undefined) {
+        await takeOldest();
+        begun = reading.begin(arrival);
+      }
+      ahead.push(begun);
     }
     while (ahead.length > 0) await takeOldest();
-    await settle(device);
+    await settle();
   } catch (error) {
-    loads.cancel();
+    cancel();
     signal?.throwIfAborted(); // what was cancelled failed for that reason
     throw error;
   } finally {
     signal?.removeEventListener("abort", cancel);
-    await loads.end();
-    for (const { weight } of ahead) weight.dispose();
-    staging.dispose();
+    await reading.end();
+    for (const each of ahead) each.drop();
   }
 }
 
@@ -87,49 +103,77 @@ function compare(a: WeightPlace, b: WeightPlace): number {
   return a.path === b.path ? a.offset - b.offset : a.path < b.path ? -1 : 1;
 }
 
-/**
- * Memory that tensors pass through, the oldest making room first. What is freed may be taken at once: a load into it begins when what was queued before has been
- * done.
- */
-class Staging {
-  readonly #bytes: number;
-  #memory: Tensor | undefined;
-  readonly #taken: { begin: number; end: number }[] = [];
+/** What arrivals stand in until they are taken, and the loads that fill it. */
+class Reading {
+  readonly #loads = new Map<Device, FileLoads>();
+  readonly #staging = new Map<Device, Staging>();
+  readonly #sizes = new Map<Device, number[]>();
+  #blockBytes = 0;
 
-  constructor(sizes: readonly number[]) {
-    const largest = aligned(sizes.reduce((a, b) => Math.max(a, b), 0));
-    const all = sizes.reduce((sum, bytes) => sum + aligned(bytes), 0);
-    this.#bytes = Math.min(all, Math.max(largest, Math.min(STAGED * largest, STAGED_BYTES)));
+  constructor(arrivals: readonly Arrival[]) {
+    for (const a of arrivals) {
+      if (!("dtype" in a) || a.kept) continue;
+      const sizes = this.#sizes.get(a.device) ?? [];
+      sizes.push(sizeOf(a.shape) * DTYPE_BYTES[a.dtype]);
+      this.#sizes.set(a.device, sizes);
+    }
   }
 
-  /** A tensor over free memory, or undefined when the oldest must be freed before. */
-  take(arrival: Arrival, device: Device): Tensor | undefined {
-    const bytes = aligned(sizeOf(arrival.shape) * DTYPE_BYTES[arrival.dtype]);
-    const begin = this.#place(bytes);
-    if (begin === undefined) return undefined;
-    return outsideScope(() => {
-      this.#memory ??= empty([this.#bytes], "uint8", device);
-      const weight = part(this.#memory, arrival.shape, arrival.dtype, begin);
-      this.#taken.push({ begin, end: begin + bytes });
-      return weight;
-    });
+  /** Begins to read; undefined when older ones must be taken first. */
+  begin(arrival: Arrival): Ahead | undefined {
+    return "dtype" in arrival ? this.#beginPlain(arrival) : this.#beginBlocks(arrival);
   }
 
-  #place(bytes: number): number | undefined {
-    const first = this.#taken[0];
-    const last = this.#taken.at(-1);
-    if (first === undefined || last === undefined) return 0;
-    const wrapped = last.begin < first.begin;
-    if (last.end + bytes <= (wrapped ? first.begin : this.#bytes)) return last.end;
-    return !wrapped && bytes <= first.begin ? 0 : undefined;
+  #beginPlain(arrival: PlainArrival): Ahead | undefined {
+    const { device, shape, dtype, kept } = arrival;
+    let staging: Staging | undefined;
+    let weight: Tensor;
+    if (kept) weight = outsideScope(() => empty(shape, dtype, device));
+    else {
+      staging = this.#staging.get(device) ?? new Staging(this.#sizes.get(device)!, device);
+      this.#staging.set(device, staging);
+      const at = staging.take(aligned(sizeOf(shape) * DTYPE_BYTES[dtype]));
+      if (at === undefined) return undefined;
+      const { memory } = staging;
+      weight = outsideScope(() => part(memory, shape, dtype, at));
+    }
+    const take = (): void => {
+      arrival.take(weight);
+      weight.dispose(); // nothing is left of one that was kept
+      staging?.free();
+    };
+    const loaded = this.#of(device).load(weight, arrival.place, arrival.name);
+    return { arrival, loaded, take, drop: () => weight.dispose() };
   }
 
-  /** Frees the oldest. */
-  free(): void {
-    this.#taken.shift();
+  #beginBlocks(arrival: BlocksArrival): Ahead | undefined {
+    const { place, shape, kept, name } = arrival;
+    const bytes = kept ? 0 : place.bytes;
+    if (this.#blockBytes > 0 && this.#blockBytes + bytes > BLOCK_BYTES_AHEAD) return undefined;
+    const weight = outsideScope(() => BlockWeight.empty(shape, place.format === "Q8_0" ? 8 : 4));
+    this.#blockBytes += bytes;
+    const take = (): void => {
+      arrival.take(weight);
+      if (!kept) weight.dispose();
+      this.#blockBytes -= bytes;
+    };
+    const loaded = this.#of("cpu").loadBlocks(weight, place, name, place.format, place.headRows);
+    return { arrival, loaded, take, drop: () => weight.dispose() };
   }
 
-  dispose(): void {
-    this.#memory?.dispose();
+  #of(device: Device): FileLoads {
+    const loads = this.#loads.get(device) ?? new FileLoads(device);
+    this.#loads.set(device, loads);
+    return loads;
+  }
+
+  cancel(): void {
+    for (const loads of this.#loads.values()) loads.cancel();
+  }
+
+  /** Waits for what is on its way and frees what tensors passed through. */
+  async end(): Promise<void> {
+    await Promise.all([...this.#loads.values()].map((loads) => loads.end()));
+    for (const staging of this.#staging.values()) staging.dispose();
   }
 }

@@ -1,7 +1,8 @@
 /** Reading files into tensors: native threads read, JavaScript only says what goes where. */
 import { CheckpointError } from "../errors.js";
 import { DTYPE_BYTES } from "./dtype.js";
-import * as native from "./native.js";
+import { codeOf, type Device, fileCalls } from "./native.js";
+import type { BlockWeight } from "./ops/blocks.js";
 import type { Tensor } from "./tensor.js";
 
 /** Where in an open file bytes stand. */
@@ -15,15 +16,18 @@ export interface FileStretch {
   readonly bytes: number;
 }
 
+// Formats whose blocks are taken apart while they are read, by their native codes.
+const BLOCK_FORMATS: readonly string[] = ["Q8_0", "Q4_0", "Q4_1"];
+
 let groups = 0;
 
 /** Loads that belong together: one failure or an interrupt ends them all. They run side by side, the earlier ones first. */
 export class FileLoads {
-  readonly #device: native.Device;
+  readonly #device: Device;
   readonly #group = ++groups;
   readonly #open = new Set<Promise<void>>();
 
-  constructor(device: native.Device) {
+  constructor(device: Device) {
     this.#device = device;
   }
 
@@ -39,8 +43,30 @@ export class FileLoads {
       throw new CheckpointError(
         `${from.path}: ${name} has ${from.bytes} bytes, its place ${into.size * DTYPE_BYTES[into.dtype]}.`,
       );
+    return this.#add(fileCalls.load(into.handle, from.fd, from.offset, from.bytes, this.#group), from, name);
+  }
+
+  /**
+   * Fills a matrix in blocks (on the CPU) from a file that holds each block's scale, minimum and codes together.
+   *
+   * @param format "Q8_0", "Q4_0" or "Q4_1".
+   * @param headRows Rows of a head, where the file holds them in the order of rotating neighbouring pairs; else 0.
+   * @throws (rejects) as `load`.
+   */
+  loadBlocks(into: BlockWeight, from: FileStretch, name: string, format: string, headRows: number): Promise<void> {
+    const kind = BLOCK_FORMATS.indexOf(format);
+    const { codes, scale, minimum } = into;
+    const file = [from.fd, from.offset, from.bytes, this.#group] as const;
+    const columns = into.shape[1]!;
+    return this.#add(
+      fileCalls.loadBlocks(codes.handle, scale.handle, minimum?.handle ?? 0, ...file, kind, columns, headRows),
+      from,
+      name,
+    );
+  }
+
+  #add(native: Promise<void>, from: FileStretch, name: string): Promise<void> {
     const loading = native
-      .loadFile(into.handle, 0, from.fd, from.offset, from.bytes, this.#group)
       .catch((error: unknown) => Promise.reject(explained(error, from, name)))
       .finally(() => this.#open.delete(loading));
     loading.catch(() => {}); // whoever waits for it may come later, or never after another failure
@@ -50,13 +76,13 @@ export class FileLoads {
 
   /** Ends what is on its way: it rejects when the pieces that are being read have come, within milliseconds. */
   cancel(): void {
-    native.endLoads(this.#device, this.#group, false);
+    fileCalls.endLoads(codeOf(this.#device), this.#group, false);
   }
 
   /** Waits for what is on its way and gives working memory back. */
   async end(): Promise<void> {
     await Promise.allSettled(this.#open);
-    native.endLoads(this.#device, this.#group, true);
+    fileCalls.endLoads(codeOf(this.#device), this.#group, true);
   }
 }
 
