@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <system_error>
 
 namespace tunebook {
 namespace {
@@ -36,16 +37,26 @@ void FileLoader::add(FileLoad* load) {
     load->left = 0;
     if (stop_ || cancelled_.count(load->group) > 0) load->cancelled = true;
     if (!load->failed() && load->bytes > 0) {
-      if (threads_.empty()) {
-        for (int i = 0; i < workers_; i++) threads_.emplace_back([this, i, generation = generation_] { work(i, generation); });
+      start_threads();
+      if (!threads_.empty()) {
+        open_.push_back(load);
+        on_their_way_++;
+        work_.notify_all();
+        return;
       }
-      open_.push_back(load);
-      on_their_way_++;
-      work_.notify_all();
-      return;
+      load->trouble_code = EAGAIN;
+      load->trouble = "no thread can be started";
     }
   }
   load->ended(load);
+}
+
+void FileLoader::start_threads() {
+  if (!threads_.empty()) return;
+  try {
+    for (int i = 0; i < workers_; i++) threads_.emplace_back([this, i, generation = generation_] { work(i, generation); });
+  } catch (const std::system_error&) {  // as many as the system allows
+  }
 }
 
 void FileLoader::cancel(int32_t group) {

@@ -83,6 +83,7 @@ class FileLoader {
   void fail(FileLoad* load, const std::function<void()>& note);
   void done(FileLoad* load);
   bool obtain(Slot& slot);
+  void start_threads();
   void end_threads(std::unique_lock<std::mutex>& lock);
 
   const Backend& backend_;

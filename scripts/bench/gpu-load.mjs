@@ -1,6 +1,7 @@
 // The part "load" of scripts/bench-gpu.mjs: a checkpoint of a Llama's shape in memory (16 GB for 8B), loaded and quantised to NF4, beside transformers.
 import { spawnSync } from "node:child_process";
 import { rmSync, statfsSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { writeCheckpoint } from "./checkpoint.mjs";
@@ -57,12 +58,12 @@ export async function benchLoad(model, { folder, device, python, repeats }) {
   return rows;
 }
 
-/** Where 16 GB can be kept in memory: /dev/shm, or why not. */
+/** Where the checkpoint can be kept: in memory, or on a disk, whose files that were just written are in memory too when there is enough of it. */
 export function memoryFolder(bytes) {
-  const { bavail, bsize } = statfsSync("/dev/shm");
-  if (bavail * bsize < bytes * 1.05)
-    return {
-      reason: `/dev/shm has ${((bavail * bsize) / 1e9).toFixed(1)} GB free, ${(bytes / 1e9).toFixed(1)} are needed`,
-    };
-  return { folder: `/dev/shm/tunebook-load-${process.pid}` };
+  const found = ["/dev/shm", tmpdir()].find((folder) => {
+    const { bavail, bsize } = statfsSync(folder);
+    return bavail * bsize > bytes * 1.05;
+  });
+  if (found !== undefined) return { folder: `${found}/tunebook-load-${process.pid}` };
+  return { reason: `neither /dev/shm nor ${tmpdir()} has ${(bytes / 1e9).toFixed(1)} GB free` };
 }
