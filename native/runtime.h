@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <atomic>
+#include <map>
 #include <mutex>
 
 #include "allocator.h"
@@ -33,6 +34,9 @@ struct Runtime {
   FileLoader loader;
   Queue queue;
   Allocator memory;
+  std::map<int32_t, Graph*> graphs;  // recordings, by their numbers
+  Graph* recording = nullptr;        // the one that is being made
+  int32_t next_graph = 1;
 
   Runtime(Home& h, const Backend& b, int p, const Copies* copies = nullptr)
       : home(h),
@@ -48,6 +52,11 @@ struct Runtime {
   ~Runtime() {
     loader.stop();
     queue.end();
+    delete recording;
+    for (auto& [id, graph] : graphs) {
+      if (graph->captured != nullptr) backend.graph_free(graph->captured);
+      delete graph;
+    }
   }
 };
 
@@ -82,6 +91,9 @@ Napi::Value enqueue_ticket(Runtime* r, Ticket* ticket, const void* from);
 
 void on_wake(napi_env env, napi_value, void*, void*);  // settles promises whose reads have been done
 void export_calls(Napi::Env env, Napi::Object exports);
+// Ends the recording that is being made, if there is one, and forgets it: an interrupted cell skips what would have ended it.
+void abandon_recording(Runtime* r);
+void export_recordings(Napi::Env env, Napi::Object exports);
 void export_reads(Napi::Env env, Napi::Object exports);
 void export_loads(Napi::Env env, Napi::Object exports);
 
