@@ -14,7 +14,7 @@ const append: OpCase[] = [
   tensors: [
     act(rows!, width!),
     act(rows!, width!),
-    ints(...Array.from({ length: rows! }, (_, r) => (r % 3 === 1 ? -1 : (r * 6 + 2) % places!))),
+    ints(...Array.from({ length: rows! }, (_, r) => (r % 3 === 1 ? -1 : (r * 7 + 2) % places!))),
     inOut(places!, width!),
     inOut(places!, width!),
   ],
