@@ -20,7 +20,7 @@ export interface Prologue {
 }
 
 /** Names of the cell's own that are no globals. */
-const cellNames = new Set(["console", "display", "input"]);
+const cellNames = new Set(["console", "display", "input", "prompt", "confirm", "comms"]);
 /** Globals that exist in the executor; any other undeclared name may be declared by a later cell. */
 const globalNames = new Set([
   ...Object.getOwnPropertyNames(globalThis),

@@ -67,5 +67,5 @@ export function cleanMessage(message: string): string {
   return message
     .replace(/\(0 ?, ?(\$\$[\p{ID_Continue}$]+\.v)\)/gu, "$1")
     .replace(/\$\$([\p{ID_Continue}$]+)\.v\b/gu, "$1")
-    .replace(/\$cell\.(console|display|input)\b/g, "$1");
+    .replace(/\$cell\.(console|display|input|prompt|confirm|comms)\b/g, "$1");
 }

@@ -15,12 +15,25 @@ export type Outcome =
   | { status: "ok"; result?: { data: MimeBundle; metadata: MimeBundle } }
   | { status: "error"; error: ErrorReport; interrupted?: boolean };
 
+/** A message of a comm, from either side. Buffers travel as raw frames. */
+export interface CommEvent {
+  action: "open" | "msg" | "close";
+  /** The comm's id. */
+  comm: string;
+  /** The target's name, with "open". */
+  target?: string;
+  data: { [key: string]: unknown };
+  metadata: { [key: string]: unknown };
+  buffers: Uint8Array[];
+}
+
 /** Kernel process → executor. */
 export type Command =
   | { type: "run"; cell: string; js: string; map: string; source: string; quiet: boolean; allowStdin: boolean }
+  | { type: "comm"; cell: string; event: CommEvent }
   | { type: "interrupt" }
   | { type: "transpiled"; id: number; js?: string; map?: string; error?: string }
-  | { type: "input"; id: number; value: string };
+  | { type: "input"; id: number; value?: string; refused?: "end of input" | "nobody" };
 
 /** Executor → kernel process. */
 export type Report =
@@ -28,6 +41,7 @@ export type Report =
   | { type: "stream"; cell: string; name: "stdout" | "stderr"; text: string }
   | { type: "display"; cell: string; data: MimeBundle; metadata: MimeBundle; id?: string; update: boolean }
   | { type: "clear"; cell: string; wait: boolean }
+  | { type: "comm"; cell?: string; event: CommEvent }
   | { type: "done"; cell: string; outcome: Outcome }
   | { type: "transpile"; id: number; file: string; text: string }
   | { type: "input"; id: number; cell: string; prompt: string; password: boolean };

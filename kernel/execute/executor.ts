@@ -6,6 +6,9 @@ import { fileURLToPath } from "node:url";
 import { CHANNEL_FD, type Command, FrameReader, frame, type Outcome, type Report } from "./channel.js";
 import { explain, oomKills } from "./crash.js";
 
+/** What occupies the executor until it is reported as done: a cell, or a message of a comm. */
+export type RunCommand = Extract<Command, { type: "run" | "comm" }>;
+
 /** How a run ended: as the cell says, or with its process. */
 export type RunResult = Outcome | { status: "died"; reason: string };
 
@@ -29,6 +32,14 @@ const MAX_FAILED_STARTS = 3;
 const RESTART_MS = 2_000;
 const TAIL = 8_192;
 
+interface Running {
+  resolve(result: RunResult): void;
+  /** The executor has it. */
+  sent: boolean;
+  /** An interrupt is to end it within the grace period. */
+  interrupted: boolean;
+}
+
 /**
  * The executor's process, seen from the kernel process: started, spoken to, interrupted, and started again when it
  * has ended for whatever reason.
@@ -38,7 +49,7 @@ export class Executor extends EventEmitter<Events> {
   #child: ChildProcess | undefined;
   #channel: Socket | undefined;
   #ready: PromiseWithResolversLike<void> = resolvers();
-  #running: { cell: string; resolve: (result: RunResult) => void; sent: boolean } | undefined;
+  readonly #running = new Map<string, Running>();
   #stderr = "";
   #rawBytes = 0;
   #grace: NodeJS.Timeout | undefined;
@@ -87,23 +98,26 @@ export class Executor extends EventEmitter<Events> {
   }
 
   /** Runs a compiled cell; resolves when it has ended and all of its output has been emitted. */
-  async run(command: Extract<Command, { type: "run" }>): Promise<RunResult> {
+  async run(command: RunCommand): Promise<RunResult> {
+    let running!: Running;
     const result = new Promise<RunResult>((resolve) => {
-      this.#running = { cell: command.cell, resolve, sent: false };
+      running = { resolve, sent: false, interrupted: false };
+      this.#running.set(command.cell, running);
     });
     try {
       await this.#ready.promise;
       // An interrupt may have ended it meanwhile.
-      if (this.#running?.cell === command.cell) {
-        this.#running.sent = true;
+      if (!running.interrupted) {
+        running.sent = true;
+        this.#oomKills = oomKills();
         this.send(command);
       }
     } catch (error) {
-      this.#running?.resolve({ status: "died", reason: (error as Error).message });
+      running.resolve({ status: "died", reason: (error as Error).message });
     }
     const settled = await result;
-    clearTimeout(this.#grace);
-    this.#running = undefined;
+    this.#running.delete(command.cell);
+    if (![...this.#running.values()].some(({ interrupted }) => interrupted)) clearTimeout(this.#grace);
     return settled;
   }
 
@@ -111,20 +125,22 @@ export class Executor extends EventEmitter<Events> {
     this.#channel?.write(frame([command]));
   }
 
-  /** Stops the running cell; a process that does not stop within the grace period is ended. */
+  /** Stops all that runs; a process that does not stop within the grace period is ended. */
   interrupt(): void {
     if (this.#closed || this.#child?.pid === undefined) return;
-    if (this.#running?.sent === false) {
+    const all = [...this.#running.values()];
+    for (const running of all) {
+      running.interrupted = true;
+      if (running.sent) continue;
       // The process is still starting: the cell never reaches it.
-      const { resolve } = this.#running;
-      this.#running = undefined;
       const error = { ename: "InterruptedError", evalue: "The cell was interrupted before it ran." };
       const traceback = [`${error.ename}: ${error.evalue}`];
-      resolve({ status: "error", interrupted: true, error: { ...error, traceback } });
-      return;
+      running.resolve({ status: "error", interrupted: true, error: { ...error, traceback } });
     }
+    const sent = all.some((running) => running.sent);
+    if (all.length > 0 && !sent) return;
     this.send({ type: "interrupt" });
-    if (this.#running === undefined) return;
+    if (!sent) return;
     clearTimeout(this.#grace);
     this.#grace = setTimeout(() => {
       this.#unstoppable = true;
@@ -159,7 +175,7 @@ export class Executor extends EventEmitter<Events> {
       this.#ready.resolve();
     } else if (report.type === "done") {
       void this.#drained().then(() => {
-        if (this.#running?.cell === report.cell) this.#running.resolve(report.outcome);
+        this.#running.get(report.cell)?.resolve(report.outcome);
       });
     } else this.emit("report", report);
   }
@@ -183,11 +199,12 @@ export class Executor extends EventEmitter<Events> {
       failure === undefined
         ? explain({ ...ending, oomKills: oomKills() - this.#oomKills })
         : `The executor ${failure}.`;
-    const running = this.#running;
+    clearTimeout(this.#grace);
+    const running = [...this.#running.values()];
     this.#child = undefined;
     this.#ready.reject(new Error(reason));
-    this.emit("died", reason, running !== undefined);
-    running?.resolve({ status: "died", reason });
+    this.emit("died", reason, running.length > 0);
+    for (const { resolve } of running) resolve({ status: "died", reason });
     this.#failedStarts = this.#isReady ? 0 : this.#failedStarts + 1;
     // One that cannot even start is not started in a tight loop; cells that come meanwhile say why.
     if (this.#failedStarts < MAX_FAILED_STARTS) this.start();

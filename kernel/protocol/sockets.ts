@@ -1,15 +1,17 @@
+import { randomUUID } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import { Router, XPublisher } from "zeromq";
 import { address, type ConnectionInfo } from "./connection.js";
 import { BadMessage, decode, encode, type Json, type Message } from "./message.js";
 import { Sender } from "./sender.js";
-import { Signer } from "./signing.js";
+import { Seen, Signer } from "./signing.js";
 
 /** The channels on which requests arrive. */
 export type RequestChannel = "shell" | "control" | "stdin";
 
 const CHANNELS: readonly RequestChannel[] = ["shell", "control", "stdin"];
 const MAX_FRAME_BYTES = 512 * 2 ** 20;
+const REMEMBERED_IDS = 1 << 16;
 
 /** The kernel's five sockets: binds them, verifies what arrives, signs and orders what leaves. */
 export class KernelSockets {
@@ -17,6 +19,7 @@ export class KernelSockets {
   readonly #session: string;
   readonly #log: (text: string) => void;
   readonly #signer: Signer;
+  readonly #ids = new Seen(REMEMBERED_IDS);
   readonly #routers: Record<RequestChannel, Router>;
   readonly #iopub: XPublisher;
   readonly #senders: Record<RequestChannel | "iopub", Sender>;
@@ -67,10 +70,12 @@ export class KernelSockets {
     this.#heartbeat.unref();
   }
 
-  /** Sends a message on a request channel. */
-  send(channel: RequestChannel, to: Message, type: string, content: Json, metadata?: Json): void {
-    const message = { type, content, session: this.#session, identities: to.identities, parent: to.rawHeader };
-    this.#senders[channel].send(encode(metadata ? { ...message, metadata } : message, this.#signer));
+  /** Sends a message on a request channel; returns its id. */
+  send(channel: RequestChannel, to: Message, type: string, content: Json): string {
+    const id = randomUUID();
+    const message = { id, type, content, session: this.#session, identities: to.identities, parent: to.rawHeader };
+    this.#senders[channel].send(encode(message, this.#signer));
+    return id;
   }
 
   /** Publishes on IOPub; `parent` is the raw header of the request that caused it. */
@@ -116,7 +121,7 @@ export class KernelSockets {
         return;
       }
       try {
-        handle(channel, decode(frames, this.#signer));
+        handle(channel, this.#checked(decode(frames, this.#signer)));
       } catch (error) {
         const { message, stack } = error as Error;
         // A request that fails must not end the channel.
@@ -124,6 +129,14 @@ export class KernelSockets {
         else this.#log(`a message on ${channel} was not handled: ${stack}`);
       }
     }
+  }
+
+  // What this kernel has signed itself is no request, and an id counts once whatever it comes with.
+  #checked(message: Message): Message {
+    const { session, msg_id: id } = message.header;
+    if (session === this.#session) throw new BadMessage("one of this kernel's own messages");
+    if (!this.#ids.add(`${session} ${id}`)) throw new BadMessage(`message id ${id.slice(0, 80)} was used before`);
+    return message;
   }
 
   // JEP 65: every new subscription is greeted, so that a client knows when nothing more can be missed.

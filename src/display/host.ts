@@ -63,6 +63,8 @@ export interface InterruptHost {
   signal(): AbortSignal;
   /** Calls back after an interrupt that may have skipped `finally` blocks. Kernels may leave it out. */
   onReset?(callback: () => void): () => void;
+  /** Says that work of a cell goes on after it and heeds the cell's signal. Kernels may leave it out. */
+  beside?(work: Promise<unknown>, cell?: unknown): void;
 }
 
 const registry = globalThis as unknown as Record<symbol, unknown>;
@@ -96,6 +98,23 @@ export function interruptSignal(signal?: AbortSignal): AbortSignal | undefined {
   const host = interruptHost();
   const parts = [signal, host?.signal()].filter((part) => part !== undefined);
   return parts.length < 2 ? parts[0] : AbortSignal.any(parts);
+}
+
+/** The same promise, rejected as soon as the cell that awaits it now is interrupted; the work behind it may go on. */
+export async function interruptible<T>(work: Promise<T>, what: string): Promise<T> {
+  const signal = interruptHost()?.signal();
+  if (signal === undefined) return work;
+  let stop: (() => void) | undefined;
+  const interrupted = new Promise<never>((_, reject) => {
+    stop = () => reject(new InterruptedError(`Waiting for ${what} was interrupted`, { cause: signal.reason }));
+    signal.addEventListener("abort", stop, { once: true });
+    if (signal.aborted) stop();
+  });
+  try {
+    return await Promise.race([work, interrupted]);
+  } finally {
+    if (stop) signal.removeEventListener("abort", stop);
+  }
 }
 
 /** Whether an object says how it is shown. */

@@ -1,5 +1,6 @@
 import type { MimeBundle } from "../channel.js";
 import { Cell, type DisplayOptions } from "./cell.js";
+import type { Comms } from "./comms.js";
 
 /** What the runner offers to the library's global symbols. */
 export interface Host {
@@ -7,6 +8,7 @@ export interface Host {
   signal(): AbortSignal;
   display(cell: Cell, data: MimeBundle, options: DisplayOptions): void;
   clear(cell: Cell, wait: boolean): void;
+  beside(work: Promise<unknown>, cell?: Cell): void;
 }
 
 /** The publisher that libraries find at `Symbol.for("tunebook.publish/1")`. */
@@ -33,10 +35,15 @@ export interface Interrupt {
    * @returns a function that takes the callback away.
    */
   onReset(callback: () => void): () => void;
+  /**
+   * Says that this work of a cell (the running one by default) goes on after it and heeds the cell's signal: an interrupt of a later cell
+   * leaves it alone and the flag down; the interrupt after that, with no cell running, aborts the signal.
+   */
+  beside(work: Promise<unknown>, cell?: unknown): void;
 }
 
 /** Puts both objects where libraries look for them; neither side imports the other. */
-export function installMeetingPoints(host: Host, flag: Int32Array, resets: Set<() => void>): void {
+export function installMeetingPoints(host: Host, flag: Int32Array, resets: Set<() => void>, comms: Comms): void {
   const publisher: Publisher = {
     publish(bundle, options = {}) {
       const { cell = host.current, ...rest } = options;
@@ -57,10 +64,14 @@ export function installMeetingPoints(host: Host, flag: Int32Array, resets: Set<(
       resets.add(callback);
       return () => resets.delete(callback);
     },
+    beside(work, cell = host.current) {
+      if (cell instanceof Cell) host.beside(work, cell);
+    },
   };
   for (const [name, value] of [
     ["tunebook.publish/1", publisher],
     ["tunebook.interrupt/1", interrupt],
+    ["tunebook.comms/1", comms],
   ] as const) {
     Object.defineProperty(globalThis, Symbol.for(name), { value, configurable: true });
   }
