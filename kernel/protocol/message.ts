@@ -36,6 +36,8 @@ export interface Message {
 export interface Outgoing {
   /** Id of the message; a new one by default. */
   id?: string;
+  /** The subshell that it is for. */
+  subshell?: string;
   type: string;
   content: Json;
   session: string;
@@ -64,6 +66,7 @@ export function encode(message: Outgoing, signer: Signer): Uint8Array[] {
     date: new Date().toISOString(),
     msg_type: message.type,
     version: PROTOCOL_VERSION,
+    ...(message.subshell === undefined ? {} : { subshell_id: message.subshell }),
   };
   const parts = [
     Buffer.from(JSON.stringify(header)),
