@@ -31,7 +31,8 @@ export interface CommEvent {
 export type Command =
   | { type: "run"; cell: string; js: string; map: string; source: string; quiet: boolean; allowStdin: boolean }
   | { type: "comm"; cell: string; event: CommEvent }
-  | { type: "interrupt" }
+  /** `meant`: what ran when it was sent; nothing stands for what goes on beside cells. */
+  | { type: "interrupt"; meant: string[] }
   | { type: "transpiled"; id: number; js?: string; map?: string; error?: string }
   | { type: "input"; id: number; value?: string; refused?: "end of input" | "nobody" };
 

@@ -139,7 +139,7 @@ export class Executor extends EventEmitter<Events> {
     }
     const sent = all.some((running) => running.sent);
     if (all.length > 0 && !sent) return;
-    this.send({ type: "interrupt" });
+    this.send({ type: "interrupt", meant: [...this.#running.keys()] });
     if (!sent) return;
     clearTimeout(this.#grace);
     this.#grace = setTimeout(() => {

@@ -17,7 +17,7 @@ const reader = new FrameReader<Command>();
 
 socket.on("data", (piece: Buffer) => {
   for (const command of reader.push(piece)) {
-    if (command.type === "interrupt") interrupt();
+    if (command.type === "interrupt") interrupt(command);
     else if (command.type === "comm") handOver(command);
     else main.postMessage(command);
   }
@@ -93,10 +93,10 @@ let session: Session | undefined;
 // cells have started, in this order: a cell whose program ends by the signal finds the flag up. Second: a main thread that
 // has not answered is stopped where it is, again and again until it answers. The kernel process has the last rung.
 // The flag stops all native work, so it stays down at first where work of an earlier cell is to go on: then the signal stops the cell.
-function interrupt(): void {
+function interrupt(command: Command): void {
   Atomics.store(flow, INTERRUPTING, 1);
   if (Atomics.load(flow, BESIDE) === 0) raise();
-  main.postMessage({ type: "interrupt" } satisfies Command);
+  main.postMessage(command);
   process.kill(-process.pid, "SIGINT");
   clearTimeout(ladder);
   ladder = setTimeout(() => stop(1), LISTEN_MS);

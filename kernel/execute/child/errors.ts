@@ -147,6 +147,20 @@ export function isError(value: unknown): value is Error {
   return value instanceof Error || Object.prototype.toString.call(value) === "[object Error]";
 }
 
+/** Files of the code that is running now, and of the functions that await it, from the inside out. */
+export function filesOnStack(): string[] {
+  const prepare = Error.prepareStackTrace;
+  const holder: { stack?: unknown } = {};
+  Error.prepareStackTrace = (_, sites) => sites.map((site) => fileName(site));
+  try {
+    Error.captureStackTrace(holder, filesOnStack);
+    // The array is made when the property is first read.
+    return holder.stack as string[];
+  } finally {
+    Error.prepareStackTrace = prepare;
+  }
+}
+
 function fileName(site: NodeJS.CallSite): string {
   const name = site.getFileName() ?? site.getScriptNameOrSourceURL?.() ?? "";
   if (!name.startsWith("file://")) return name;

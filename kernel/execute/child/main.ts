@@ -33,8 +33,8 @@ for (const name of ["stdout", "stderr"] as const) {
 }
 
 traces.install(cleanMessage);
-installTimers(() => runner.running);
-installFetch(() => runner.running);
+installTimers(() => runner.owner());
+installFetch(() => runner.owner());
 
 process.on("uncaughtException", (error) => runner.uncaught(error, "Uncaught"));
 process.on("unhandledRejection", (error) => runner.uncaught(error, "Unhandled rejection"));

@@ -4,7 +4,8 @@ import type { Comms } from "./comms.js";
 
 /** What the runner offers to the library's global symbols. */
 export interface Host {
-  readonly current: Cell | undefined;
+  /** The cell that the code running now belongs to. */
+  readonly origin: Cell | undefined;
   signal(): AbortSignal;
   display(cell: Cell, data: MimeBundle, options: DisplayOptions): void;
   clear(cell: Cell, wait: boolean): void;
@@ -46,14 +47,14 @@ export interface Interrupt {
 export function installMeetingPoints(host: Host, flag: Int32Array, resets: Set<() => void>, comms: Comms): void {
   const publisher: Publisher = {
     publish(bundle, options = {}) {
-      const { cell = host.current, ...rest } = options;
+      const { cell = host.origin, ...rest } = options;
       if (cell instanceof Cell) host.display(cell, bundle, rest);
     },
     clear(wait = false) {
-      if (host.current !== undefined) host.clear(host.current, wait);
+      if (host.origin !== undefined) host.clear(host.origin, wait);
     },
-    cell: () => host.current,
-    hold(work, cell = host.current) {
+    cell: () => host.origin,
+    hold(work, cell = host.origin) {
       if (cell instanceof Cell) cell.hold(work);
     },
   };
@@ -64,7 +65,7 @@ export function installMeetingPoints(host: Host, flag: Int32Array, resets: Set<(
       resets.add(callback);
       return () => resets.delete(callback);
     },
-    beside(work, cell = host.current) {
+    beside(work, cell = host.origin) {
       if (cell instanceof Cell) host.beside(work, cell);
     },
   };

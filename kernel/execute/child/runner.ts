@@ -4,7 +4,7 @@ import type { Command, CommEvent, MimeBundle, Outcome } from "../channel.js";
 import { Cell, type DisplayOptions, InterruptedError, interruptedOutcome, type Output } from "./cell.js";
 import { CommManager } from "./comms.js";
 import { bundle, clean } from "./display.js";
-import type { Traces } from "./errors.js";
+import { filesOnStack, type Traces } from "./errors.js";
 import { Imports } from "./imports.js";
 import { EndOfInputError } from "./input.js";
 import { installMeetingPoints } from "./meeting.js";
@@ -66,14 +66,34 @@ export class Runner implements Output {
     return this.#handling ?? this.running ?? this.#last;
   }
 
+  /**
+   * The running cell that the code running now belongs to. With one cell running and nothing beside it, that is the one; otherwise the stack
+   * tells, which knows the functions that await.
+   */
+  owner(): Cell | undefined {
+    if (this.#running.size === 0) return undefined;
+    if (this.#running.size === 1 && this.#beside.size === 0) return this.running;
+    const files = new Set(filesOnStack());
+    return [...this.#running].find((cell) => files.has(cell.id));
+  }
+
+  /** The cell, running or not, that the code running now belongs to, as far as that can be known. */
+  get origin(): Cell | undefined {
+    if (this.#handling !== undefined || this.#beside.size === 0) return this.#handling ?? this.owner() ?? this.current;
+    const found = this.owner();
+    if (found !== undefined) return found;
+    const known = filesOnStack().find((file) => this.#cells.has(file));
+    return (known && this.#cells.get(known)?.deref()) || [...this.#beside.values()].at(-1);
+  }
+
   /** While a comm's message is handled, what cells of the past show belongs to it. */
   here(cell: Cell): Cell {
     return this.#handling !== undefined && cell.finished ? this.#handling : cell;
   }
 
-  /** The signal of the cell that runs now (or ran last), held until it is aborted. */
+  /** The signal of the cell that the code running now belongs to, held until it is aborted. */
   signal(): AbortSignal {
-    const cell = this.current;
+    const cell = this.origin;
     if (cell === undefined) return new AbortController().signal;
     this.#listeners.add(cell);
     return cell.signal();
@@ -88,7 +108,7 @@ export class Runner implements Output {
         this.#start(new Cell(command, this), (cell) => this.#receive(cell, command.event));
         break;
       case "interrupt":
-        this.#interrupt();
+        this.#interrupt(command.meant);
         break;
       case "transpiled":
         this.#transpiling.get(command.id)?.(command);
@@ -137,7 +157,7 @@ export class Runner implements Output {
   }
 
   /** Work that may go on after its cell: an interrupt of a later cell leaves it alone. */
-  beside(work: Promise<unknown>, cell: Cell | undefined = this.current): void {
+  beside(work: Promise<unknown>, cell: Cell | undefined = this.origin): void {
     if (cell === undefined) return;
     const key = {};
     this.#beside.set(key, cell);
@@ -280,11 +300,12 @@ export class Runner implements Output {
   // Only reached with the event loop alive: either the cell awaits, or its loop has been stopped. A stopped cell's
   // promise never settles and its `finally` blocks never run, so it is ended here. With no cell running the interrupt is for what earlier
   // cells have left behind.
-  #interrupt(): void {
+  #interrupt(meant: readonly string[]): void {
     this.#port.acknowledge();
     const reason = new InterruptedError("The cell was interrupted.");
     const running = [...this.#running];
-    const stopped = running.length > 0 ? running : this.#listeners;
+    // The cell that was meant may have ended meanwhile, by its program's end for instance: then nothing else is.
+    const stopped = running.length > 0 ? running : meant.length > 0 ? [] : this.#listeners;
     for (const cell of stopped) {
       this.#listeners.delete(cell);
       cell.stop(reason);
