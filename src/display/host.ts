@@ -60,7 +60,8 @@ export interface Publisher {
 /** What a kernel offers for interrupts. `flag[0]` is 1 while the running cell is interrupted. */
 export interface InterruptHost {
   flag: Int32Array;
-  signal(): AbortSignal;
+  /** Of the cell that calls; "running": of the one that runs now, where the stack says nothing (`await` calls a `then` by itself). */
+  signal(which?: "running"): AbortSignal;
   /** Calls back after an interrupt that may have skipped `finally` blocks. Kernels may leave it out. */
   onReset?(callback: () => void): () => void;
   /** Says that work of a cell goes on after it and heeds the cell's signal. Kernels may leave it out. */
@@ -100,9 +101,13 @@ export function interruptSignal(signal?: AbortSignal): AbortSignal | undefined {
   return parts.length < 2 ? parts[0] : AbortSignal.any(parts);
 }
 
-/** The same promise, rejected as soon as the cell that awaits it now is interrupted; the work behind it may go on. */
-export async function interruptible<T>(work: Promise<T>, what: string): Promise<T> {
-  const signal = interruptHost()?.signal();
+/**
+ * The same promise, rejected as soon as the cell that awaits it is interrupted; the work behind it may go on.
+ *
+ * @param which "running" where `await` itself calls
+ */
+export async function interruptible<T>(work: Promise<T>, what: string, which?: "running"): Promise<T> {
+  const signal = interruptHost()?.signal(which);
   if (signal === undefined) return work;
   let stop: (() => void) | undefined;
   const interrupted = new Promise<never>((_, reject) => {

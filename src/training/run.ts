@@ -162,7 +162,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     onfulfilled?: ((result: TrainResult) => A | PromiseLike<A>) | null,
     onrejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
   ): Promise<A | B> {
-    return interruptible(this.promise, "the training run").then(onfulfilled, onrejected);
+    return interruptible(this.promise, "the training run", "running").then(onfulfilled, onrejected);
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainStep, void> {

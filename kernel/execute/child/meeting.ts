@@ -6,7 +6,7 @@ import type { Comms } from "./comms.js";
 export interface Host {
   /** The cell that the code running now belongs to. */
   readonly origin: Cell | undefined;
-  signal(): AbortSignal;
+  signal(which?: "running"): AbortSignal;
   display(cell: Cell, data: MimeBundle, options: DisplayOptions): void;
   clear(cell: Cell, wait: boolean): void;
   beside(work: Promise<unknown>, cell?: Cell): void;
@@ -27,8 +27,8 @@ export interface Publisher {
 export interface Interrupt {
   /** On a SharedArrayBuffer; `flag[0]` is 1 from an interrupt to the start of the next cell. */
   flag: Int32Array;
-  /** Aborted when the cell running now is interrupted. */
-  signal(): AbortSignal;
+  /** Aborted when the cell that the caller belongs to is interrupted; "running": the one that runs now, whoever calls. */
+  signal(which?: "running"): AbortSignal;
   /**
    * Calls back after an interrupt: when it has ended a cell by force, so that `finally` blocks may have been skipped,
    * and before the next cell starts.
@@ -60,7 +60,7 @@ export function installMeetingPoints(host: Host, flag: Int32Array, resets: Set<(
   };
   const interrupt: Interrupt = {
     flag,
-    signal: () => host.signal(),
+    signal: (which) => host.signal(which),
     onReset(callback) {
       resets.add(callback);
       return () => resets.delete(callback);

@@ -92,8 +92,8 @@ export class Runner implements Output {
   }
 
   /** The signal of the cell that the code running now belongs to, held until it is aborted. */
-  signal(): AbortSignal {
-    const cell = this.origin;
+  signal(which?: "running"): AbortSignal {
+    const cell = which === "running" ? this.current : this.origin;
     if (cell === undefined) return new AbortController().signal;
     this.#listeners.add(cell);
     return cell.signal();
