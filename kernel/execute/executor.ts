@@ -4,7 +4,7 @@ import type { Socket } from "node:net";
 import { StringDecoder } from "node:string_decoder";
 import { fileURLToPath } from "node:url";
 import { CHANNEL_FD, type Command, FrameReader, frame, type Outcome, type Report } from "./channel.js";
-import { explain, oomKills } from "./crash.js";
+import { explain, type OomKills, oomEvidence } from "./crash.js";
 
 /** What occupies the executor until it is reported as done: a cell, or a message of a comm. */
 export type RunCommand = Extract<Command, { type: "run" | "comm" }>;
@@ -55,7 +55,7 @@ export class Executor extends EventEmitter<Events> {
   #grace: NodeJS.Timeout | undefined;
   #unstoppable = false;
   #closed = false;
-  #oomKills = 0;
+  #oomKills: OomKills = { group: 0, machine: 0 };
   #isReady = false;
   #failedStarts = 0;
 
@@ -75,7 +75,7 @@ export class Executor extends EventEmitter<Events> {
     this.#isReady = false;
     this.#stderr = "";
     this.#unstoppable = false;
-    this.#oomKills = oomKills();
+    this.#oomKills = oomEvidence();
     // A process group of its own: a terminal's Ctrl-C does not reach it, and it ends with all that cells have started.
     const main = fileURLToPath(new URL("./child/main.js", import.meta.url));
     const child = spawn(process.execPath, [...FLAGS, main], {
@@ -109,7 +109,7 @@ export class Executor extends EventEmitter<Events> {
       // An interrupt may have ended it meanwhile.
       if (!running.interrupted) {
         running.sent = true;
-        this.#oomKills = oomKills();
+        this.#oomKills = oomEvidence();
         this.send(command);
       }
     } catch (error) {
@@ -196,9 +196,7 @@ export class Executor extends EventEmitter<Events> {
     this.#signalGroup("SIGKILL");
     const ending = { code, signal, stderr: this.#stderr, unstoppable: this.#unstoppable };
     const reason =
-      failure === undefined
-        ? explain({ ...ending, oomKills: oomKills() - this.#oomKills })
-        : `The executor ${failure}.`;
+      failure === undefined ? explain({ ...ending, oomKills: this.#newKills() }) : `The executor ${failure}.`;
     clearTimeout(this.#grace);
     const running = [...this.#running.values()];
     this.#child = undefined;
@@ -209,6 +207,11 @@ export class Executor extends EventEmitter<Events> {
     // One that cannot even start is not started in a tight loop; cells that come meanwhile say why.
     if (this.#failedStarts < MAX_FAILED_STARTS) this.start();
     else setTimeout(() => this.#closed || this.start(), RESTART_MS);
+  }
+
+  #newKills(): OomKills {
+    const { group, machine } = oomEvidence();
+    return { group: group - this.#oomKills.group, machine: machine - this.#oomKills.machine };
   }
 
   #signalGroup(signal: NodeJS.Signals): void {

@@ -52,7 +52,7 @@ export class Signer {
     if (this.#key === "") return this.#once(this.#digest(frames));
     const text = Buffer.from(signature).toString("latin1");
     const expected = this.#digest(frames);
-    const given = /^[0-9a-fA-F]+$/.test(text) ? Buffer.from(text, "hex") : Buffer.alloc(0);
+    const given = /^[0-9a-f]+$/.test(text) ? Buffer.from(text, "hex") : Buffer.alloc(0);
     // The lengths are public; the bytes are compared in constant time.
     if (given.length !== expected.length || !timingSafeEqual(given, expected)) return "wrong";
     return this.#once(expected);

@@ -34,6 +34,7 @@ describe("messages that are not to be trusted", () => {
       changed(1, "00".repeat(32)),
       changed(1, signature.slice(0, -2)),
       changed(1, `${signature}00`),
+      changed(1, signature.toUpperCase()),
       changed(1, Buffer.from(signature, "hex")),
     ]) {
       kernel.client.sendRaw("shell", forged);
