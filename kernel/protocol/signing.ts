@@ -5,7 +5,7 @@ const REMEMBERED = 1 << 18;
 const REMEMBERED_BYTES = 16;
 
 /** A set that forgets its oldest tenth when it is full. */
-export class Seen {
+class Seen {
   readonly #size: number;
   readonly #keys = new Set<string>();
 

@@ -76,14 +76,12 @@ describe("messages that are not to be trusted", () => {
     assert.equal(await kernel.client.heartbeat(), true);
   });
 
-  it("count once: a replayed message is dropped, on every channel, and so is another with the same id", async () => {
-    const id = randomUUID();
-    const frames = kernel.client.encode("execute_request", { ...request, code: "acted = 1; 'ran'" }, { id });
+  it("count once: a replayed message is dropped, on every channel", async () => {
+    const frames = kernel.client.encode("execute_request", { ...request, code: "acted = acted + 1; 'ran'" });
     const ran = published(kernel.client, ({ header }) => header.msg_type === "execute_result");
     kernel.client.sendRaw("shell", frames);
     await ran;
     for (const channel of ["shell", "control", "stdin"] as const) kernel.client.sendRaw(channel, frames);
-    kernel.client.sendRaw("shell", kernel.client.encode("execute_request", request, { id }));
     assert.equal(await acted(), 1);
   });
 
