@@ -48,6 +48,7 @@ async function main(file: string): Promise<void> {
   executor.on("report", (report) => {
     if (report.type === "stream") output.stream(report.name, report.text, report.cell);
     else if (report.type === "display" || report.type === "clear") output.show(report);
+    else if (report.type === "page") shells.page(report.cell, report.data);
     else if (report.type === "comm") {
       comms.note(report.event);
       output.comm(report);

@@ -41,6 +41,7 @@ export type Report =
   | { type: "ready" }
   | { type: "stream"; cell: string; name: "stdout" | "stderr"; text: string }
   | { type: "display"; cell: string; data: MimeBundle; metadata: MimeBundle; id?: string; update: boolean }
+  | { type: "page"; cell: string; data: MimeBundle }
   | { type: "clear"; cell: string; wait: boolean }
   | { type: "comm"; cell?: string; event: CommEvent }
   | { type: "done"; cell: string; outcome: Outcome }

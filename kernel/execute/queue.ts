@@ -75,6 +75,7 @@ export class ExecuteQueue {
   #active: Message | undefined;
   #cell: string | undefined;
   #allowStdin = false;
+  #pages: MimeBundle[] = [];
   #interrupted: ((ending: Ending) => void) | undefined;
 
   constructor(parts: Parts) {
@@ -89,6 +90,11 @@ export class ExecuteQueue {
   /** The running request, if it runs this cell and allows questions to the user. */
   asking(cell: string): Message | undefined {
     return this.#cell === cell && this.#allowStdin ? this.#active : undefined;
+  }
+
+  /** Keeps a page for the reply of the cell, if that is the one that runs here. */
+  page(cell: string, data: MimeBundle): void {
+    if (this.#cell === cell) this.#pages.push(data);
   }
 
   submit(message: Message): void {
@@ -167,6 +173,7 @@ export class ExecuteQueue {
     const cell = request.store ? `cell-${count}` : `cell-${count}.${++session.others}`;
     this.#cell = cell;
     this.#allowStdin = request.allowStdin;
+    this.#pages = [];
     if (request.silent) output.mute(cell);
     else {
       output.begin(cell, message.rawHeader);
@@ -189,6 +196,7 @@ export class ExecuteQueue {
       }
       reply = { ...reply, user_expressions: await this.#evaluate(cell, request) };
     }
+    reply.payload = this.#pages.map((data) => ({ source: "page", data, start: 0 }));
     if (request.store) {
       const shown = ending.ok ? ending.result?.data["text/plain"] : undefined;
       history.add(count, request.code, typeof shown === "string" ? shown : undefined);

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Json, Message } from "../protocol/message.js";
+import type { MimeBundle } from "./channel.js";
 import { ExecuteQueue, lost, type Parts } from "./queue.js";
 
 /**
@@ -36,6 +37,11 @@ export class Shells {
       if (request !== undefined) return request;
     }
     return undefined;
+  }
+
+  /** A page for the reply of a running cell. */
+  page(cell: string, data: MimeBundle): void {
+    for (const queue of this.#busy()) queue.page(cell, data);
   }
 
   /** Whether the shell that a message names is there; no name stands for the main shell. */

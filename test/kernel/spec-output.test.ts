@@ -30,6 +30,14 @@ describe("output by the messaging protocol", () => {
     });
   });
 
+  it("hands pages over with the reply of their cell", async () => {
+    const code =
+      "(Reflect.get(globalThis, Symbol.for('tunebook.publish/1')) as { page(data: object): void }).page({ 'text/plain': 'help' });";
+    const { reply } = await execute(kernel.client, code);
+    assert.deepEqual(reply.content.payload, [{ source: "page", data: { "text/plain": "help" }, start: 0 }]);
+    assert.deepEqual((await execute(kernel.client, "1")).reply.content.payload, []);
+  });
+
   it("shows late output of several cells each under its own, while others run", async () => {
     const parents = new Map<string, Set<unknown>>();
     const look = ({ header, parent, content }: Message): void => {

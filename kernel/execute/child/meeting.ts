@@ -9,6 +9,7 @@ export interface Host {
   signal(which?: "running"): AbortSignal;
   display(cell: Cell, data: MimeBundle, options: DisplayOptions): void;
   clear(cell: Cell, wait: boolean): void;
+  page(cell: Cell, data: MimeBundle): void;
   beside(work: Promise<unknown>, cell?: Cell): void;
 }
 
@@ -17,6 +18,8 @@ export interface Publisher {
   /** Shows a bundle, or updates the display of `id`; under `cell` (a token of `cell()`), else under the running cell. */
   publish(bundle: MimeBundle, options?: DisplayOptions & { cell?: unknown }): void;
   clear(wait?: boolean): void;
+  /** Shows a bundle in the front end's pager when the running cell has ended. */
+  page(bundle: MimeBundle): void;
   /** A token of the running cell. */
   cell(): unknown;
   /** The cell (the running one by default) counts as running until this work, whose output is its own, has settled. */
@@ -52,6 +55,9 @@ export function installMeetingPoints(host: Host, flag: Int32Array, resets: Set<(
     },
     clear(wait = false) {
       if (host.origin !== undefined) host.clear(host.origin, wait);
+    },
+    page(bundle) {
+      if (host.origin !== undefined) host.page(host.origin, bundle);
     },
     cell: () => host.origin,
     hold(work, cell = host.origin) {

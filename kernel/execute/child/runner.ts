@@ -142,6 +142,10 @@ export class Runner implements Output {
     if (!cell.quiet) this.#port.post({ type: "clear", cell: cell.id, wait });
   }
 
+  page(cell: Cell, data: MimeBundle): void {
+    this.#port.post({ type: "page", cell: cell.id, data: { "text/plain": "", ...clean(data) } });
+  }
+
   input(cell: Cell, prompt: string, password: boolean): Promise<string> {
     const id = ++this.#requests;
     return new Promise((resolve, reject) => {
