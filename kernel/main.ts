@@ -1,7 +1,9 @@
 // The kernel process: `node main.js CONNECTION_FILE`. It speaks to front ends, owns the compiler's thread and the
 // executor's process, and runs no user code, so that it always answers.
 import { randomUUID } from "node:crypto";
+import type { Report } from "./execute/channel.js";
 import { Comms } from "./execute/comms.js";
+import { compileFailure } from "./execute/diagnostics.js";
 import { Executor } from "./execute/executor.js";
 import { OutputPublisher } from "./execute/output.js";
 import { Questions } from "./execute/questions.js";
@@ -12,6 +14,7 @@ import { Dispatcher } from "./protocol/dispatch.js";
 import { History, historyFile } from "./protocol/history.js";
 import { KernelSockets } from "./protocol/sockets.js";
 
+type CompileReport = Extract<Report, { type: "compile" }>;
 type CompileService = import("./compile/service.js").CompileService;
 
 const log = (text: string): void => console.error(`[tunebook] ${text}`);
@@ -54,6 +57,8 @@ async function main(file: string): Promise<void> {
       output.comm(report);
     } else if (report.type === "input") questions.ask(report);
     else if (report.type === "transpile") void transpile(report.id, report.file, report.text);
+    else if (report.type === "compile") void compile(report);
+    else if (report.type === "packages") void compiler().then((service) => service.packagesChanged());
   });
   executor.on("raw", (name, text) => output.stream(name, text));
   executor.on("died", (reason) => log(reason));
@@ -64,6 +69,20 @@ async function main(file: string): Promise<void> {
       executor.send({ type: "transpiled", id, js, map });
     } catch (error) {
       executor.send({ type: "transpiled", id, error: (error as Error).message });
+    }
+  }
+
+  async function compile({ id, cell, code, folder }: CompileReport): Promise<void> {
+    try {
+      const service = await compiler();
+      const { js, map } = await session.alone(async () => {
+        const made = await service.compile({ code, cell, typecheck: "error", cwd: folder });
+        service.commit(cell);
+        return made;
+      });
+      executor.send({ type: "compiled", id, js, map });
+    } catch (error) {
+      executor.send({ type: "compiled", id, error: compileFailure(error) });
     }
   }
 

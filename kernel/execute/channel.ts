@@ -34,6 +34,7 @@ export type Command =
   /** `meant`: what ran when it was sent; nothing stands for what goes on beside cells. */
   | { type: "interrupt"; meant: string[] }
   | { type: "transpiled"; id: number; js?: string; map?: string; error?: string }
+  | { type: "compiled"; id: number; js?: string; map?: string; error?: ErrorReport }
   | { type: "input"; id: number; value?: string; refused?: "end of input" | "nobody" };
 
 /** Executor → kernel process. */
@@ -46,6 +47,10 @@ export type Report =
   | { type: "comm"; cell?: string; event: CommEvent }
   | { type: "done"; cell: string; outcome: Outcome }
   | { type: "transpile"; id: number; file: string; text: string }
+  /** Code of a file that a cell runs: compiled as a cell of the notebook. */
+  | { type: "compile"; id: number; cell: string; code: string; folder: string }
+  /** Packages may have been added or replaced. */
+  | { type: "packages" }
   | { type: "input"; id: number; cell: string; prompt: string; password: boolean };
 
 /** The executor's end of the channel: the file descriptor after stdin, stdout and stderr. */

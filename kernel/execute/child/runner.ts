@@ -1,9 +1,11 @@
 import vm from "node:vm";
-import { createScope } from "../../compile/scope.js";
+import { createScope, type Scope } from "../../compile/scope.js";
 import type { Command, CommEvent, MimeBundle, Outcome } from "../channel.js";
 import { Cell, type DisplayOptions, InterruptedError, interruptedOutcome, type Output } from "./cell.js";
 import { CommManager } from "./comms.js";
+import { contexts } from "./context.js";
 import { bundle, clean } from "./display.js";
+import { DisplayHandle } from "./displays.js";
 import { filesOnStack, type Traces } from "./errors.js";
 import { Imports } from "./imports.js";
 import { EndOfInputError } from "./input.js";
@@ -11,6 +13,7 @@ import { installMeetingPoints } from "./meeting.js";
 import type { Port } from "./port.js";
 import { BESIDE, INTERRUPTING, type SharedWords } from "./shared.js";
 import { native } from "./timers.js";
+import { type RunCode, toolsOf } from "./tools.js";
 
 type CellFunction = (scope: object, load: Imports["import"], cell: object) => Promise<{ value: unknown } | undefined>;
 
@@ -24,9 +27,10 @@ export class Runner implements Output {
   readonly #flag: Int32Array;
   readonly #flow: Int32Array;
   readonly #traces: Traces;
-  readonly #scope: object = createScope();
+  readonly #scope: Scope = createScope();
   readonly #imports: Imports;
   readonly #transpiling = new Map<number, (command: Extract<Command, { type: "transpiled" }>) => void>();
+  readonly #compiling = new Map<number, (command: Extract<Command, { type: "compiled" }>) => void>();
   readonly #asking = new Map<number, { cell: Cell; answered(reply: Extract<Command, { type: "input" }>): void }>();
   readonly #comms = new CommManager((event, opener) => this.#sendComm(event, opener));
   /** Cells whose signal somebody holds: what they left behind ends with an interrupt that finds no cell running. */
@@ -61,17 +65,18 @@ export class Runner implements Output {
     return newest;
   }
 
-  /** The cell that runs now, or ran last. */
+  /** The cell whose work runs now, as far as that is known; else the one that runs or ran last. */
   get current(): Cell | undefined {
-    return this.#handling ?? this.running ?? this.#last;
+    return contexts.now ?? this.#handling ?? this.running ?? this.#last;
   }
 
   /**
-   * The running cell that the code running now belongs to. With one cell running and nothing beside it, that is the one; otherwise the stack
-   * tells, which knows the functions that await.
+   * The running cell that the code running now belongs to. With one cell running and nothing beside it, that is the one; otherwise the cell
+   * has said so, or the stack tells, which knows the functions that await.
    */
   owner(): Cell | undefined {
     if (this.#running.size === 0) return undefined;
+    if (contexts.now !== undefined && this.#running.has(contexts.now)) return contexts.now;
     if (this.#running.size === 1 && this.#beside.size === 0) return this.running;
     const files = new Set(filesOnStack());
     return [...this.#running].find((cell) => files.has(cell.id));
@@ -80,7 +85,7 @@ export class Runner implements Output {
   /** The cell, running or not, that the code running now belongs to, as far as that can be known. */
   get origin(): Cell | undefined {
     if (this.#handling !== undefined || this.#beside.size === 0) return this.#handling ?? this.owner() ?? this.current;
-    const found = this.owner();
+    const found = contexts.now ?? this.owner();
     if (found !== undefined) return found;
     const known = filesOnStack().find((file) => this.#cells.has(file));
     return (known && this.#cells.get(known)?.deref()) || [...this.#beside.values()].at(-1);
@@ -88,7 +93,7 @@ export class Runner implements Output {
 
   /** While a comm's message is handled, what cells of the past show belongs to it. */
   here(cell: Cell): Cell {
-    return this.#handling !== undefined && cell.finished ? this.#handling : cell;
+    return contexts.now ?? (this.#handling !== undefined && cell.finished ? this.#handling : cell);
   }
 
   /** The signal of the cell that the code running now belongs to, held until it is aborted. */
@@ -113,6 +118,10 @@ export class Runner implements Output {
       case "transpiled":
         this.#transpiling.get(command.id)?.(command);
         this.#transpiling.delete(command.id);
+        break;
+      case "compiled":
+        this.#compiling.get(command.id)?.(command);
+        this.#compiling.delete(command.id);
         break;
       case "input":
         this.#asking.get(command.id)?.answered(command);
@@ -175,7 +184,8 @@ export class Runner implements Output {
 
   /** Text that no cell's own console has printed. */
   print(name: "stdout" | "stderr", text: string): void {
-    if (this.current !== undefined) this.stream(this.current, name, text);
+    const cell = this.current;
+    if (cell !== undefined) this.stream(cell, name, text);
   }
 
   /** An error that nobody caught: shown under the cell it comes from; the state lives on. */
@@ -204,7 +214,9 @@ export class Runner implements Output {
     if (!cell.quiet) this.#last = cell;
     this.#cells.set(cell.id, new WeakRef(cell));
     this.#traces.add(cell.id, command.map, command.source);
-    return this.#render(cell, await this.#function(command)(this.#scope, this.#imports.import, this.#bindings(cell)));
+    const run = this.#function(command);
+    const begun = contexts.run(cell, () => run(this.#scope, this.#imports.import, this.#bindings(cell)));
+    return this.#render(cell, await begun);
   }
 
   // Handlers that await have one turn of the event loop to fail or to show something before the message counts as handled: a handler
@@ -217,7 +229,7 @@ export class Runner implements Output {
         resolve();
       });
     });
-    const work = Promise.resolve(this.#comms.receive(event));
+    const work = Promise.resolve(contexts.run(cell, () => this.#comms.receive(event)));
     await Promise.race([work, turn]);
     await turn;
     work.catch((error: unknown) => this.uncaught(error, "In the handler of a comm"));
@@ -252,12 +264,31 @@ export class Runner implements Output {
       comms: this.#comms.of(cell),
       signal: () => cell.signal(),
       meta: this.#imports.meta,
+      ...toolsOf(cell, { scope: this.#scope, folder: this.#imports.folder, port: this.#port, runCode: this.#runCode }),
     };
   }
 
+  // Code of a file, as a cell of the notebook: compiled by the kernel process, run under the cell that asks for it.
+  readonly #runCode: RunCode = async (cell, code, file, folder) => {
+    const id = ++this.#requests;
+    const { js, map, error } = await new Promise<Extract<Command, { type: "compiled" }>>((resolve) => {
+      this.#compiling.set(id, resolve);
+      this.#port.post({ type: "compile", id, cell: `${cell.id}.f${id}`, code, folder });
+    });
+    if (js === undefined || map === undefined) {
+      const reason = error?.traceback.join("\n").replace(`${error.ename}: `, "") ?? "it cannot be compiled";
+      throw Object.assign(new Error(`${file}: ${reason}`), { name: error?.ename ?? "SyntaxError" });
+    }
+    this.#traces.add(file, map, code);
+    const meta = this.#imports.metaOf(file, folder);
+    const run = this.#function({ cell: file, js });
+    const bindings = { ...this.#bindings(cell), meta };
+    return contexts.run(cell, () => run(this.#scope, this.#imports.from(folder), bindings));
+  };
+
   async #render(cell: Cell, result: { value: unknown } | undefined): Promise<Outcome> {
     const value = result?.value;
-    const data = value === undefined ? undefined : clean(await bundle(value, false));
+    const data = value === undefined || value instanceof DisplayHandle ? undefined : clean(await bundle(value, false));
     await this.#shown(cell);
     return data === undefined ? { status: "ok" } : { status: "ok", result: { data, metadata: {} } };
   }
@@ -290,6 +321,7 @@ export class Runner implements Output {
   #finish(cell: Cell, outcome: Outcome): void {
     if (cell.finished) return;
     cell.finished = true;
+    if (contexts.now === cell) contexts.clear();
     this.#running.delete(cell);
     if (this.#handling === cell) this.#handling = undefined;
     this.#tellBeside();
@@ -306,6 +338,7 @@ export class Runner implements Output {
   // cells have left behind.
   #interrupt(meant: readonly string[]): void {
     this.#port.acknowledge();
+    contexts.clear();
     const reason = new InterruptedError("The cell was interrupted.");
     const running = [...this.#running];
     // The cell that was meant may have ended meanwhile, by its program's end for instance: then nothing else is.
