@@ -10,6 +10,7 @@ describe("an interrupt and work beside cells", () => {
     kernel = await startKernel();
     // A run as the library makes it: it heeds its cell's signal, and says that it goes on.
     const code = [
+      "import { setImmediate as turn } from 'node:timers/promises';",
       "interface Host { flag: Int32Array; signal(): AbortSignal; beside(work: Promise<unknown>): void }",
       "const host = Reflect.get(globalThis, Symbol.for('tunebook.interrupt/1')) as Host;",
       "let steps = 0, flagged = 0;",
@@ -19,7 +20,7 @@ describe("an interrupt and work beside cells", () => {
       "    while (!signal.aborted) {",
       "      steps++;",
       "      if (Atomics.load(host.flag, 0) !== 0) flagged++;",
-      "      await new Promise<void>((go) => setImmediate(go));",
+      "      await turn(undefined, { signal }).catch(() => {});",
       "    }",
       "    return 'stopped';",
       "  })();",
