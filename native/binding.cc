@@ -109,8 +109,9 @@ Napi::Value open_device(const Napi::CallbackInfo& info) {
   const int index = numbered ? atoi(asked.c_str() + 5) : 0;
   if (runtimes[1] == nullptr) {
     try {
-      const Backend& backend = fake_cuda_asked() ? open_fake_cuda(runtimes[0]->backend) : open_cuda(index);
-      runtimes[1] = new Runtime(h, backend, 1);
+      const bool fake = fake_cuda_asked();
+      const Backend& backend = fake ? open_fake_cuda(runtimes[0]->backend) : open_cuda(index);
+      runtimes[1] = new Runtime(h, backend, 1, fake ? copies_of_fake_cuda() : copies_of_cuda());
       runtimes[1]->queue.set_interrupt(h.interrupt);
     } catch (const OpError& error) {
       throw Napi::Error::New(env, error.message);
@@ -177,6 +178,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_calls(env, exports);
   export_reads(env, exports);
+  export_loads(env, exports);
   export_recordings(env, exports);
   exports.Set("open", Napi::Function::New(env, open, "open"));
   exports.Set("openDevice", Napi::Function::New(env, open_device, "openDevice"));

@@ -19,7 +19,8 @@ struct Pending {
   void* staging = nullptr;  // host memory; nullptr when nothing is read (settle)
   int64_t bytes = 0;
   QueueState outcome = QueueState::Running;  // Running: it went well
-  void* owner = nullptr;                     // what the binding needs to settle the promise
+  // Called on the delivering thread when its place has been reached; what it then stands for is delivered again, without this.
+  void (*reached)(Pending*) = nullptr;
 };
 
 class Completions {

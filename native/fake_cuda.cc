@@ -158,6 +158,22 @@ void download(void* to, const void* from, int64_t bytes) {
   stream->push([to, from, bytes] { memcpy(to, from, static_cast<size_t>(bytes)); });
 }
 
+// A copy happens when it is waited for: what does not wait finds nothing.
+struct Sending {
+  void* to;
+  const void* from;
+  int64_t bytes;
+} sending[kLanes] = {};
+
+void send(int lane, void* to, const void* from, int64_t bytes) { sending[lane] = {to, from, bytes}; }
+
+void sent(int lane) {
+  const Sending s = sending[lane];
+  memcpy(s.to, s.from, static_cast<size_t>(s.bytes));
+}
+
+const Copies copies = {send, sent};
+
 void begin(int opcode, uint64_t sequence) {
   opcode_now = opcode;
   sequence_now = sequence;
@@ -213,6 +229,8 @@ bool fake_cuda_asked() {
   const char* asked = getenv("TUNEBOOK_FAKE_CUDA");
   return asked != nullptr && strcmp(asked, "1") == 0;
 }
+
+const Copies* copies_of_fake_cuda() { return &copies; }
 
 const Backend& open_fake_cuda(const Backend& backend) {
   cpu = &with_halves(backend);

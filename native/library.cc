@@ -10,6 +10,8 @@
 namespace tunebook {
 namespace {
 
+const Copies* copies = nullptr;
+
 // The folder of the library that this function is in.
 std::string own_folder() {
   Dl_info info;
@@ -44,7 +46,10 @@ const Backend& open_cuda(int index) {
   char why[512] = "";
   const Backend* backend = symbol<const Backend*(int, char*, int)>(library, "tunebook_open_cuda", file)(index, why, sizeof why);
   if (backend == nullptr) fail("%s", why);
+  copies = symbol<const Copies*()>(library, "tunebook_cuda_copies", file)();
   return *backend;
 }
+
+const Copies* copies_of_cuda() { return copies; }
 
 }  // namespace tunebook

@@ -278,6 +278,11 @@ void Queue::finish(Completions::Item& item, const OpError* error) {
 
 void Queue::deliver(Pending* pending, QueueState outcome) {
   pending->outcome = stop_.load() ? QueueState::Interrupted : outcome;
+  if (pending->reached != nullptr && pending->outcome == QueueState::Running) {
+    const auto reached = pending->reached;
+    pending->reached = nullptr;
+    return reached(pending);
+  }
   bool first;
   {
     std::lock_guard<std::mutex> lock(result_mutex_);

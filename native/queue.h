@@ -66,6 +66,8 @@ class Queue {
   void lose(const OpError& error) { fail_at(-1, sequence_, error, error.message); }
   Failure failure();
   std::vector<Pending*> finished();
+  // Hands a read, or what began at its place in the queue, to finished(). Any thread.
+  void deliver(Pending* pending, QueueState outcome);
   void set_interrupt(const std::atomic<int32_t>* flag) { interrupt_.store(flag, std::memory_order_release); }
 
   double busy_seconds() const { return (busy_.load(std::memory_order_relaxed) + (behind_ ? behind_->busy_nanoseconds() : 0)) * 1e-9; }
@@ -103,7 +105,6 @@ class Queue {
   void capture(Graph& graph);
   void discard(Graph& graph);
   void read(Entry* entry, const Transfer& t, bool alive);
-  void deliver(Pending* pending, QueueState outcome);
   void finish(Completions::Item& item, const OpError* error);
   void fail_at(int opcode, uint64_t sequence, const OpError& error, const std::string& message);
 

@@ -8,65 +8,56 @@
 namespace tunebook {
 namespace {
 
-// A read on its way, with the promise and the typed array that wait for it.
-struct Ticket : Pending {
-  napi_deferred deferred = nullptr;
+// A read on its way, with the typed array that waits for it.
+struct Read : Ticket {
   napi_ref into = nullptr;
-};
 
-void free_staging(Runtime* r, Ticket* ticket) {
-  if (r->backend.free_host != nullptr) {
-    r->backend.free_host(ticket->staging, ticket->bytes);
-  } else {
-    ::free(ticket->staging);
-  }
-}
-
-void settle_ticket(Runtime* r, Ticket* ticket) {
-  napi_env env = r->home.env;
-  napi_value undefined;
-  napi_get_undefined(env, &undefined);
-  napi_value error = nullptr;
-  if (ticket->outcome != QueueState::Running) {
-    error = stopped_error(r, ticket->outcome);
-  } else if (ticket->into != nullptr) {
-    napi_value into;
+  napi_value arrived(Runtime* r) override {
+    napi_env env = r->home.env;
+    napi_value array, buffer, error = nullptr;
     void* data = nullptr;
     size_t length = 0, offset = 0;
     napi_typedarray_type type;
-    napi_value buffer;
-    napi_get_reference_value(env, ticket->into, &into);
+    napi_get_reference_value(env, into, &array);
     // The length is asked again: the array may have been transferred away since.
-    size_t bytes = 0;
-    if (napi_get_typedarray_info(env, into, &type, &length, &data, &buffer, &offset) == napi_ok) {
+    size_t there = 0;
+    if (napi_get_typedarray_info(env, array, &type, &length, &data, &buffer, &offset) == napi_ok) {
       const size_t width[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
-      bytes = length * width[type];
+      there = length * width[type];
     }
-    if (bytes < static_cast<size_t>(ticket->bytes)) {
+    if (there < static_cast<size_t>(bytes)) {
       napi_value message;
       napi_create_string_utf8(env, "the typed array of this download was detached before the data arrived", NAPI_AUTO_LENGTH, &message);
       napi_create_error(env, nullptr, message, &error);
     } else {
-      memcpy(data, ticket->staging, static_cast<size_t>(ticket->bytes));
+      memcpy(data, staging, static_cast<size_t>(bytes));
+    }
+    return error;
+  }
+
+  void release(Runtime* r) override {
+    napi_delete_reference(r->home.env, into);
+    if (r->backend.free_host != nullptr) {
+      r->backend.free_host(staging, bytes);
+    } else {
+      ::free(staging);
     }
   }
+};
+
+void settle_ticket(Runtime* r, Ticket* ticket) {
+  napi_env env = r->home.env;
+  napi_value error = ticket->outcome != QueueState::Running ? stopped_error(r, ticket->outcome) : ticket->arrived(r);
   if (error != nullptr) {
     napi_reject_deferred(env, ticket->deferred, error);
   } else {
+    napi_value undefined;
+    napi_get_undefined(env, &undefined);
     napi_resolve_deferred(env, ticket->deferred, undefined);
   }
-  if (ticket->into != nullptr) napi_delete_reference(env, ticket->into);
-  free_staging(r, ticket);
+  ticket->release(r);
   delete ticket;
   if (--r->home.outstanding == 0) napi_unref_threadsafe_function(env, r->home.wake);
-}
-
-Napi::Value enqueue_read(Runtime* r, Ticket* ticket, const void* from) {
-  napi_value promise;
-  napi_create_promise(r->home.env, &ticket->deferred, &promise);
-  if (r->home.outstanding++ == 0) napi_ref_threadsafe_function(r->home.env, r->home.wake);  // keeps the process alive until it is settled
-  r->queue.download(ticket, from);
-  return Napi::Value(r->home.env, promise);
 }
 
 [[noreturn]] void refuse(Runtime* r, const OpError& error) {
@@ -150,7 +141,7 @@ Napi::Value download(const Napi::CallbackInfo& info) {
   Runtime* r = of_handle(info);
   const Ref& ref = tensor(r, info, "download");
   const Bytes into = typed_array(info, ref, "download");
-  Ticket* ticket = new Ticket;
+  Read* ticket = new Read;
   ticket->bytes = into.count;
   const int64_t bytes = into.count > 0 ? into.count : 1;
   ticket->staging = r->backend.alloc_host != nullptr ? r->backend.alloc_host(bytes) : malloc(static_cast<size_t>(bytes));
@@ -159,17 +150,25 @@ Napi::Value download(const Napi::CallbackInfo& info) {
     throw Napi::Error::New(info.Env(), "download: out of memory for " + std::to_string(into.count) + " bytes");
   }
   napi_create_reference(info.Env(), info[1], 1, &ticket->into);
-  return enqueue_read(r, ticket, static_cast<char*>(ref.data) + into.offset);
+  return enqueue_ticket(r, ticket, static_cast<char*>(ref.data) + into.offset);
 }
 
 Napi::Value settle(const Napi::CallbackInfo& info) {
   Runtime* r = of_device(info);
-  return enqueue_read(r, new Ticket, nullptr);
+  return enqueue_ticket(r, new Ticket, nullptr);
 }
 
 void sync(const Napi::CallbackInfo& info) { finish(of_device(info), info.Env()); }
 
 }  // namespace
+
+Napi::Value enqueue_ticket(Runtime* r, Ticket* ticket, const void* from) {
+  napi_value promise;
+  napi_create_promise(r->home.env, &ticket->deferred, &promise);
+  if (r->home.outstanding++ == 0) napi_ref_threadsafe_function(r->home.env, r->home.wake);  // keeps the process alive until it is settled
+  r->queue.download(ticket, from);
+  return Napi::Value(r->home.env, promise);
+}
 
 void on_wake(napi_env env, napi_value, void*, void*) {
   if (env == nullptr || home == nullptr || home->env != env) return;

@@ -9,6 +9,7 @@
 
 #include "allocator.h"
 #include "backend.h"
+#include "file_loader.h"
 #include "queue.h"
 
 namespace tunebook {
@@ -30,23 +31,26 @@ struct Runtime {
   Home& home;
   const int place;
   const Backend& backend;
+  FileLoader loader;
   Queue queue;
   Allocator memory;
   std::map<int32_t, Graph*> graphs;  // recordings, by their numbers
   Graph* recording = nullptr;        // the one that is being made
   int32_t next_graph = 1;
 
-  Runtime(Home& h, const Backend& b, int p)
+  Runtime(Home& h, const Backend& b, int p, const Copies* copies = nullptr)
       : home(h),
         place(p),
         backend(b),
+        loader(b, copies),
         queue(b, [](void* self) { napi_call_threadsafe_function(static_cast<Runtime*>(self)->home.wake, nullptr, napi_tsfn_nonblocking); }, this),
         memory(b,
                {[](void* self, void* data, int64_t bytes) { static_cast<Runtime*>(self)->queue.release(data, bytes); },
                 [](void* self) { static_cast<Runtime*>(self)->queue.wait_idle(); }, this},
                p) {}
-  // The queue ends before memory does; members would end in the other order.
+  // Readers of files end first, then the queue, then memory; members would end in another order.
   ~Runtime() {
+    loader.stop();
     queue.end();
     delete recording;
     for (auto& [id, graph] : graphs) {
@@ -73,11 +77,24 @@ napi_value stopped_error(Runtime* r, QueueState state);
 // Throws what an op, or the device, refused.
 void throw_refused(Runtime* r, const OpError& error);
 
+// Something that a promise waits for. Made and settled on the JavaScript thread.
+struct Ticket : Pending {
+  napi_deferred deferred = nullptr;
+  virtual ~Ticket() = default;
+  // Called when its outcome is Running: takes over what came, and returns the error to reject with, or nullptr.
+  virtual napi_value arrived(Runtime*) { return nullptr; }
+  // Gives back what it held.
+  virtual void release(Runtime*) {}
+};
+// Queues a ticket, reading `from` where its staging says so, and returns its promise.
+Napi::Value enqueue_ticket(Runtime* r, Ticket* ticket, const void* from);
+
 void on_wake(napi_env env, napi_value, void*, void*);  // settles promises whose reads have been done
 void export_calls(Napi::Env env, Napi::Object exports);
 // Ends the recording that is being made, if there is one, and forgets it: an interrupted cell skips what would have ended it.
 void abandon_recording(Runtime* r);
 void export_recordings(Napi::Env env, Napi::Object exports);
 void export_reads(Napi::Env env, Napi::Object exports);
+void export_loads(Napi::Env env, Napi::Object exports);
 
 }  // namespace tunebook

@@ -1,17 +1,19 @@
 // npm run bench:gpu, on a machine with an NVIDIA GPU: every op against the CPU backend, then QLoRA steps and decoding of the Llama-3-8B
-// shape beside transformers + PEFT + bitsandbytes in the same run.
-//   node scripts/bench-gpu.mjs [--parts ops,train,decode,profile,peers] [--modes selective,full,offload] [--steps 4] [--shape 8B|1B|tiny] [--report FOLDER]
+// shape beside transformers + PEFT + bitsandbytes in the same run; loading a checkpoint of that shape from memory (16 GB of /dev/shm).
+//   node scripts/bench-gpu.mjs [--parts ops,load,train,decode,profile,peers] [--modes selective,full,offload] [--steps 4] [--shape 8B|1B|tiny] [--report FOLDER]
 // It builds nothing: on a machine without Node use what "npm run pack:gpu" made.
 import { spawn } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { bytesOfModel } from "./bench/checkpoint.mjs";
+import { benchLoad, memoryFolder } from "./bench/gpu-load.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const { values: options } = parseArgs({
   options: {
-    parts: { type: "string", default: "ops,train,decode,profile,peers" },
+    parts: { type: "string", default: "ops,load,train,decode,profile,peers" },
     modes: { type: "string", default: "selective,full,offload" },
     peerModes: { type: "string", default: "none,full" },
     steps: { type: "string", default: "4" },
@@ -122,6 +124,19 @@ if (parts.has("ops")) {
     "dist/test/cuda/ops.test.js",
     "dist/test/cuda/model.test.js",
   ]);
+}
+if (parts.has("load")) {
+  console.log("==> loading bfloat16 safetensors from memory into NF4");
+  const { folder, reason } = memoryFolder(bytesOfModel(model));
+  if (folder === undefined) {
+    console.error(`left out: ${reason}`);
+    report.rows.push({ system: "tunebook", what: "load", failed: true });
+  } else {
+    const python = parts.has("peers") ? options.python : undefined;
+    const rows = await benchLoad(model, { folder, device: "cuda", python, repeats: 2 });
+    report.rows.push(...rows);
+    console.table(rows);
+  }
 }
 if (parts.has("train")) {
   for (const checkpointing of options.modes.split(",")) {

@@ -115,7 +115,12 @@ export class LoadPlan implements PromiseLike<Model> {
     if (this.quantization) quantizeModule(network, quantizeSettings(this.quantization), ["lm_head"]);
     network.to(device);
     if (options.dtype === "packed") await pack(network, files);
-    await this.fill(network, files);
+    try {
+      await this.fill(network, files);
+    } catch (error) {
+      network.dispose(); // what came before the interrupt or the damaged tensor is of no use
+      throw error;
+    }
     const model = new Model({
       network,
       tokenizer: files?.tokenizer,

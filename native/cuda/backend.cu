@@ -18,6 +18,9 @@
 
 namespace tunebook {
 namespace cuda {
+
+void close_copies();  // copies.cu
+
 namespace {
 
 constexpr int64_t kReserve = int64_t{512} << 20;  // for the driver, kernels that are loaded later and working memory that must grow
@@ -172,6 +175,7 @@ uint64_t set_fence(bool soon) {
 
 void close() {
   bind_thread();
+  close_copies();
   close_device();
   if (ring.memory != nullptr) {
     for (cudaEvent_t& e : ring.passed) cudaEventDestroy(e);

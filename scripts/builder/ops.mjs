@@ -191,12 +191,12 @@ function calls(ops) {
 
 /** C++: tells libraries built from different sources apart (build/tunebook.node and build/tunebook_cuda.so share these structs). */
 function layout(root, ops) {
-  const texts = ["tensor.h", "backend.h"].map((file) => readFileSync(`${root}/native/${file}`, "utf8"));
+  const texts = ["tensor.h", "backend.h", "copies.h"].map((file) => readFileSync(`${root}/native/${file}`, "utf8"));
   const sum = createHash("sha256")
     .update([structs(ops), list(ops), ...texts].join("\0"))
     .digest("hex")
     .slice(0, 16);
-  return `// Generated from native/ops.def, tensor.h and backend.h.\n#pragma once\n#define TUNEBOOK_LAYOUT "${sum}"\n`;
+  return `// Generated from native/ops.def, tensor.h, backend.h and copies.h.\n#pragma once\n#define TUNEBOOK_LAYOUT "${sum}"\n`;
 }
 
 /** Writes the generated files; a file whose text did not change keeps its time. */

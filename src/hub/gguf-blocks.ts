@@ -1,6 +1,5 @@
 /** Tensors of GGUF files restored to 32 bits: whole floats, and ggml's blocks of 32 elements that share a scale (ggml-quants.c). */
-import { bfloat16ToFloat32, float16ToFloat32, float32ToFloat16 } from "./float16.js";
-import type { PackedBlocks } from "./weight-source.js";
+import { bfloat16ToFloat32, float16ToFloat32 } from "./float16.js";
 
 const BLOCK = 32;
 
@@ -82,28 +81,4 @@ function restoreQ4WithMinimum(bytes: Uint8Array, count: number): Float32Array {
     }
   }
   return out;
-}
-
-/** Types whose blocks {@link splitBlocks} takes apart. */
-export const PACKED_DTYPES: readonly string[] = ["Q8_0", "Q4_0", "Q4_1"];
-
-/** Takes the parts of blocks into planes of their own; undefined for types that have no such blocks. */
-export function splitBlocks(dtype: string, bytes: Uint8Array): PackedBlocks | undefined {
-  if (!PACKED_DTYPES.includes(dtype)) return undefined;
-  // Everything stands at even places: 16 bits at a time.
-  const from = new Uint16Array(aligned(bytes));
-  const codeWords = dtype === "Q8_0" ? 16 : 8;
-  const blockWords = codeWords + (dtype === "Q4_1" ? 2 : 1);
-  const blocks = from.length / blockWords;
-  const codes = new Uint16Array(blocks * codeWords);
-  const scale = new Uint16Array(blocks);
-  const minimum = dtype === "Q8_0" ? undefined : new Uint16Array(blocks);
-  for (let b = 0, at = 0, to = 0; b < blocks; b++) {
-    scale[b] = from[at++]!;
-    if (minimum && dtype === "Q4_1") minimum[b] = from[at++]!;
-    for (let i = 0; i < codeWords; i++) codes[to++] = from[at++]!;
-  }
-  // scale * (q - 8): halves hold eight times a half, unless it is among the very largest.
-  if (minimum && dtype === "Q4_0") minimum.set(float32ToFloat16(float16ToFloat32(scale).map((d) => -8 * d)));
-  return { codes: new Uint8Array(codes.buffer), scale, minimum };
 }

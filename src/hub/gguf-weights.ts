@@ -2,9 +2,8 @@
 import { CheckpointError } from "../errors.js";
 import type { ConfigFields } from "./config.js";
 import type { GgufFile } from "./gguf.js";
-import { PACKED_DTYPES, splitBlocks } from "./gguf-blocks.js";
 import { missingTensor } from "./safetensors.js";
-import type { PackedBlocks, WeightEntry, WeightSource } from "./weight-source.js";
+import type { WeightBlocks, WeightEntry, WeightPlace, WeightSource } from "./weight-source.js";
 
 const WHOLE: Readonly<Record<string, string>> = {
   token_embd: "model.embed_tokens",
@@ -25,6 +24,9 @@ const IN_BLOCK: Readonly<Record<string, string>> = {
 // What follows from the config, or was taken into it.
 const DERIVED: ReadonlySet<string> = new Set(["rope_freqs.weight"]);
 
+// Matrices of these are handed on in their blocks.
+const BLOCK_DTYPES: readonly string[] = ["Q8_0", "Q4_0", "Q4_1"];
+
 /** The checkpoint's name of a tensor; a name that is not known stays as it is. */
 export function checkpointName(name: string): string {
   const match = /^(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)$/.exec(name);
@@ -39,10 +41,10 @@ export function checkpointName(name: string): string {
  * Puts the rows of Q or K back into Hugging Face's order. llama.cpp rotates neighbouring pairs, so its files hold the rows of a head as
  * 0, half, 1, half + 1, …; rotating halves needs 0, 1, …, half - 1, half, ….
  *
- * @param columns Elements of a row (bytes, where `data` are bytes); 1 for a bias.
+ * @param columns Elements of a row; 1 for a bias.
  */
-export function restoreRowOrder<T extends Float32Array | Uint8Array>(data: T, heads: number, columns: number): T {
-  const out = data.slice() as T;
+export function restoreRowOrder(data: Float32Array, heads: number, columns: number): Float32Array {
+  const out = data.slice();
   const headDim = data.length / columns / heads;
   for (let row = 0; row < heads * headDim; row++) {
     const inHead = row % headDim;
@@ -83,18 +85,24 @@ export class GgufWeights implements WeightSource {
     return this.#file.entry(this.#name(name));
   }
 
+  locate(name: string): WeightPlace | undefined {
+    const { dtype, offset, bytes } = this.#file.entry(this.#name(name));
+    if (!["F32", "F16", "BF16"].includes(dtype) || this.#rotatedHeads(name) !== undefined) return undefined;
+    return { fd: this.#file.fd, path: this.where, offset, bytes };
+  }
+
   async readFloat32(name: string): Promise<Float32Array> {
     const data = await this.#file.readFloat32(this.#name(name));
     const heads = this.#rotatedHeads(name);
     return heads === undefined ? data : restoreRowOrder(data, heads, data.length / this.entry(name).shape[0]!);
   }
 
-  async readBlocks(name: string): Promise<PackedBlocks | undefined> {
-    const { dtype, shape } = this.entry(name);
-    if (!PACKED_DTYPES.includes(dtype)) return undefined;
-    const bytes = await this.#file.read(this.#name(name));
+  locateBlocks(name: string): WeightBlocks | undefined {
+    const { dtype, shape, offset, bytes } = this.#file.entry(this.#name(name));
+    if (!BLOCK_DTYPES.includes(dtype) || shape.length !== 2 || shape[1]! % 32 !== 0) return undefined;
     const heads = this.#rotatedHeads(name);
-    return splitBlocks(dtype, heads === undefined ? bytes : restoreRowOrder(bytes, heads, bytes.length / shape[0]!));
+    const headRows = heads === undefined ? 0 : shape[0]! / heads;
+    return { fd: this.#file.fd, path: this.where, offset, bytes, format: dtype, headRows };
   }
 
   async close(): Promise<void> {

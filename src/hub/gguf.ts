@@ -66,6 +66,11 @@ export class GgufFile {
     return entry;
   }
 
+  /** The descriptor, open until `close`. */
+  get fd(): number {
+    return this.#file.fd;
+  }
+
   /** All bytes of a tensor, packed as they are in the file. @throws CheckpointError */
   async read(name: string): Promise<Uint8Array> {
     const entry = this.entry(name);

@@ -6,7 +6,7 @@ import { readFields } from "./config.js";
 import { describe, type Json } from "./json.js";
 import { safeJoin } from "./path.js";
 import { CONVERT_PICKLE, missingTensor, PICKLE_REASON, SafetensorsFile, type TensorEntry } from "./safetensors.js";
-import type { WeightSource } from "./weight-source.js";
+import type { WeightPlace, WeightSource } from "./weight-source.js";
 
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
@@ -84,6 +84,12 @@ export class SafetensorsFolder implements WeightSource {
   /** Shape, dtype and size of a tensor. @throws CheckpointError when there is none of that name. */
   entry(name: string): TensorEntry {
     return this.#file(name).entry(name);
+  }
+
+  /** Where a tensor of floats stands in its shard. */
+  locate(name: string): WeightPlace | undefined {
+    const file = this.#file(name);
+    return ["F32", "F16", "BF16"].includes(file.entry(name).dtype) ? file.locate(name) : undefined;
   }
 
   /** See {@link SafetensorsFile.read}. */

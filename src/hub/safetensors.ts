@@ -8,6 +8,8 @@ import { bfloat16ToFloat32, float16ToFloat32 } from "./float16.js";
 import { describe } from "./json.js";
 import { type Header, HeaderError, MAX_HEADER_BYTES, parseHeader, type TensorEntry } from "./safetensors-header.js";
 
+import type { WeightPlace } from "./weight-source.js";
+
 export type { TensorEntry } from "./safetensors-header.js";
 
 // One read call is kept below 2 GiB on every system.
@@ -64,6 +66,12 @@ export class SafetensorsFile {
     const entry = this.#entries.get(name);
     if (entry === undefined) throw missingTensor(name, this.path, this.#entries.keys());
     return entry;
+  }
+
+  /** Where a tensor stands in the file; the descriptor is open until `close`. @throws CheckpointError when there is none of that name. */
+  locate(name: string): WeightPlace {
+    const { offset, bytes } = this.entry(name);
+    return { fd: this.#file.fd, path: this.path, offset, bytes };
   }
 
   /** All bytes of a tensor, row-major, little-endian, in memory of its own. @throws CheckpointError */

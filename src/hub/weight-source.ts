@@ -9,6 +9,14 @@ export interface WeightEntry {
   readonly bytes: number;
 }
 
+/** Where in an open file a tensor's plain little-endian elements stand, row-major. */
+export interface WeightPlace {
+  readonly fd: number;
+  readonly path: string;
+  readonly offset: number;
+  readonly bytes: number;
+}
+
 /** Tensors by name, read one at a time. */
 export interface WeightSource extends AsyncDisposable {
   /** The folder or file, for messages. */
@@ -21,18 +29,16 @@ export interface WeightSource extends AsyncDisposable {
   entry(name: string): WeightEntry;
   /** A tensor as 32-bit numbers, row-major. @throws CheckpointError when its type cannot be restored. */
   readFloat32(name: string): Promise<Float32Array>;
-  /** A tensor's own little-endian bytes, where the source keeps them plain. */
-  read?(name: string): Promise<Uint8Array>;
-  /** A matrix in the blocks in which the source holds it; undefined where it holds it otherwise. */
-  readBlocks?(name: string): Promise<PackedBlocks | undefined>;
+  /** Where a tensor of F32, F16 or BF16 can be read as it is; undefined where it must be decoded. */
+  locate?(name: string): WeightPlace | undefined;
+  /** Where a matrix in blocks of 32 elements along its rows stands; undefined where it is held otherwise. */
+  locateBlocks?(name: string): WeightBlocks | undefined;
   close(): Promise<void>;
 }
 
-/** A matrix in blocks of 32 elements along its rows, each part in a plane of its own: scale · code (+ minimum). */
-export interface PackedBlocks {
-  /** Signed bytes, or (with minima) two codes a byte: of byte i of a block's 16, element i in the low nibble and i + 16 in the high one. */
-  readonly codes: Uint8Array;
-  /** Bits of halves, one a block. */
-  readonly scale: Uint16Array;
-  readonly minimum: Uint16Array | undefined;
+/** A matrix of Q8_0, Q4_0 or Q4_1 in an open file. */
+export interface WeightBlocks extends WeightPlace {
+  readonly format: string;
+  /** Rows of a head, where the file holds them in llama.cpp's order (0, half, 1, half + 1, …); else 0. */
+  readonly headRows: number;
 }

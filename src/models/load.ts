@@ -3,18 +3,18 @@ import type { WeightSource } from "../hub/weight-source.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
 import { PackedEmbedding, PackedLinear } from "../quantization/packed.js";
-import type { Device } from "../tensor/device.js";
 import type { DType } from "../tensor/dtype.js";
 import { settle } from "../tensor/native.js";
+import type { BlockWeight } from "../tensor/ops/blocks.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
+import { type Arrival, type BlocksArrival, type PlainArrival, streamWeights } from "./stream.js";
 
 /** Where one tensor of a checkpoint goes. */
-type Target =
-  | { shape: readonly number[]; parameter: Parameter }
-  | { shape: readonly number[]; layer: QuantizedLinear | PackedLinear | PackedEmbedding };
+type Target = { shape: readonly number[]; parameter: Parameter } | { shape: readonly number[]; layer: Layer };
+type Layer = QuantizedLinear | PackedLinear | PackedEmbedding;
 
 // Tables that old checkpoints carry though they follow from the config.
 const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
@@ -38,63 +38,75 @@ export async function loadWeights(
   compare(targets, source, tied);
   const total = [...targets.keys()].reduce((n, name) => n + source.entry(name).bytes, 0);
   let done = 0;
-  for (const [name, target] of targets) {
-    signal?.throwIfAborted();
-    if ("layer" in target && !(target.layer instanceof QuantizedLinear)) {
-      await readPacked(source, name, target.layer);
-      done += source.entry(name).bytes;
-      onProgress?.(done, total, name);
-      continue;
-    }
-    const holder = "layer" in target ? target.layer : target.parameter;
-    const wanted = "layer" in target ? arriving(source, name, holder.device) : target.parameter.dtype;
-    const weight = await readTensor(source, name, target.shape, wanted, holder.device);
-    if ("layer" in target) {
-      (target.layer as QuantizedLinear).load(weight);
-      weight.dispose();
-    } else if (weight.dtype === wanted) target.parameter.adopt(weight);
-    else {
-      target.parameter.adopt(outsideScope(() => noGrad(() => weight.to(wanted))));
-      weight.dispose();
-    }
-    // One tensor at a time: what was queued is done before the next is read, so memory stays at one tensor above the model's own.
-    await settle();
+  const taken = (name: string): void => {
     done += source.entry(name).bytes;
     onProgress?.(done, total, name);
+  };
+  const arrivals: Arrival[] = [];
+  const others: [string, Target][] = [];
+  for (const [name, target] of targets) {
+    const arrival = blocksArrival(source, name, target) ?? plainArrival(source, name, target);
+    if (arrival === undefined) others.push([name, target]);
+    else arrivals.push(arrival);
+  }
+  await streamWeights(arrivals, taken, signal);
+  for (const [name, target] of others) {
+    signal?.throwIfAborted();
+    const data = await source.readFloat32(name);
+    const weight = outsideScope(() => tensor(data, { shape: target.shape, device: holderOf(target).device }));
+    fill(target, weight);
+    weight.dispose();
+    // One tensor at a time: what was queued is done before the next is read, so memory stays at one tensor above the model's own.
+    await settle();
+    taken(name);
   }
 }
 
-// What will be quantised comes as float32; to the GPU 16 bits are sent as they are, and widened there.
-function arriving(source: WeightSource, name: string, device: Device): DType {
-  const { dtype } = source.entry(name);
-  if (device === "cpu" || !source.read) return "float32";
-  return dtype === "BF16" ? "bfloat16" : dtype === "F16" ? "float16" : "float32";
+const PLAIN: Readonly<Record<string, DType>> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
+
+const holderOf = (target: Target): Parameter | Layer => ("layer" in target ? target.layer : target.parameter);
+const isPacked = (target: Target): target is { shape: readonly number[]; layer: PackedLinear | PackedEmbedding } =>
+  "layer" in target && !(target.layer instanceof QuantizedLinear);
+
+// A tensor that can be read as it stands in the file; undefined for one that must be decoded.
+function plainArrival(source: WeightSource, name: string, target: Target): PlainArrival | undefined {
+  const dtype = PLAIN[source.entry(name).dtype];
+  const place = source.locate?.(name);
+  if (dtype === undefined || place === undefined || isPacked(target)) return undefined;
+  const kept = "parameter" in target && target.parameter.dtype === dtype;
+  const { device } = holderOf(target);
+  return { name, place, shape: target.shape, dtype, device, kept, take: (weight) => fill(target, weight) };
 }
 
-async function readPacked(source: WeightSource, name: string, layer: PackedLinear | PackedEmbedding): Promise<void> {
-  const blocks = await source.readBlocks?.(name);
-  if (blocks === undefined)
-    throw new CheckpointError(`${source.where}: ${name} is ${source.entry(name).dtype}, expected ${layer.format}.`);
-  layer.adoptBlocks(blocks);
-}
-
-// A 16-bit tensor that stays as it is never exists in 32 bits; everything else comes as float32.
-async function readTensor(
-  source: WeightSource,
-  name: string,
-  shape: readonly number[],
-  wanted: DType,
-  device: Device,
-): Promise<Tensor> {
-  const { dtype } = source.entry(name);
-  const same = (dtype === "BF16" && wanted === "bfloat16") || (dtype === "F16" && wanted === "float16");
-  if (same && source.read) {
-    const bytes = await source.read(name);
-    const bits = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
-    return outsideScope(() => tensor(bits, { shape, dtype: wanted, device }));
+// A matrix in blocks, which are kept or restored to 32 bits.
+function blocksArrival(source: WeightSource, name: string, target: Target): BlocksArrival | undefined {
+  const place = source.locateBlocks?.(name);
+  if (isPacked(target)) {
+    const { layer } = target;
+    const dtype = place?.format ?? source.entry(name).dtype;
+    if (place === undefined || dtype.toLowerCase() !== layer.format)
+      throw new CheckpointError(`${source.where}: ${name} is ${dtype}, expected ${layer.format}.`);
+    return { name, place, shape: target.shape, kept: true, take: (weight) => layer.adopt(weight) };
   }
-  const data = await source.readFloat32(name);
-  return outsideScope(() => tensor(data, { shape, device }));
+  if (place === undefined) return undefined;
+  const { device } = holderOf(target);
+  const take = (weight: BlockWeight): void => {
+    const restored = outsideScope(() => noGrad(() => weight.restore()));
+    const there = device === "cpu" ? restored : outsideScope(() => noGrad(() => restored.to(device)));
+    if (there !== restored) restored.dispose();
+    fill(target, there);
+    there.dispose();
+  };
+  return { name, place, shape: target.shape, kept: false, take };
+}
+
+// A weight on its target's device to where it belongs; what is not kept is left to the caller.
+function fill(target: Target, weight: Tensor): void {
+  if ("parameter" in target) {
+    const { parameter } = target;
+    const same = parameter.dtype === weight.dtype;
+    parameter.adopt(same ? weight : outsideScope(() => noGrad(() => weight.to(parameter.dtype))));
+  } else (target.layer as QuantizedLinear).load(weight);
 }
 
 /** Gives every parameter its initial values (`weights: "random"`), quantising layer by layer. */

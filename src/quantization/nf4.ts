@@ -64,8 +64,10 @@ export function quantizeSettings(options: QuantizeOptions): QuantizeSettings {
 }
 
 function quantizeWeight(weight: Tensor, settings: QuantizeSettings): FrozenWeight {
-  const full = weight.dtype === "float32" ? weight : weight.to("float32");
   const { type, doubleQuant, block } = settings;
+  // The GPU's own op widens 16 bits by itself; elsewhere the matrix exists in 32 bits for a moment.
+  const asItIs = weight.dtype === "float32" || (type !== "int8" && weight.device === "cuda");
+  const full = asItIs ? weight : weight.to("float32");
   const state = type === "int8" ? quantizeInt8(full) : quantizeNf4(full, { doubleQuant, block, kind: type });
   if (full !== weight) full.dispose();
   return state;

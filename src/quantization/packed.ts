@@ -1,28 +1,18 @@
 import { CheckpointError, ConfigError } from "../errors.js";
-import type { PackedBlocks, WeightSource } from "../hub/weight-source.js";
+import type { WeightSource } from "../hub/weight-source.js";
 import { rounded } from "../nn/init.js";
 import { Embedding, EmbeddingLike, Linear } from "../nn/layers.js";
 import type { Module } from "../nn/module.js";
 import type { Device } from "../tensor/device.js";
 import type { DType } from "../tensor/dtype.js";
-import { BlockWeight, embeddingBlocks } from "../tensor/ops/blocks.js";
-import { outsideScope } from "../tensor/scope.js";
-import { type Tensor, tensor } from "../tensor/tensor.js";
+import { type BlockWeight, embeddingBlocks } from "../tensor/ops/blocks.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { FrozenLinear } from "./frozen.js";
 
 /** Bytes of a block of 32 elements, by the type's name in the file. */
 const BLOCK_BYTES: Readonly<Record<string, number>> = { Q8_0: 34, Q4_0: 20, Q4_1: 20 };
 
 const blockBytes = (size: number, format: string): number => (size / 32) * BLOCK_BYTES[format.toUpperCase()]!;
-
-const halves = (bits: Uint16Array): Tensor => tensor(bits, { shape: [bits.length], dtype: "float16", device: "cpu" });
-
-function blockWeight(blocks: PackedBlocks, shape: readonly number[]): BlockWeight {
-  const { codes, scale, minimum } = blocks;
-  return outsideScope(
-    () => new BlockWeight(shape, tensor(codes, { device: "cpu" }), halves(scale), minimum && halves(minimum)),
-  );
-}
 
 /** A linear layer that keeps its weight in the blocks of the file it came from. Large products are computed in bfloat16. */
 export class PackedLinear extends FrozenLinear {
@@ -40,11 +30,6 @@ export class PackedLinear extends FrozenLinear {
 
   get shape(): readonly number[] {
     return [this.outFeatures, this.inFeatures];
-  }
-
-  /** Takes the blocks of its weight. */
-  adoptBlocks(blocks: PackedBlocks): void {
-    this.adopt(blockWeight(blocks, this.shape));
   }
 
   protected override expectedBytes(): number {
@@ -82,9 +67,10 @@ export class PackedEmbedding extends EmbeddingLike {
     return this.state !== undefined;
   }
 
-  adoptBlocks(blocks: PackedBlocks): void {
+  /** Takes its table. */
+  adopt(state: BlockWeight): void {
     this.state?.dispose();
-    this.state = blockWeight(blocks, this.shape);
+    this.state = state;
   }
 
   forward(ids: Tensor): Tensor {
@@ -123,7 +109,7 @@ export function packModule(model: Module, source: WeightSource): void {
   for (const [name, module] of [...model.namedModules()]) {
     if (!(module instanceof Linear || module instanceof Embedding) || !source.has(`${name}.weight`)) continue;
     const { dtype, shape } = source.entry(`${name}.weight`);
-    if (dtype in BLOCK_BYTES && source.readBlocks) {
+    if (dtype in BLOCK_BYTES && source.locateBlocks) {
       if (shape[1]! % 32 !== 0)
         throw new CheckpointError(`${source.where}: ${name}.weight has rows of ${shape[1]}, no whole blocks of 32.`);
       const format = dtype.toLowerCase();

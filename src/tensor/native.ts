@@ -11,7 +11,8 @@ export type Handle = number;
 /** Where memory stands and operations run. */
 export type Device = "cpu" | "cuda";
 const DEVICES: readonly Device[] = ["cpu", "cuda"];
-const codeOf = (device: Device): number => (device === "cuda" ? 1 : 0);
+/** Number of a device. @internal */
+export const codeOf = (device: Device): number => (device === "cuda" ? 1 : 0);
 
 let gpuBit = 0; // an addon that knows the CPU alone uses the bit for other things
 
@@ -73,7 +74,25 @@ export interface Stats {
   readonly busySeconds: number;
 }
 
-interface Addon extends RecordingAddon {
+/** What of a file is read, and which loads are cancelled together. */
+type FileArgs = [fd: number, offset: number, bytes: number, group: number];
+
+/** A load fills a tensor once everything queued before has been done. It rejects with an Error whose `code` is TUNEBOOK_CUT (the message is where
+ * the file ends), _READ, _DEVICE or _CANCELLED, or with InterruptedError. */
+interface FileCalls {
+  load(into: Handle, ...from: FileArgs): Promise<void>;
+  /** Blocks of 32 elements to planes of their own in the CPU's memory: kind 0 Q8_0 (no minimum: 0), 1 Q4_0, 2 Q4_1. */
+  loadBlocks(
+    codes: Handle,
+    scale: Handle,
+    minimum: Handle,
+    ...rest: [...from: FileArgs, kind: number, columns: number, headRows: number]
+  ): Promise<void>;
+  /** Cancels a group's loads; `over`: none is on its way, and working memory is given back. */
+  endLoads(device: number, group: number, over: boolean): void;
+}
+
+interface Addon extends FileCalls, RecordingAddon {
   open(makeError: (kind: string, message: string, sequence: number, device: number, code: string) => Error): {
     shared: ArrayBuffer;
     opNames: string[];
@@ -387,6 +406,9 @@ export function transfer(from: Handle, to: Handle): void {
     throw new DeviceError("Tensors cannot be moved between devices: this build knows the CPU alone.");
   addon.transfer(from, to);
 }
+
+/** The addon's calls that read files into tensors, for load.ts. @internal */
+export const fileCalls: FileCalls = addon;
 
 /** Resolves when everything queued so far has run, on one device or all that are open; rejects as `download` does. */
 export async function settle(device?: Device): Promise<void> {

@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { CheckpointError } from "../../src/errors.js";
 import { GgufFile } from "../../src/hub/gguf.js";
-import { splitBlocks } from "../../src/hub/gguf-blocks.js";
+import { restoreBlocks } from "../../src/hub/gguf-blocks.js";
 import { MoreBytesNeeded, parseGgufHeader } from "../../src/hub/gguf-header.js";
 import { checkpointName, restoreRowOrder } from "../../src/hub/gguf-weights.js";
 import { HeaderError } from "../../src/hub/safetensors-header.js";
+import { FileLoads } from "../../src/tensor/load.js";
 import { BlockWeight } from "../../src/tensor/ops/blocks.js";
-import { tensor as send } from "../../src/tensor/tensor.js";
 import { type FileTensor, ggufFile, type Pair } from "./gguf-file.js";
 
 const fixtures = new URL("../../../test/fixtures/hub/gguf/", import.meta.url);
@@ -63,23 +63,53 @@ describe("GGUF", () => {
 
   it("takes blocks apart into what the native side multiplies", async () => {
     await using file = await GgufFile.open(new URL("blocks.gguf", fixtures).pathname);
+    const loads = new FileLoads("cpu");
     for (const dtype of ["Q8_0", "Q4_0", "Q4_1"]) {
       const name = `${dtype}.weight`;
-      const { codes, scale, minimum } = splitBlocks(dtype, await file.read(name))!;
-      const weight = new BlockWeight(
-        file.entry(name).shape,
-        send(codes),
-        send(scale, [scale.length], "float16"),
-        minimum && send(minimum, [minimum.length], "float16"),
-      );
+      const { shape, offset, bytes } = file.entry(name);
+      const weight = BlockWeight.empty(shape, dtype === "Q8_0" ? 8 : 4);
+      await loads.loadBlocks(weight, { fd: file.fd, path: file.path, offset, bytes }, name, dtype, 0);
       const values = await weight.restore().data();
       const wanted = await file.readFloat32(name);
       wanted.forEach((w, i) => {
-        assert.ok(Math.abs(Number(values[i]) - w) <= 2e-6 * Math.abs(w) + 1e-7, `${name} ${i}: ${values[i]} for ${w}`);
+        assert.ok(Number(values[i]) === w, `${name} ${i}: ${values[i]} for ${w}`);
       });
       weight.dispose();
     }
-    assert.equal(splitBlocks("F16", new Uint8Array(4)), undefined);
+    await loads.end();
+  });
+
+  it("takes apart the blocks of many pieces, with the rows of heads in their order, and every scale a half can be", async () => {
+    const [rows, columns, headRows] = [4096 + 512, 64 * 32, 128];
+    const path = join(folder, "blocks.bin");
+    const loads = new FileLoads("cpu");
+    for (const [dtype, width] of [
+      ["Q8_0", 34],
+      ["Q4_0", 18],
+      ["Q4_1", 20],
+    ] as const) {
+      const blocks = (rows * columns) / 32;
+      const data = new Uint8Array(blocks * width);
+      for (let b = 0; b < blocks; b++) {
+        const half = b & 0x7fff & ~0x4000; // finite, below 2; both signs
+        data[b * width] = half & 255;
+        data[b * width + 1] = (half >> 8) | (b & 1 ? 0x80 : 0);
+        for (let i = 2; i < width; i++)
+          data[b * width + i] = (b * 7 + i * 31 + (i === 3 ? 0 : b >> 9)) & (i === 3 ? 63 : 255);
+      }
+      await writeFile(path, data);
+      const handle = await open(path, "r");
+      const weight = BlockWeight.empty([rows, columns], dtype === "Q8_0" ? 8 : 4);
+      const from = { fd: handle.fd, path, offset: 0, bytes: data.length };
+      await loads.loadBlocks(weight, from, "w", dtype, headRows);
+      await handle.close();
+      const values = await weight.restore().data();
+      const wanted = restoreRowOrder(restoreBlocks(dtype, data, rows * columns)!, rows / headRows, columns);
+      const wrong = wanted.findIndex((w, i) => values[i] !== w);
+      assert.equal(wrong, -1, `${dtype}: ${values[wrong]} for ${wanted[wrong]} at ${wrong}`);
+      weight.dispose();
+    }
+    await loads.end();
   });
 
   it("reads every kind of metadata", () => {

@@ -37,6 +37,18 @@ export class BlockWeight implements FrozenWeight {
     this.minimum = minimum;
   }
 
+  /** One with memory on the CPU and no numbers yet. @param bits 8 without minima, 4 with. */
+  static empty(shape: readonly number[], bits: 4 | 8): BlockWeight {
+    const size = sizeOf(shape);
+    const halves = (): Tensor => empty([size / BLOCK_ELEMENTS], "float16", "cpu");
+    return new BlockWeight(
+      shape,
+      empty([(size * bits) / 8], "uint8", "cpu"),
+      halves(),
+      bits === 4 ? halves() : undefined,
+    );
+  }
+
   get bits(): 4 | 8 {
     return this.minimum ? 4 : 8;
   }

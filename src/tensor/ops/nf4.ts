@@ -2,6 +2,7 @@ import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
 import type { Device } from "../device.js";
 import { COMPUTE_CODE, type Compute } from "../dtype.js";
+import { takesHalves } from "../native.js";
 import { sizeOf } from "../shape.js";
 import { emptyLike, type Tensor } from "../tensor.js";
 import { type FrozenWeight, linearFrozen, type ProductOptions } from "./frozen.js";
@@ -114,24 +115,25 @@ export class Nf4Weight implements FrozenWeight {
   }
 }
 
-/** Quantises a float32 tensor as bitsandbytes' `quantize_4bit(quant_type=kind)` does; `doubleQuant` = its `compress_statistics`. */
+/** Quantises a tensor (float32; on the GPU 16 bits too) as bitsandbytes' `quantize_4bit(quant_type=kind)` does; `doubleQuant` = its `compress_statistics`. */
 export function quantizeNf4(
   x: Tensor,
   options: { doubleQuant?: boolean; block?: number; kind?: FourBitKind } = {},
 ): Nf4Weight {
   const { doubleQuant = false, block = NF4_BLOCK, kind = "nf4" } = options;
-  if (x.dtype !== "float32") throw new ShapeError(`quantizeNf4: expected float32, received ${x.dtype}.`);
+  if (x.dtype !== "float32" && !(takesHalves(x.place) && (x.dtype === "bfloat16" || x.dtype === "float16")))
+    throw new ShapeError(`quantizeNf4: expected float32, received ${x.dtype}.`);
   if (!Number.isInteger(block) || block < 32 || (block & (block - 1)) !== 0) {
     throw new ShapeError(`quantizeNf4: blockSize must be a power of two from 32, received ${block}.`);
   }
   const blocks = Math.ceil(x.size / block);
   const codes = emptyLike(x, [Math.ceil(x.size / 2)], "uint8");
-  const absmax = emptyLike(x, [blocks]);
+  const absmax = emptyLike(x, [blocks], "float32");
   calls.quantizeNf4(x.handle, codes.handle, absmax.handle, x.size, block, KIND_CODE[kind]);
   if (!doubleQuant) return new Nf4Weight(x.shape, block, codes, absmax, undefined, undefined, kind);
   const absmax8 = emptyLike(x, [blocks], "uint8");
-  const absmax2 = emptyLike(x, [Math.ceil(blocks / ABSMAX_BLOCK)]);
-  const offset = emptyLike(x, [1]);
+  const absmax2 = emptyLike(x, [Math.ceil(blocks / ABSMAX_BLOCK)], "float32");
+  const offset = emptyLike(x, [1], "float32");
   calls.quantizeAbsmax(absmax.handle, absmax8.handle, absmax2.handle, offset.handle, blocks);
   absmax.dispose();
   return new Nf4Weight(x.shape, block, codes, absmax8, absmax2, offset, kind);
