@@ -1,6 +1,8 @@
 // The kernel process: `node main.js CONNECTION_FILE`. It speaks to front ends, owns the compiler's thread and the
 // executor's process, and runs no user code, so that it always answers.
 import { randomUUID } from "node:crypto";
+import type { Report } from "./execute/channel.js";
+import { compileFailure } from "./execute/diagnostics.js";
 import { Executor } from "./execute/executor.js";
 import { OutputPublisher } from "./execute/output.js";
 import { ExecuteQueue } from "./execute/queue.js";
@@ -10,6 +12,7 @@ import { History } from "./protocol/history.js";
 import type { Message } from "./protocol/message.js";
 import { KernelSockets } from "./protocol/sockets.js";
 
+type CompileReport = Extract<Report, { type: "compile" }>;
 type CompileService = import("./compile/service.js").CompileService;
 
 const log = (text: string): void => console.error(`[tunebook] ${text}`);
@@ -43,6 +46,8 @@ async function main(file: string): Promise<void> {
     else if (report.type === "display" || report.type === "clear") output.show(report);
     else if (report.type === "input") questions.ask(report);
     else if (report.type === "transpile") void transpile(report.id, report.file, report.text);
+    else if (report.type === "compile") void compile(report);
+    else if (report.type === "packages") void compiler().then((service) => service.packagesChanged());
   });
   executor.on("raw", (name, text) => output.stream(name, text));
   executor.on("died", (reason) => log(reason));
@@ -53,6 +58,17 @@ async function main(file: string): Promise<void> {
       executor.send({ type: "transpiled", id, js, map });
     } catch (error) {
       executor.send({ type: "transpiled", id, error: (error as Error).message });
+    }
+  }
+
+  async function compile({ id, cell, code, folder }: CompileReport): Promise<void> {
+    try {
+      const service = await compiler();
+      const { js, map } = await service.compile({ code, cell, typecheck: "error", cwd: folder });
+      service.commit(cell);
+      executor.send({ type: "compiled", id, js, map });
+    } catch (error) {
+      executor.send({ type: "compiled", id, error: compileFailure(error) });
     }
   }
 

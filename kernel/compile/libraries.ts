@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { displayDeclarations, shellDeclarations } from "./tools.js";
 import { libFolder } from "./typescript.js";
 
 /** Declarations that every cell sees, as few virtual files: a program of 160 files costs each cell 10 ms more than one of 10. */
@@ -13,9 +14,7 @@ export interface Libraries {
   node(): Map<string, string>;
 }
 
-const cellDeclarations = `
-/** Shows a value under the cell, as its last expression would be. With \`update\`, replaces the display of that \`id\`. */
-declare function display(value: unknown, options?: { id?: string; update?: boolean; metadata?: Record<string, unknown> }): void;
+const cellDeclarations = `${displayDeclarations}${shellDeclarations}
 /** Asks the user for a line of text. */
 declare function input(prompt?: string, options?: { password?: boolean }): Promise<string>;
 `;

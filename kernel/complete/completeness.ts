@@ -1,8 +1,8 @@
 import type t from "typescript";
 import { syntaxFaults } from "../compile/emit.js";
-import { preprocess } from "../compile/preprocess.js";
 import type { Completeness } from "../compile/types.js";
 import { ts } from "../compile/typescript.js";
+import { preprocess } from "../magics/parse.js";
 
 /** Findings that more code can mend even when they lie before the end: an open comment, template, string of many lines. */
 const unterminated = new Set([1010, 1160]);

@@ -1,7 +1,7 @@
 import type t from "typescript";
 import { type Analysis, analyze } from "../compile/analyze.js";
-import { preprocess } from "../compile/preprocess.js";
 import { ts } from "../compile/typescript.js";
+import { preprocess } from "../magics/parse.js";
 
 /** Code that is being typed, and the names in it. */
 export interface Reading {

@@ -20,6 +20,7 @@ export type Command =
   | { type: "run"; cell: string; js: string; map: string; source: string; quiet: boolean; allowStdin: boolean }
   | { type: "interrupt" }
   | { type: "transpiled"; id: number; js?: string; map?: string; error?: string }
+  | { type: "compiled"; id: number; js?: string; map?: string; error?: ErrorReport }
   | { type: "input"; id: number; value: string };
 
 /** Executor → kernel process. */
@@ -30,6 +31,10 @@ export type Report =
   | { type: "clear"; cell: string; wait: boolean }
   | { type: "done"; cell: string; outcome: Outcome }
   | { type: "transpile"; id: number; file: string; text: string }
+  /** Code of a file that a cell runs: compiled as a cell of the notebook. */
+  | { type: "compile"; id: number; cell: string; code: string; folder: string }
+  /** Packages may have been added or replaced. */
+  | { type: "packages" }
   | { type: "input"; id: number; cell: string; prompt: string; password: boolean };
 
 /** The executor's end of the channel: the file descriptor after stdin, stdout and stderr. */

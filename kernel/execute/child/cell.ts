@@ -1,6 +1,7 @@
 import { Console } from "node:console";
 import type { Command, MimeBundle, Outcome } from "../channel.js";
 import { bundle } from "./display.js";
+import { type Display, displayOf } from "./displays.js";
 import type { TimerOwner } from "./timers.js";
 
 /** Thrown into whatever a cell awaits when it is interrupted. */
@@ -12,7 +13,10 @@ export class InterruptedError extends Error {
 export interface Output {
   stream(cell: Cell, name: "stdout" | "stderr", text: string): void;
   display(cell: Cell, data: MimeBundle, options: DisplayOptions): void;
+  clear(cell: Cell, wait: boolean): void;
   input(cell: Cell, prompt: string, password: boolean): Promise<string>;
+  /** The cell that what `cell` shows now belongs to: another one while that runs code of this one. */
+  here(cell: Cell): Cell;
 }
 
 export interface DisplayOptions {
@@ -45,7 +49,9 @@ export class Cell implements TimerOwner {
     this.#allowStdin = command.allowStdin;
     this.#output = output;
     const stream = (name: "stdout" | "stderr") =>
-      ({ write: (text: string) => output.stream(this, name, String(text)) }) as unknown as NodeJS.WritableStream;
+      ({
+        write: (text: string) => output.stream(output.here(this), name, String(text)),
+      }) as unknown as NodeJS.WritableStream;
     this.console = new Console({
       stdout: stream("stdout"),
       stderr: stream("stderr"),
@@ -60,16 +66,35 @@ export class Cell implements TimerOwner {
     return this.#abort.signal;
   }
 
+  /** Text of the kernel's own or of a program that the cell has started. */
+  print(name: "stdout" | "stderr", text: string): void {
+    this.#output.stream(this, name, text);
+  }
+
+  /** Shows a bundle of the kernel's own. */
+  publish(data: MimeBundle, options: DisplayOptions = {}): void {
+    this.#output.display(this, data, options);
+  }
+
   /** Shows a value now, or as soon as its bundle is there: the cell does not end before. */
-  readonly display = (value: unknown, options: DisplayOptions = {}): void => {
+  show(value: unknown, options: DisplayOptions = {}): void {
     const made = bundle(value, true);
+    const cell = this.#output.here(this);
     if (!(made instanceof Promise)) {
-      this.#output.display(this, made, options);
+      this.#output.display(cell, made, options);
       return;
     }
-    const shown = made.then((data) => this.#output.display(this, data, options));
-    this.hold(shown.catch((error: unknown) => this.console.error("The display has failed:", error)));
-  };
+    const shown = made.then((data) => this.#output.display(cell, data, options));
+    cell.hold(shown.catch((error: unknown) => this.console.error("The display has failed:", error)));
+  }
+
+  /** Empties the output that the cell has by now; with `wait`, when the next one comes. */
+  clear(wait: boolean): void {
+    this.#output.clear(this.#output.here(this), wait);
+  }
+
+  /** The `display` of the cell's code. */
+  readonly display: Display = displayOf(this);
 
   /** The cell does not end before this has settled, one way or the other. */
   hold(work: Promise<unknown>): void {

@@ -82,6 +82,8 @@ export class Traces {
       const file = fileName(site);
       // The kernel's own frames say nothing to the reader of a notebook, and Node's below the last user frame neither.
       if (file.startsWith(INTERNAL)) continue;
+      // Below it stand the frames that wait: the queue itself is nobody's code.
+      if (site.getFunctionName() === "processTicksAndRejections") continue;
       const line = `    at ${this.#site(site, file)}`;
       if (file.startsWith("node:") || file === "") outside.push(line);
       else {

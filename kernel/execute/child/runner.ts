@@ -1,13 +1,15 @@
 import vm from "node:vm";
-import { createScope } from "../../compile/scope.js";
+import { createScope, type Scope } from "../../compile/scope.js";
 import type { Command, MimeBundle, Outcome } from "../channel.js";
 import { Cell, type DisplayOptions, InterruptedError, interruptedOutcome, type Output } from "./cell.js";
+import { contexts } from "./context.js";
 import { bundle, clean } from "./display.js";
 import type { Traces } from "./errors.js";
 import { Imports } from "./imports.js";
 import { installMeetingPoints } from "./meeting.js";
 import type { Port } from "./port.js";
 import { native } from "./timers.js";
+import { type RunCode, toolsOf } from "./tools.js";
 
 type CellFunction = (scope: object, load: Imports["import"], cell: object) => Promise<{ value: unknown } | undefined>;
 
@@ -20,9 +22,10 @@ export class Runner implements Output {
   readonly #port: Port;
   readonly #flag: Int32Array;
   readonly #traces: Traces;
-  readonly #scope: object = createScope();
+  readonly #scope: Scope = createScope();
   readonly #imports: Imports;
   readonly #transpiling = new Map<number, (command: Extract<Command, { type: "transpiled" }>) => void>();
+  readonly #compiling = new Map<number, (command: Extract<Command, { type: "compiled" }>) => void>();
   readonly #asking = new Map<number, (value: string) => void>();
   /** Cells whose signal somebody holds: background work of earlier cells ends with an interrupt too. */
   readonly #listeners = new Set<Cell>();
@@ -47,9 +50,13 @@ export class Runner implements Output {
     return this.#current?.finished === false ? this.#current : undefined;
   }
 
-  /** The cell that runs now, or ran last. */
+  /** The cell whose work runs now, as far as that is known; else the one that runs or ran last. */
   get current(): Cell | undefined {
-    return this.#current;
+    return contexts.now ?? this.#current;
+  }
+
+  here(cell: Cell): Cell {
+    return contexts.now ?? cell;
   }
 
   /** The signal of the cell that runs now (or ran last), held until it is aborted. */
@@ -71,6 +78,10 @@ export class Runner implements Output {
       case "transpiled":
         this.#transpiling.get(command.id)?.(command);
         this.#transpiling.delete(command.id);
+        break;
+      case "compiled":
+        this.#compiling.get(command.id)?.(command);
+        this.#compiling.delete(command.id);
         break;
       case "input":
         this.#asking.get(command.id)?.(command.value);
@@ -111,7 +122,8 @@ export class Runner implements Output {
 
   /** Text that no cell's own console has printed. */
   print(name: "stdout" | "stderr", text: string): void {
-    if (this.#current !== undefined) this.stream(this.#current, name, text);
+    const cell = this.current;
+    if (cell !== undefined) this.stream(cell, name, text);
   }
 
   /** An error that nobody caught: shown under the cell it comes from; the state lives on. */
@@ -134,7 +146,8 @@ export class Runner implements Output {
     this.#traces.add(cell.id, command.map, command.source);
     let settled: Promise<{ value: unknown } | undefined>;
     try {
-      settled = this.#function(command)(this.#scope, this.#imports.import, this.#bindings(cell));
+      const run = this.#function(command);
+      settled = contexts.run(cell, () => run(this.#scope, this.#imports.import, this.#bindings(cell)));
     } catch (error) {
       settled = Promise.reject(error);
     }
@@ -164,8 +177,27 @@ export class Runner implements Output {
       input: cell.input,
       signal: () => cell.signal(),
       meta: this.#imports.meta,
+      ...toolsOf(cell, { scope: this.#scope, folder: this.#imports.folder, port: this.#port, runCode: this.#runCode }),
     };
   }
+
+  // Code of a file, as a cell of the notebook: compiled by the kernel process, run under the cell that asks for it.
+  readonly #runCode: RunCode = async (cell, code, file, folder) => {
+    const id = ++this.#requests;
+    const { js, map, error } = await new Promise<Extract<Command, { type: "compiled" }>>((resolve) => {
+      this.#compiling.set(id, resolve);
+      this.#port.post({ type: "compile", id, cell: `${cell.id}.f${id}`, code, folder });
+    });
+    if (js === undefined || map === undefined) {
+      const reason = error?.traceback.join("\n").replace(`${error.ename}: `, "") ?? "it cannot be compiled";
+      throw Object.assign(new Error(`${file}: ${reason}`), { name: error?.ename ?? "SyntaxError" });
+    }
+    this.#traces.add(file, map, code);
+    const meta = this.#imports.metaOf(file, folder);
+    const run = this.#function({ cell: file, js });
+    const bindings = { ...this.#bindings(cell), meta };
+    return contexts.run(cell, () => run(this.#scope, this.#imports.from(folder), bindings));
+  };
 
   async #render(cell: Cell, result: { value: unknown } | undefined): Promise<Outcome> {
     const value = result?.value;
@@ -185,6 +217,7 @@ export class Runner implements Output {
   #finish(cell: Cell, outcome: Outcome): void {
     if (cell.finished) return;
     cell.finished = true;
+    if (contexts.now === cell) contexts.clear();
     // Late output of nobody's goes to the last cell that shows any.
     if (cell.quiet) this.#current = this.#before;
     try {
@@ -199,6 +232,7 @@ export class Runner implements Output {
   // promise never settles and its `finally` blocks never run, so it is ended here.
   #interrupt(): void {
     this.#port.acknowledge();
+    contexts.clear();
     const reason = new InterruptedError("The cell was interrupted.");
     const running = this.running;
     for (const cell of this.#listeners) cell.stop(reason);
