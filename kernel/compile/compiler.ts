@@ -4,7 +4,7 @@ import type t from "typescript";
 import type { Directive } from "../magics/directives.js";
 import { preprocess } from "../magics/parse.js";
 import type { Analysis, Fault } from "./analyze.js";
-import { describe } from "./diagnostics.js";
+import { describe, remedy } from "./diagnostics.js";
 import { emitCell, emitFile, syntaxFaults } from "./emit.js";
 import { History } from "./history.js";
 import { Project } from "./project.js";
@@ -47,7 +47,8 @@ export class Compiler {
   readonly history: History = new History();
   private pending: Pending[] = [];
   private override: Typecheck | undefined;
-  private readonly folder: string;
+  /** The notebook's. */
+  readonly folder: string;
 
   constructor(folder: string) {
     this.folder = folder;
@@ -77,6 +78,7 @@ export class Compiler {
     const pending: Pending = { cell, analysis, header, code, magics, folder: cwd };
     if (mode !== "off") {
       const { program, faults, typeOnly } = this.check(code, header, analysis);
+      for (const fault of faults) fault.message += remedy(fault.code, fault.message, text);
       diagnostics = describe(faults, text, mode === "error" ? "error" : "warning");
       if (mode === "error" && diagnostics.length > 0) throw new CompileFailure(diagnostics);
       if (typeOnly.size > 0) {
@@ -169,12 +171,8 @@ export class Compiler {
     const faults = syntaxFaults(file);
     for (const { start, length, code: number, messageText, category } of program.getSemanticDiagnostics(file)) {
       if (category !== ts.DiagnosticCategory.Error || start === undefined) continue;
-      faults.push({
-        start,
-        length: length ?? 1,
-        code: number,
-        message: ts.flattenDiagnosticMessageText(messageText, "\n"),
-      });
+      const message = ts.flattenDiagnosticMessageText(messageText, "\n");
+      faults.push({ start, length: length ?? 1, code: number, message });
     }
     const own = faults.filter(({ start }) => start >= header.length);
     for (const fault of own) fault.start -= header.length;

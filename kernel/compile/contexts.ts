@@ -78,7 +78,7 @@ class Inserter {
       node,
       node.awaitModifier,
       this.inner(initializer),
-      this.call("off", this.inner(expression)),
+      this.call("each", this.inner(expression)),
       this.make.createBlock(statements, true),
     );
   }

@@ -72,7 +72,8 @@ function joinedFaults(file: t.SourceFile, magics: readonly Directive[]): Fault[]
   for (const { kind, start, end } of magics) {
     if (kind !== "call") continue;
     for (const statement of file.statements) {
-      if (statement.getStart(file) < start || statement.getStart(file) >= end || statement.end <= end) continue;
+      const last = ts.isExpressionStatement(statement) ? statement.expression.end : statement.end;
+      if (statement.getStart(file) < start || statement.getStart(file) >= end || last <= end) continue;
       const message =
         "The line before this one is a magic's; this line seems to go on with it. Begin it with a semicolon.";
       faults.push({ start: end, length: 1, code: 0, message });

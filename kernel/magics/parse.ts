@@ -22,10 +22,19 @@ export type Known = (name: string) => boolean;
 
 const candidate = /^[ \t]*(?:%[%?A-Za-z]|%[ \t]*$|!)/m;
 
-/** Takes the magics and shell commands out of a cell. */
-export function preprocess(text: string, known: Known = () => false): Preprocessed {
+/**
+ * Takes the magics and shell commands out of a cell.
+ *
+ * @param cursor - where the cell is being typed: an expression in braces that the cursor is in need not be closed
+ */
+export function preprocess(text: string, known: Known = () => false, cursor?: number): Preprocessed {
   if (!candidate.test(text)) return { code: text, magics: [], faults: [] };
-  return new Reader(text, known).read();
+  return new Reader(text, known, cursor).read();
+}
+
+/** Can a statement, and so a magic, begin after this code? */
+export function mayBegin(code: string): boolean {
+  return parses(code);
 }
 
 interface Line {
@@ -37,13 +46,15 @@ interface Line {
 class Reader {
   private readonly text: string;
   private readonly known: Known;
+  private readonly cursor: number | undefined;
   private code: string;
   private readonly result: Preprocessed;
   /** Up to here nothing but magics and white space has been seen since the last check. */
   private settled = 0;
 
-  constructor(text: string, known: Known) {
+  constructor(text: string, known: Known, cursor: number | undefined) {
     this.text = text;
+    this.cursor = cursor;
     this.known = known;
     this.code = text;
     this.result = { code: text, magics: [], faults: [] };
@@ -90,8 +101,9 @@ class Reader {
       return end;
     }
     const body = newline < 0 ? "" : this.text.slice(newline + 1);
-    this.blank(at, this.text.length);
-    this.result.magics.push({ kind: "call", name, start: at, end: this.text.length, texts: [rest], body });
+    this.call(name, { start: at, end: at + line.length }, at + line.length - rest.length);
+    if (body !== "") this.blank(newline + 1, this.text.length);
+    Object.assign(this.result.magics.at(-1)!, { end: this.text.length, body });
     return undefined;
   }
 
@@ -284,7 +296,10 @@ class Reader {
     ) {
       if (isExpression(this.text.slice(open + 1, close))) return close;
     }
-    return undefined;
+    const { cursor } = this;
+    if (cursor === undefined || cursor <= open || cursor > end) return undefined;
+    // Up to the cursor everything in braces is an expression that is being typed.
+    return /[}\s]/.test(this.text[cursor] ?? " ") ? cursor : undefined;
   }
 }
 

@@ -68,6 +68,34 @@ export class Activation {
     return value;
   }
 
+  /**
+   * What a loop with `for await` goes over. The loop calls `next()` by itself, and so the body of an asynchronous generator, which
+   * belongs to this cell too.
+   */
+  each<V>(values: V): V {
+    this.#waiting = true;
+    const begin = (values as Partial<AsyncIterable<unknown>> | null | undefined)?.[Symbol.asyncIterator];
+    if (typeof begin !== "function") return this.off(values);
+    const call = <R>(work: () => R): R => {
+      this.#set(this.#whose);
+      try {
+        return work();
+      } finally {
+        if (this.#resumed) this.#set(undefined);
+      }
+    };
+    return {
+      [Symbol.asyncIterator]: () => {
+        const iterator = begin.call(values) as AsyncIterator<unknown>;
+        const { return: end } = iterator;
+        return {
+          next: (...given: [] | [unknown]) => call(() => iterator.next(...given)),
+          ...(typeof end === "function" ? { return: (value: unknown) => call(() => end.call(iterator, value)) } : {}),
+        };
+      },
+    } as V;
+  }
+
   /** In and after a loop that awaits by itself. */
   again(): void {
     this.#waiting = false;

@@ -27,6 +27,11 @@ export interface ProgramOptions {
 
 const TERMINATE_AFTER_MS = 400;
 const KILL_AFTER_MS = 1_000;
+/** Programs that a command leaves running hold its output open: it counts as ended when so much time has brought no more. */
+const QUIET_MS = 100;
+/** What a command starts inherits this variable, and so is found when its parent has gone. */
+const MARK = "TUNEBOOK_COMMAND";
+let commands = 0;
 const signalNumbers: Partial<Record<NodeJS.Signals, number>> = {
   SIGHUP: 1,
   SIGINT: 2,
@@ -59,28 +64,33 @@ export function runProgram(file: string, args: readonly string[], options: Progr
       reject(signal.reason);
       return;
     }
+    const mark = `${process.pid}-${++commands}`;
     const child = spawn(file, args, {
       cwd,
-      env: env ?? process.env,
+      env: { ...(env ?? process.env), [MARK]: mark },
       stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
     });
     const texts = { stdout: "", stderr: "" };
     let ended = false;
+    let received = 0;
     const take = (name: "stdout" | "stderr", text: string): void => {
       if (text === "") return;
       onText?.(name, text);
-      texts[name] = keep === undefined ? texts[name] + text : (texts[name] + text).slice(-keep);
+      if (keep !== 0) texts[name] = (texts[name] + text).slice(keep === undefined ? 0 : -keep);
     };
     for (const name of ["stdout", "stderr"] as const) {
       const decoder = new StringDecoder("utf8");
-      child[name]!.on("data", (piece: Buffer) => take(name, decoder.write(piece)));
+      child[name]!.on("data", (piece: Buffer) => {
+        received++;
+        take(name, decoder.write(piece));
+      });
       child[name]!.on("end", () => take(name, decoder.end()));
     }
     child.stdin?.on("error", () => {}); // a program may end without reading its input
     child.stdin?.end(input);
     const stop = (): void => {
       const end = (kind: NodeJS.Signals): void => {
-        if (!ended && child.pid !== undefined) signalTree(child.pid, kind);
+        if (child.pid !== undefined) signalAll(child.pid, mark, kind);
       };
       // A caller's own signal has not sent anything yet; an interrupt has, and a second SIGINT does no harm.
       end("SIGINT");
@@ -94,34 +104,47 @@ export function runProgram(file: string, args: readonly string[], options: Progr
       signal?.removeEventListener("abort", stop);
       reject(error);
     });
-    child.on("close", (code, by) => {
+    const end = (code: number | null, by: NodeJS.Signals | null): void => {
+      if (ended) return;
       ended = true;
       signal?.removeEventListener("abort", stop);
       resolve({ ...texts, code: code ?? 128 + (signalNumbers[by!] ?? 0), ...(by ? { signal: by } : {}) });
+    };
+    child.on("close", end);
+    child.on("exit", (code, by) => {
+      const wait = (): void => {
+        const before = received;
+        // An immediate comes after the input that the timer has made wait.
+        native.setTimeout(() => native.setImmediate(() => (received === before ? end(code, by) : wait())), QUIET_MS);
+      };
+      wait();
     });
   });
 }
 
-/** Signals a process and all that it has started, the youngest first. */
-function signalTree(pid: number, signal: NodeJS.Signals): void {
+/** Signals a command and all that it has started: what descends from it, and what carries its mark. */
+function signalAll(pid: number, mark: string, signal: NodeJS.Signals): void {
   const children = new Map<number, number[]>();
+  const found = new Set<number>();
+  const entry = Buffer.from(`${MARK}=${mark}\0`);
   try {
     for (const name of readdirSync("/proc")) {
-      if (!/^\d+$/.test(name)) continue;
+      if (!/^\d+$/.test(name) || name === String(process.pid)) continue;
       try {
         // The name in parentheses may hold anything.
         const parent = Number(/^.*\) \S (\d+)/s.exec(readFileSync(`/proc/${name}/stat`, "utf8"))?.[1]);
         children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
+        if (readFileSync(`/proc/${name}/environ`).includes(entry)) found.add(Number(name));
       } catch {
-        // It has ended meanwhile.
+        // It has ended meanwhile, or is somebody else's.
       }
     }
   } catch {
     // No /proc: the program alone.
+    found.add(pid);
   }
-  const all = [pid];
-  for (let i = 0; i < all.length; i++) all.push(...(children.get(all[i]!) ?? []));
-  for (const one of all.reverse()) {
+  for (const one of [pid, ...found]) for (const child of children.get(one) ?? []) found.add(child);
+  for (const one of found) {
     try {
       process.kill(one, signal);
     } catch {
