@@ -118,6 +118,10 @@ describe("displays", () => {
     assert.deepEqual(update!.content.transient, first!.content.transient);
     assert.match(String((first!.content.transient as Data).display_id), /^tunebook-/);
     assert.deepEqual(of(answer, "clear_output")[0]!.content, { wait: true });
+    assert.equal(
+      of(await execute(kernel.client, "display('y', { id: 'mine', update: true })"), "execute_result").length,
+      0,
+    );
     // From another cell the first cell's display changes, under its own id.
     const later = await execute(kernel.client, "bar.update('100 %');");
     assert.deepEqual(of(later, "update_display_data")[0]!.content.transient, first!.content.transient);

@@ -69,6 +69,7 @@ describe("values in commands", () => {
   });
 });
 
+// biome-ignore-start lint/suspicious/noTemplateCurlyInString: templates of cells, variables of the shell
 describe("commands", () => {
   let kernel: TestKernel;
   before(async () => {
@@ -194,3 +195,4 @@ describe("commands", () => {
     );
   });
 });
+// biome-ignore-end lint/suspicious/noTemplateCurlyInString: templates of cells, variables of the shell

@@ -3,11 +3,20 @@ import type { Cell, DisplayOptions } from "./cell.js";
 import { imageBundle } from "./images.js";
 import { tableBundle } from "./tables.js";
 
-/** Something shown that can be replaced. */
-export interface DisplayHandle {
+/** Something shown that can be replaced. As a cell's last expression it shows nothing of its own. */
+export class DisplayHandle {
   readonly id: string;
+  readonly #show: (value: unknown) => void;
+
+  constructor(id: string, show: (value: unknown) => void) {
+    this.id = id;
+    this.#show = show;
+  }
+
   /** Shows another value in its place. */
-  update(value: unknown): void;
+  update(value: unknown): void {
+    this.#show(value);
+  }
 }
 
 type Options = Omit<DisplayOptions, "id"> & { id?: string | true };
@@ -52,7 +61,7 @@ export function displayOf(cell: Cell): Display {
     const id = given === true ? `tunebook-${process.pid}-${++count}` : given;
     cell.show(value, id === undefined ? rest : { ...rest, id });
     if (id === undefined) return undefined;
-    return { id, update: (next) => cell.show(next, { id, update: true }) };
+    return new DisplayHandle(id, (next) => cell.show(next, { id, update: true }));
   };
   const bundled = (bundle: MimeBundle, options?: Options): DisplayHandle | undefined =>
     show(new Bundle(bundle), options);

@@ -4,6 +4,7 @@ import type { Command, MimeBundle, Outcome } from "../channel.js";
 import { Cell, type DisplayOptions, InterruptedError, interruptedOutcome, type Output } from "./cell.js";
 import { contexts } from "./context.js";
 import { bundle, clean } from "./display.js";
+import { DisplayHandle } from "./displays.js";
 import type { Traces } from "./errors.js";
 import { Imports } from "./imports.js";
 import { installMeetingPoints } from "./meeting.js";
@@ -201,7 +202,7 @@ export class Runner implements Output {
 
   async #render(cell: Cell, result: { value: unknown } | undefined): Promise<Outcome> {
     const value = result?.value;
-    const data = value === undefined ? undefined : clean(await bundle(value, false));
+    const data = value === undefined || value instanceof DisplayHandle ? undefined : clean(await bundle(value, false));
     while (cell.pending.size > 0) await Promise.all(cell.pending);
     return data === undefined ? { status: "ok" } : { status: "ok", result: { data, metadata: {} } };
   }
