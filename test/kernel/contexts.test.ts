@@ -86,8 +86,8 @@ describe("output of functions of other cells", () => {
 
   it("stays with the cell that started it when it comes late, while other cells run", async () => {
     const started = await run(`
-      let left = 30;
-      const background = (async () => { while (left-- > 0) { await sleep(10); say("background"); } })();
+      let going = true;
+      const background = (async () => { while (going) { await sleep(10); say("background"); } })();
       const timer = setInterval(() => say("interval"), 10);
       later("not awaited");
       say("sync after it");
@@ -97,7 +97,7 @@ describe("output of functions of other cells", () => {
       `for (let i = 0; i < 10; i++) { await sleep(10); say("foreground"); await null; say("foreground"); }`,
     );
     const count = second.reply.content.execution_count as number;
-    await run("clearInterval(timer); await background;");
+    await run("going = false; clearInterval(timer); await background;");
     const under = (text: string): Set<number> =>
       new Set(streams.filter(([, line]) => line === text).map(([cell]) => cell));
     assert.deepEqual(under("background"), new Set([first]));
