@@ -55,6 +55,7 @@ export function jupyterEnvironment(folder, { disabledExtensions = [] } = {}) {
     JUPYTERLAB_WORKSPACES_DIR: join(folder, "workspaces"),
     IPYTHONDIR: join(folder, "ipython"),
     JUPYTER_PLATFORM_DIRS: "1",
+    TUNEBOOK_HISTORY: join(folder, "history.jsonl"),
   };
 }
 

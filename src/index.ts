@@ -10,7 +10,8 @@ import { resetScopes } from "./tensor/scope.js";
 const host = interruptHost();
 if (host) native.setInterruptFlag(host.flag);
 host?.onReset?.(() => {
-  native.recover();
+  // Work that goes on beside the interrupted cell keeps what it has queued.
+  if (native.state() !== "running") native.recover();
   resetTape();
   resetCheckpointing();
   resetTransfers();

@@ -70,7 +70,7 @@ interface Frame {
   parent: Frame | undefined;
 }
 
-const reserved = new Set(["$scope", "$import", "$cell"]);
+const reserved = new Set(["$scope", "$import", "$cell", "$here"]);
 
 /** Resolves the names of a cell by lexical scope, without types. */
 export function analyze(file: t.SourceFile): Analysis {

@@ -1,10 +1,12 @@
 import { isBuiltin } from "node:module";
+import { join } from "node:path";
 import type t from "typescript";
+import type { Directive } from "../magics/directives.js";
+import { preprocess } from "../magics/parse.js";
 import type { Analysis, Fault } from "./analyze.js";
-import { describe } from "./diagnostics.js";
+import { describe, remedy } from "./diagnostics.js";
 import { emitCell, emitFile, syntaxFaults } from "./emit.js";
 import { History } from "./history.js";
-import { preprocess } from "./preprocess.js";
 import { Project } from "./project.js";
 import type { Surroundings } from "./rewrite.js";
 import type { CompiledCell, CompileRequest, Diagnostic, TranspiledFile, Typecheck } from "./types.js";
@@ -28,6 +30,8 @@ interface Pending {
   header: string;
   code: string;
   program?: t.Program;
+  magics: readonly Directive[];
+  folder: string;
 }
 
 /** What the language alone has: a cell that mentions nothing else can be checked before Node's declarations are read. */
@@ -43,8 +47,11 @@ export class Compiler {
   readonly history: History = new History();
   private pending: Pending[] = [];
   private override: Typecheck | undefined;
+  /** The notebook's. */
+  readonly folder: string;
 
   constructor(folder: string) {
+    this.folder = folder;
     this.project = new Project(folder);
   }
 
@@ -58,22 +65,24 @@ export class Compiler {
 
   compile({ code: text, cell, typecheck, cwd }: CompileRequest): CompiledCell {
     this.project.setFolder(cwd);
-    const { code, typecheck: chosen } = preprocess(text);
+    const { code, typecheck: chosen, magics, faults: misused } = preprocess(text, (name) => this.history.has(name));
+    if (misused.length > 0) throw new CompileFailure(describe(misused, text, "error"));
     if (chosen !== undefined) this.override = chosen;
     // "off" from the kernel stands for code that is no cell of the notebook's (expressions of a front end).
     const mode = chosen ?? (typecheck === "off" ? "off" : (this.override ?? typecheck));
-    let emitted = emitCell(code, cell, this.around(new Set()));
+    let emitted = emitCell(code, cell, this.around(new Set()), magics);
     if (emitted.faults.length > 0) throw new CompileFailure(describe(emitted.faults, text, "error"));
     const { analysis } = emitted;
     const header = this.history.header(analysis);
     let diagnostics: Diagnostic[] = [];
-    const pending: Pending = { cell, analysis, header, code };
+    const pending: Pending = { cell, analysis, header, code, magics, folder: cwd };
     if (mode !== "off") {
       const { program, faults, typeOnly } = this.check(code, header, analysis);
+      for (const fault of faults) fault.message += remedy(fault.code, fault.message, text);
       diagnostics = describe(faults, text, mode === "error" ? "error" : "warning");
       if (mode === "error" && diagnostics.length > 0) throw new CompileFailure(diagnostics);
       if (typeOnly.size > 0) {
-        emitted = emitCell(code, cell, this.around(typeOnly));
+        emitted = emitCell(code, cell, this.around(typeOnly), magics);
         for (const name of typeOnly) analysis.declared.get(name)!.value = false;
       }
       pending.program = program;
@@ -89,12 +98,29 @@ export class Compiler {
     const pending = this.pending.find((one) => one.cell === cell);
     if (pending === undefined) return;
     this.pending = this.pending.filter((one) => one !== pending);
-    const { analysis, header, code, program } = pending;
+    const { analysis, header, code, program, magics, folder } = pending;
+    this.forget(magics);
+    // Later cells import the same files from another folder.
+    if (folder !== this.folder) {
+      for (const { imported } of analysis.declared.values()) {
+        if (imported && /^\.{1,2}\//.test(imported.specifier)) imported.specifier = join(folder, imported.specifier);
+      }
+    }
     if (analysis.declared.size === 0 && !analysis.augments) return;
     const declarations = program && this.declarations(program);
     if (declarations !== undefined) this.project.add(cell, declarations, ".d.ts");
     else this.project.add(cell, header + code, ".ts");
     this.history.commit(cell, analysis);
+  }
+
+  /** What a `%reset` of the cell takes away. */
+  private forget(magics: readonly Directive[]): void {
+    for (const magic of magics) {
+      if (magic.kind !== "call" || magic.name !== "reset") continue;
+      const names = resetNames(magic.texts.join(" "));
+      if (names.length === 0) this.history.clear();
+      else for (const name of names) this.history.delete(name);
+    }
   }
 
   /** Commits a cell that has run in the past, without checking it. */
@@ -107,6 +133,11 @@ export class Compiler {
     this.history.clear();
     this.project.clear();
     this.pending = [];
+  }
+
+  /** Packages may have been added or replaced. */
+  packagesChanged(): void {
+    this.project.packagesChanged();
   }
 
   transpile(path: string, text: string): TranspiledFile {
@@ -140,12 +171,8 @@ export class Compiler {
     const faults = syntaxFaults(file);
     for (const { start, length, code: number, messageText, category } of program.getSemanticDiagnostics(file)) {
       if (category !== ts.DiagnosticCategory.Error || start === undefined) continue;
-      faults.push({
-        start,
-        length: length ?? 1,
-        code: number,
-        message: ts.flattenDiagnosticMessageText(messageText, "\n"),
-      });
+      const message = ts.flattenDiagnosticMessageText(messageText, "\n");
+      faults.push({ start, length: length ?? 1, code: number, message });
     }
     const own = faults.filter(({ start }) => start >= header.length);
     for (const fault of own) fault.start -= header.length;
@@ -162,6 +189,11 @@ export class Compiler {
     const { diagnostics } = program.emit(file, write, undefined, true);
     return diagnostics.length === 0 ? text : undefined;
   }
+}
+
+/** The names after `%reset`; IPython's options are taken and mean nothing. */
+function resetNames(rest: string): string[] {
+  return rest.split(/[\s,]+/).filter((word) => word !== "" && !word.startsWith("-"));
 }
 
 function needsNode(code: string, { free, typeNames, declared }: Analysis): boolean {

@@ -34,6 +34,18 @@ export function describe(faults: readonly Fault[], code: string, severity: Diagn
   return found;
 }
 
+/** What to do about a module that is not found, where that is known. */
+export function remedy(code: number, message: string, cell: string): string {
+  const specifier = code === 2307 ? /^Cannot find module '([^']+)'/.exec(message)?.[1] : undefined;
+  if (specifier === undefined || specifier.startsWith("node:")) return "";
+  if (/^(?:\.{0,2}\/|[A-Za-z]:)/.test(specifier)) return " Local files are looked for from the notebook's folder.";
+  const name = /^(?:@[^/]+\/)?[^/]+/.exec(specifier)?.[0] ?? specifier;
+  if (/^[ \t]*%npm[ \t]+(?:i|install|add)\b/m.test(cell)) {
+    return " A cell is checked before it runs: leave %npm install in a cell of its own, and import in the next.";
+  }
+  return ` Run %npm install ${name} in a cell of its own first.`;
+}
+
 const virtualImport = new RegExp(`(?:typeof )?import\\("[^"]*${CELL_PREFIX}[^"]*"\\)\\.`, "g");
 
 /** Types of other cells by their plain names. */

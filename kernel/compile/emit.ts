@@ -1,5 +1,7 @@
 import type t from "typescript";
+import type { Directive } from "../magics/directives.js";
 import { type Analysis, analyze, type Fault } from "./analyze.js";
+import { contexts, HERE } from "./contexts.js";
 import { boxName, type Prologue, rewriter, type Surroundings } from "./rewrite.js";
 import { ts } from "./typescript.js";
 
@@ -24,22 +26,23 @@ const options: t.CompilerOptions = {
  * Turns a cell into the body of an async function, without looking at types.
  * @param code - the cell, magics already gone
  * @param cell - its name, the source's name in the map
+ * @param magics - what they have left behind in the code, in order
  */
-export function emitCell(code: string, cell: string, around: Surroundings): Emitted {
+export function emitCell(code: string, cell: string, around: Surroundings, magics: readonly Directive[] = []): Emitted {
   let analysis: Analysis | undefined;
-  const prologue: Prologue = { boxes: new Set(), functions: [] };
+  const prologue: Prologue = { boxes: new Set(), functions: [], awaits: false };
   const faults: Fault[] = [];
   const transform: t.TransformerFactory<t.SourceFile> = (context) => (file) => {
     faults.push(...syntaxFaults(file));
     analysis = analyze(file);
     if (faults.length > 0) return file;
-    faults.push(...analysis.faults, ...constantFaults(file, analysis, around));
-    return rewriter(analysis, around, prologue)(context)(file);
+    faults.push(...analysis.faults, ...constantFaults(file, analysis, around), ...joinedFaults(file, magics));
+    return rewriter(analysis, around, prologue, magics)(context)(file);
   };
   const { outputText, sourceMapText } = ts.transpileModule(code, {
     compilerOptions: options,
     fileName: `${cell}.ts`,
-    transformers: { before: [transform] },
+    transformers: { before: [transform, contexts(prologue)] },
   });
   const body = outputText.replace(/\n?\/\/# sourceMappingURL=.*\s*$/, "").replace(/(^|\n)export \{\};\s*$/, "");
   return { js: `${setUp(prologue)}\n${body}`, map: shiftMap(sourceMapText ?? "", cell), analysis: analysis!, faults };
@@ -63,11 +66,28 @@ function constantFaults(file: t.SourceFile, { declared, references }: Analysis, 
   return faults;
 }
 
-/** The first line: strict mode, the boxes, hoisted functions. */
-function setUp({ boxes, functions }: Prologue): string {
+/** Statements that a line with a magic has run into: `!cat {file}` before a line that begins with a bracket. */
+function joinedFaults(file: t.SourceFile, magics: readonly Directive[]): Fault[] {
+  const faults: Fault[] = [];
+  for (const { kind, start, end } of magics) {
+    if (kind !== "call") continue;
+    for (const statement of file.statements) {
+      const last = ts.isExpressionStatement(statement) ? statement.expression.end : statement.end;
+      if (statement.getStart(file) < start || statement.getStart(file) >= end || last <= end) continue;
+      const message =
+        "The line before this one is a magic's; this line seems to go on with it. Begin it with a semicolon.";
+      faults.push({ start: end, length: 1, code: 0, message });
+    }
+  }
+  return faults;
+}
+
+/** The first line: strict mode, the boxes, hoisted functions, the cell's own thread of output. */
+function setUp({ boxes, functions, awaits }: Prologue): string {
   const names = [...boxes].map((name) => `${boxName(name)} = $scope["ref()"](${JSON.stringify(name)})`);
   const declaration = names.length > 0 ? ` const ${names.join(", ")};` : "";
-  return `"use strict";${declaration}${functions.map((name) => ` ${boxName(name)}.v = ${name};`).join("")}`;
+  const here = awaits ? ` const ${HERE} = $cell.enter();` : "";
+  return `"use strict";${declaration}${here}${functions.map((name) => ` ${boxName(name)}.v = ${name};`).join("")}`;
 }
 
 /** One line further down, and under the cell's name. */

@@ -27,6 +27,15 @@ export class History {
     this.augmenting.clear();
   }
 
+  /** Is it a name of an earlier cell? */
+  has(name: string): boolean {
+    return this.names.has(name);
+  }
+
+  delete(name: string): void {
+    this.names.delete(name);
+  }
+
   commit(cell: string, { declared, augments }: Analysis): void {
     if (augments) this.augmenting.add(cell);
     for (const [name, declaration] of declared) {

@@ -1,24 +1,24 @@
 import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { commDeclarations, inputDeclarations } from "./front-end.js";
+import { displayDeclarations, shellDeclarations } from "./tools.js";
 import { libFolder } from "./typescript.js";
 
 /** Declarations that every cell sees, as few virtual files: a program of 160 files costs each cell 10 ms more than one of 10. */
 export interface Libraries {
   /** The language: JavaScript's own names. */
   language: Map<string, string>;
-  /** What cells have beside it: `display` and `input`. */
+  /** What cells have beside it: `display`, `input` and the like. */
   cell: Map<string, string>;
   /** Node, read when first needed. */
   node(): Map<string, string>;
 }
 
-const cellDeclarations = `
-/** Shows a value under the cell, as its last expression would be. With \`update\`, replaces the display of that \`id\`. */
-declare function display(value: unknown, options?: { id?: string; update?: boolean; metadata?: Record<string, unknown> }): void;
+const cellDeclarations = `${displayDeclarations}${shellDeclarations}
 /** Asks the user for a line of text. */
 declare function input(prompt?: string, options?: { password?: boolean }): Promise<string>;
-`;
+${inputDeclarations}${commDeclarations}`;
 
 /** The folder of the declarations of Node, a dependency of this package. */
 export const nodeTypes: string = dirname(createRequire(import.meta.url).resolve("@types/node/package.json"));

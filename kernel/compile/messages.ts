@@ -14,6 +14,7 @@ export type Request = Call & { id: number };
 export type Notice =
   | { type: "commit"; cell: string }
   | { type: "reset" }
+  | { type: "packages" }
   | { type: "restore"; cells: { code: string; cell: string; cwd: string }[] };
 
 export type Answer =

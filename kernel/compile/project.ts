@@ -56,11 +56,16 @@ export class Project {
   private currentPath = "";
   private packages = "";
   private version = 0;
+  /** Have packages changed since the start? Until then no file of theirs is looked at twice. */
+  private installing = false;
+  /** Only remembers the package.json files that say how a file of a package is to be read. */
+  private readonly manifests: t.ModuleResolutionCache;
   private text = "";
 
   constructor(folder: string) {
     for (const [path, text] of [...this.libraries.language, ...this.libraries.cell]) this.virtual.set(path, text);
     this.roots = [...this.virtual.keys()];
+    this.manifests = ts.createModuleResolutionCache(folder, (path) => path, compilerOptions);
     this.moveTo(folder);
     // Comments of the declarations are not parsed into trees: a third of the start. Inspection reads them from the text.
     const comments = ts.JSDocParsingMode.ParseNone;
@@ -84,6 +89,14 @@ export class Project {
       this.virtual.set(path, text);
       this.roots.push(path);
     }
+    this.version++;
+  }
+
+  /** From now on the files of packages are read again when they have changed. */
+  packagesChanged(): void {
+    this.installing = true;
+    this.resolutions.clear();
+    this.manifests.clear();
     this.version++;
   }
 
@@ -140,10 +153,8 @@ export class Project {
   }
 
   private host(jsDocParsingMode: t.JSDocParsingMode): t.LanguageServiceHost {
-    // Only remembers the package.json files that say how a file of a package is to be read.
-    const cache = ts.createModuleResolutionCache(this.folder, (path) => path, compilerOptions);
     const host: t.LanguageServiceHost & { getModuleResolutionCache(): t.ModuleResolutionCache } = {
-      getModuleResolutionCache: () => cache,
+      getModuleResolutionCache: () => this.manifests,
       jsDocParsingMode,
       getCompilationSettings: () => compilerOptions,
       getScriptFileNames: () => [this.current, this.packages, ...this.roots],
@@ -173,7 +184,8 @@ export class Project {
     if (path === this.current) return `${this.version}`;
     if (path === this.packages) return `${this.kept.size}`;
     // Packages do not change while a kernel runs, nor does this one.
-    if (this.virtual.has(path) || path.includes("/node_modules/") || path.startsWith(ownDeclarations)) return "1";
+    if (this.virtual.has(path) || path.startsWith(ownDeclarations)) return "1";
+    if (path.includes("/node_modules/") && !(this.installing && !path.startsWith(packageFolder))) return "1";
     // A file of the user's: as it is now.
     const stat = statSync(path, { throwIfNoEntry: false });
     return stat ? `${stat.mtimeMs}-${stat.size}` : "0";

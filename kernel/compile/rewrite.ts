@@ -1,5 +1,7 @@
 import type t from "typescript";
+import type { Directive } from "../magics/directives.js";
 import { type Analysis, isAmbient } from "./analyze.js";
+import { Arranger } from "./arrange.js";
 import { ts } from "./typescript.js";
 
 /** What the rewriter has to know about the notebook beside the cell itself. */
@@ -17,10 +19,12 @@ export interface Prologue {
   boxes: Set<string>;
   /** Hoisted functions, put into their boxes before anything runs. */
   functions: string[];
+  /** Does the cell itself await something? */
+  awaits: boolean;
 }
 
 /** Names of the cell's own that are no globals. */
-const cellNames = new Set(["console", "display", "input"]);
+const cellNames = new Set(["console", "display", "input", "prompt", "confirm", "comms", "sh"]);
 /** Globals that exist in the executor; any other undeclared name may be declared by a later cell. */
 const globalNames = new Set([
   ...Object.getOwnPropertyNames(globalThis),
@@ -40,8 +44,9 @@ export function rewriter(
   analysis: Analysis,
   around: Surroundings,
   prologue: Prologue,
+  magics: readonly Directive[],
 ): t.TransformerFactory<t.SourceFile> {
-  return (context) => (file) => new Rewriter(context, file, analysis, around, prologue).file();
+  return (context) => (file) => new Rewriter(context, file, analysis, around, prologue).file(magics);
 }
 
 class Rewriter {
@@ -69,20 +74,14 @@ class Rewriter {
     this.prologue = prologue;
   }
 
-  file(): t.SourceFile {
-    const statements = [...this.source.statements];
-    let last = statements.length - 1;
-    while (last >= 0 && ts.isEmptyStatement(statements[last]!)) last--;
-    const imports: t.Statement[] = [];
-    const rest: t.Statement[] = [];
-    statements.forEach((statement, index) => {
-      const out = ts.isImportDeclaration(statement) ? imports : rest;
-      out.push(...this.statement(statement, index === last));
-    });
-    return this.make.updateSourceFile(
-      this.source,
-      ts.setTextRange(this.make.createNodeArray([...imports, ...rest]), this.source.statements),
-    );
+  file(magics: readonly Directive[]): t.SourceFile {
+    const arranged = new Arranger(this.make, this.source, magics, {
+      statement: (statement, last, measured) => this.statement(statement, last, measured),
+      expression: (expression) => this.expression(expression),
+      names: [...this.analysis.declared].filter(([, { value }]) => value).map(([name]) => name),
+    }).file();
+    const statements = ts.setTextRange(this.make.createNodeArray(arranged), this.source.statements);
+    return this.make.updateSourceFile(this.source, statements);
   }
 
   /** A new node that stands where `old` stood, for the source map. */
@@ -109,7 +108,8 @@ class Rewriter {
     return own ? own.value && !(own.imported && this.around.typeOnly.has(name)) : this.around.boxed(name);
   }
 
-  private statement(node: t.Statement, last: boolean): t.Statement[] {
+  /** @param measured - is it in a function that runs many times? Then nothing of it can be hoisted */
+  private statement(node: t.Statement, last: boolean, measured: boolean): t.Statement[] {
     if (ts.isImportDeclaration(node)) return this.importDeclaration(node);
     if (ts.isImportEqualsDeclaration(node)) return this.importEquals(node);
     if (ts.isExportDeclaration(node)) {
@@ -126,6 +126,13 @@ class Rewriter {
     if (ts.isVariableStatement(node)) return this.variables(node.declarationList, node);
     if (ts.isFunctionDeclaration(node)) {
       if (!node.name) return [];
+      if (node.body && measured) {
+        const { text } = node.name;
+        return [
+          this.unexported(node),
+          this.run(this.make.createAssignment(this.box(text, node), this.name(text)), node),
+        ];
+      }
       if (node.body) {
         this.prologue.functions.push(node.name.text);
         this.prologue.boxes.add(node.name.text);

@@ -18,12 +18,14 @@ type Namespace = Record<string, unknown>;
 export function createScope(): Scope {
   const scope: Scope = Object.create(null);
   const boxes = new Map<string, Box>();
+  const forgotten = new Set<string>();
   const ref = (name: string): Box => {
     let box = boxes.get(name);
-    if (box === undefined) {
-      const made: Box = { v: undefined };
+    if (box === undefined || forgotten.has(name)) {
+      const made: Box = box ?? { v: undefined };
       box = made;
       boxes.set(name, made);
+      forgotten.delete(name);
       Object.defineProperty(scope, name, {
         enumerable: true,
         configurable: true,
@@ -37,13 +39,24 @@ export function createScope(): Scope {
   };
   Object.defineProperty(scope, "ref()", { value: ref });
   const late = (name: string, otherwise: () => unknown): unknown =>
-    boxes.has(name) ? boxes.get(name)!.v : otherwise();
+    boxes.has(name) && !forgotten.has(name) ? boxes.get(name)!.v : otherwise();
   const early = (name: string): never => {
     throw new ReferenceError(`Cannot access '${name}' before initialization`);
   };
   Object.defineProperty(scope, "late()", { value: late });
   Object.defineProperty(scope, "early()", { value: early });
   Object.defineProperty(scope, "pick()", { value: pick });
+  // Closures and the running cell hold boxes: these stay, without their values, and come back when the name is declared anew.
+  const forget = (names: readonly string[] = [...boxes.keys()]): void => {
+    for (const name of names) {
+      const box = boxes.get(name);
+      if (box === undefined) continue;
+      box.v = undefined;
+      forgotten.add(name);
+      delete scope[name];
+    }
+  };
+  Object.defineProperty(scope, "forget()", { value: forget });
   return scope;
 }
 
@@ -67,5 +80,5 @@ export function cleanMessage(message: string): string {
   return message
     .replace(/\(0 ?, ?(\$\$[\p{ID_Continue}$]+\.v)\)/gu, "$1")
     .replace(/\$\$([\p{ID_Continue}$]+)\.v\b/gu, "$1")
-    .replace(/\$cell\.(console|display|input)\b/g, "$1");
+    .replace(/\$cell\.(console|display|input|prompt|confirm|comms|sh)\b/g, "$1");
 }

@@ -91,6 +91,11 @@ export class CompileService {
     this.#tell({ type: "reset" });
   }
 
+  /** Packages of the notebook's may have been added or replaced. */
+  packagesChanged(): void {
+    this.#tell({ type: "packages" });
+  }
+
   async dispose(): Promise<void> {
     this.#disposed = true;
     await this.#worker?.terminate();

@@ -31,7 +31,7 @@ export interface CompiledCell {
    * Body of an async function with the parameters `$scope`, `$import`, `$cell`, called with `this` undefined:
    * - `$scope`: what `createScope()` of scope.ts returns;
    * - `$import(specifier, options?)`: import resolved from the notebook's folder;
-   * - `$cell`: `{ console, display, input, meta }`; `meta` stands for `import.meta` (`{ url, dirname, filename }`).
+   * - `$cell`: `{ console, display, input, prompt, confirm, comms, meta }`; `meta` stands for `import.meta` (`{ url, dirname, filename }`).
    * Returns `{ value }` when the last statement is an expression, else undefined.
    */
   js: string;

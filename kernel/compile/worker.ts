@@ -33,6 +33,7 @@ function answer(call: Call): unknown {
 function notice(message: Notice): void {
   if (message.type === "commit") compiler.commit(message.cell);
   else if (message.type === "reset") compiler.reset();
+  else if (message.type === "packages") compiler.packagesChanged();
   else for (const { code, cell, cwd } of message.cells) compiler.restore(code, cell, cwd);
 }
 

@@ -2,6 +2,7 @@ import type t from "typescript";
 import type { Compiler } from "../compile/compiler.js";
 import type { Completion } from "../compile/types.js";
 import { ts } from "../compile/typescript.js";
+import { completeMagic } from "./magics.js";
 import { read } from "./read.js";
 
 const identifier = /[\p{ID_Start}$_#@][\p{ID_Continue}$\u200c\u200d]*$|[\p{ID_Continue}$\u200c\u200d]*$/u;
@@ -9,7 +10,11 @@ const identifier = /[\p{ID_Start}$_#@][\p{ID_Continue}$\u200c\u200d]*$|[\p{ID_Co
 /** What could stand at the cursor, by the types of this cell and those before it. */
 export function complete(compiler: Compiler, text: string, cursor: number): Completion {
   const at = Math.max(0, Math.min(cursor, text.length));
-  const { code, names } = read(text);
+  const { code, names, ends } = read(text, (name) => compiler.history.has(name), at);
+  const magic = ends
+    ? completeMagic(text, at, () => [...compiler.history.startingWith("")].map(([name]) => name), compiler.folder)
+    : undefined;
+  if (magic) return magic;
   const offset = compiler.show(code, names);
   const found = compiler.project.service.getCompletionsAtPosition(compiler.project.current, offset + at, {
     includeCompletionsForModuleExports: false,

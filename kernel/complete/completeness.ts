@@ -1,15 +1,23 @@
 import type t from "typescript";
 import { syntaxFaults } from "../compile/emit.js";
-import { preprocess } from "../compile/preprocess.js";
 import type { Completeness } from "../compile/types.js";
 import { ts } from "../compile/typescript.js";
+import { preprocess } from "../magics/parse.js";
 
 /** Findings that more code can mend even when they lie before the end: an open comment, template, string of many lines. */
 const unterminated = new Set([1010, 1160]);
 
 /** Can the code run as it is, does it want more lines, or is it wrong whatever follows? */
 export function isComplete(text: string): Completeness {
-  const { code } = preprocess(text);
+  const { code, magics, faults: misused } = preprocess(text);
+  if (misused.length > 0) return { status: "invalid" };
+  const last = magics.at(-1);
+  // The text of a cell magic ends with a blank line, as far as a console can tell.
+  if (last?.kind === "call" && last.body !== undefined) {
+    return /\n[ \t]*\n?$/.test(text) ? { status: "complete" } : { status: "incomplete", indent: "" };
+  }
+  if (last?.kind === "call" && last.end >= text.trimEnd().length && /\\\s*$/.test(text))
+    return { status: "incomplete", indent: "" };
   const file = ts.createSourceFile("cell.ts", code, ts.ScriptTarget.ES2023, true);
   const faults = syntaxFaults(file);
   if (faults.length === 0)

@@ -3,22 +3,26 @@ import type { Compiler } from "../compile/compiler.js";
 import { clean } from "../compile/diagnostics.js";
 import type { Inspection } from "../compile/types.js";
 import { ts } from "../compile/typescript.js";
+import { inspectMagic } from "./magics.js";
 import { read } from "./read.js";
 
 const name = /[\p{ID_Continue}$\u200c\u200d]/u;
 
 /** The type and the documentation of what stands at the cursor, before it, or of the function that is being called there. */
 export function inspect(compiler: Compiler, text: string, cursor: number, detail: 0 | 1): Inspection {
-  const { code, names } = read(text);
+  const at = Math.max(0, Math.min(cursor, text.length));
+  const { code, names, ends } = read(text, (name) => compiler.history.has(name), at);
+  const magic = ends ? inspectMagic(text, at) : undefined;
+  if (magic) return magic;
   const offset = compiler.show(code, names);
   const { service, current } = compiler.project;
-  for (const at of places(code, Math.max(0, Math.min(cursor, code.length)))) {
-    const info = service.getQuickInfoAtPosition(current, offset + at);
+  for (const place of places(code, at)) {
+    const info = service.getQuickInfoAtPosition(current, offset + place);
     if (!info || info.kind === ts.ScriptElementKind.unknown) continue;
     const signature = clean(ts.displayPartsToString(info.displayParts))
       .replace(/^\(alias\) /, "")
       .replace(/\nimport .*$/s, "");
-    const written = documentation(info) || fromText(service, current, offset + at);
+    const written = documentation(info) || fromText(service, current, offset + place);
     const docs = detail === 1 ? written : written.split(/\n\s*\n@/)[0]!;
     const plain = docs ? `${signature}\n\n${docs}` : signature;
     const markdown = `\`\`\`typescript\n${signature}\n\`\`\`${docs ? `\n\n${docs}` : ""}`;

@@ -15,21 +15,42 @@ export type Outcome =
   | { status: "ok"; result?: { data: MimeBundle; metadata: MimeBundle } }
   | { status: "error"; error: ErrorReport; interrupted?: boolean };
 
+/** A message of a comm, from either side. Buffers travel as raw frames. */
+export interface CommEvent {
+  action: "open" | "msg" | "close";
+  /** The comm's id. */
+  comm: string;
+  /** The target's name, with "open". */
+  target?: string;
+  data: { [key: string]: unknown };
+  metadata: { [key: string]: unknown };
+  buffers: Uint8Array[];
+}
+
 /** Kernel process → executor. */
 export type Command =
   | { type: "run"; cell: string; js: string; map: string; source: string; quiet: boolean; allowStdin: boolean }
-  | { type: "interrupt" }
+  | { type: "comm"; cell: string; event: CommEvent }
+  /** `meant`: what ran when it was sent; nothing stands for what goes on beside cells. */
+  | { type: "interrupt"; meant: string[] }
   | { type: "transpiled"; id: number; js?: string; map?: string; error?: string }
-  | { type: "input"; id: number; value: string };
+  | { type: "compiled"; id: number; js?: string; map?: string; error?: ErrorReport }
+  | { type: "input"; id: number; value?: string; refused?: "end of input" | "nobody" };
 
 /** Executor → kernel process. */
 export type Report =
   | { type: "ready" }
   | { type: "stream"; cell: string; name: "stdout" | "stderr"; text: string }
   | { type: "display"; cell: string; data: MimeBundle; metadata: MimeBundle; id?: string; update: boolean }
+  | { type: "page"; cell: string; data: MimeBundle }
   | { type: "clear"; cell: string; wait: boolean }
+  | { type: "comm"; cell?: string; event: CommEvent }
   | { type: "done"; cell: string; outcome: Outcome }
   | { type: "transpile"; id: number; file: string; text: string }
+  /** Code of a file that a cell runs: compiled as a cell of the notebook. */
+  | { type: "compile"; id: number; cell: string; code: string; folder: string }
+  /** Packages may have been added or replaced. */
+  | { type: "packages" }
   | { type: "input"; id: number; cell: string; prompt: string; password: boolean };
 
 /** The executor's end of the channel: the file descriptor after stdin, stdout and stderr. */

@@ -14,7 +14,8 @@ export function compileFailure(thrown: unknown): ErrorReport {
     return { ename, evalue: error.message, traceback: [`${ename}: ${error.message}`] };
   }
   // TypeScript's numbers from 1000 to 1999 are about syntax.
-  const ename = first.code >= 1_000 && first.code < 2_000 ? "SyntaxError" : "TypeCheckError";
+  const ename =
+    first.code === -1 ? "UsageError" : first.code >= 1_000 && first.code < 2_000 ? "SyntaxError" : "TypeCheckError";
   const traceback = diagnostics.slice(0, MAX_SHOWN).map((one, i) => (i === 0 ? `${ename}: ` : "") + excerpt(one));
   if (diagnostics.length > MAX_SHOWN) traceback.push(`… and ${diagnostics.length - MAX_SHOWN} more errors`);
   return { ename, evalue: first.message, traceback };

@@ -4,7 +4,10 @@ import type { Socket } from "node:net";
 import { StringDecoder } from "node:string_decoder";
 import { fileURLToPath } from "node:url";
 import { CHANNEL_FD, type Command, FrameReader, frame, type Outcome, type Report } from "./channel.js";
-import { explain, oomKills } from "./crash.js";
+import { explain, type OomKills, oomEvidence } from "./crash.js";
+
+/** What occupies the executor until it is reported as done: a cell, or a message of a comm. */
+export type RunCommand = Extract<Command, { type: "run" | "comm" }>;
 
 /** How a run ended: as the cell says, or with its process. */
 export type RunResult = Outcome | { status: "died"; reason: string };
@@ -29,6 +32,14 @@ const MAX_FAILED_STARTS = 3;
 const RESTART_MS = 2_000;
 const TAIL = 8_192;
 
+interface Running {
+  resolve(result: RunResult): void;
+  /** The executor has it. */
+  sent: boolean;
+  /** An interrupt is to end it within the grace period. */
+  interrupted: boolean;
+}
+
 /**
  * The executor's process, seen from the kernel process: started, spoken to, interrupted, and started again when it
  * has ended for whatever reason.
@@ -38,13 +49,13 @@ export class Executor extends EventEmitter<Events> {
   #child: ChildProcess | undefined;
   #channel: Socket | undefined;
   #ready: PromiseWithResolversLike<void> = resolvers();
-  #running: { cell: string; resolve: (result: RunResult) => void; sent: boolean } | undefined;
+  readonly #running = new Map<string, Running>();
   #stderr = "";
   #rawBytes = 0;
   #grace: NodeJS.Timeout | undefined;
   #unstoppable = false;
   #closed = false;
-  #oomKills = 0;
+  #oomKills: OomKills = { group: 0, machine: 0 };
   #isReady = false;
   #failedStarts = 0;
 
@@ -64,7 +75,7 @@ export class Executor extends EventEmitter<Events> {
     this.#isReady = false;
     this.#stderr = "";
     this.#unstoppable = false;
-    this.#oomKills = oomKills();
+    this.#oomKills = oomEvidence();
     // A process group of its own: a terminal's Ctrl-C does not reach it, and it ends with all that cells have started.
     const main = fileURLToPath(new URL("./child/main.js", import.meta.url));
     const child = spawn(process.execPath, [...FLAGS, main], {
@@ -87,23 +98,26 @@ export class Executor extends EventEmitter<Events> {
   }
 
   /** Runs a compiled cell; resolves when it has ended and all of its output has been emitted. */
-  async run(command: Extract<Command, { type: "run" }>): Promise<RunResult> {
+  async run(command: RunCommand): Promise<RunResult> {
+    let running!: Running;
     const result = new Promise<RunResult>((resolve) => {
-      this.#running = { cell: command.cell, resolve, sent: false };
+      running = { resolve, sent: false, interrupted: false };
+      this.#running.set(command.cell, running);
     });
     try {
       await this.#ready.promise;
       // An interrupt may have ended it meanwhile.
-      if (this.#running?.cell === command.cell) {
-        this.#running.sent = true;
+      if (!running.interrupted) {
+        running.sent = true;
+        this.#oomKills = oomEvidence();
         this.send(command);
       }
     } catch (error) {
-      this.#running?.resolve({ status: "died", reason: (error as Error).message });
+      running.resolve({ status: "died", reason: (error as Error).message });
     }
     const settled = await result;
-    clearTimeout(this.#grace);
-    this.#running = undefined;
+    this.#running.delete(command.cell);
+    if (![...this.#running.values()].some(({ interrupted }) => interrupted)) clearTimeout(this.#grace);
     return settled;
   }
 
@@ -111,20 +125,22 @@ export class Executor extends EventEmitter<Events> {
     this.#channel?.write(frame([command]));
   }
 
-  /** Stops the running cell; a process that does not stop within the grace period is ended. */
+  /** Stops all that runs; a process that does not stop within the grace period is ended. */
   interrupt(): void {
     if (this.#closed || this.#child?.pid === undefined) return;
-    if (this.#running?.sent === false) {
+    const all = [...this.#running.values()];
+    for (const running of all) {
+      running.interrupted = true;
+      if (running.sent) continue;
       // The process is still starting: the cell never reaches it.
-      const { resolve } = this.#running;
-      this.#running = undefined;
       const error = { ename: "InterruptedError", evalue: "The cell was interrupted before it ran." };
       const traceback = [`${error.ename}: ${error.evalue}`];
-      resolve({ status: "error", interrupted: true, error: { ...error, traceback } });
-      return;
+      running.resolve({ status: "error", interrupted: true, error: { ...error, traceback } });
     }
-    this.send({ type: "interrupt" });
-    if (this.#running === undefined) return;
+    const sent = all.some((running) => running.sent);
+    if (all.length > 0 && !sent) return;
+    this.send({ type: "interrupt", meant: [...this.#running.keys()] });
+    if (!sent) return;
     clearTimeout(this.#grace);
     this.#grace = setTimeout(() => {
       this.#unstoppable = true;
@@ -159,7 +175,7 @@ export class Executor extends EventEmitter<Events> {
       this.#ready.resolve();
     } else if (report.type === "done") {
       void this.#drained().then(() => {
-        if (this.#running?.cell === report.cell) this.#running.resolve(report.outcome);
+        this.#running.get(report.cell)?.resolve(report.outcome);
       });
     } else this.emit("report", report);
   }
@@ -180,18 +196,22 @@ export class Executor extends EventEmitter<Events> {
     this.#signalGroup("SIGKILL");
     const ending = { code, signal, stderr: this.#stderr, unstoppable: this.#unstoppable };
     const reason =
-      failure === undefined
-        ? explain({ ...ending, oomKills: oomKills() - this.#oomKills })
-        : `The executor ${failure}.`;
-    const running = this.#running;
+      failure === undefined ? explain({ ...ending, oomKills: this.#newKills() }) : `The executor ${failure}.`;
+    clearTimeout(this.#grace);
+    const running = [...this.#running.values()];
     this.#child = undefined;
     this.#ready.reject(new Error(reason));
-    this.emit("died", reason, running !== undefined);
-    running?.resolve({ status: "died", reason });
+    this.emit("died", reason, running.length > 0);
+    for (const { resolve } of running) resolve({ status: "died", reason });
     this.#failedStarts = this.#isReady ? 0 : this.#failedStarts + 1;
     // One that cannot even start is not started in a tight loop; cells that come meanwhile say why.
     if (this.#failedStarts < MAX_FAILED_STARTS) this.start();
     else setTimeout(() => this.#closed || this.start(), RESTART_MS);
+  }
+
+  #newKills(): OomKills {
+    const { group, machine } = oomEvidence();
+    return { group: group - this.#oomKills.group, machine: machine - this.#oomKills.machine };
   }
 
   #signalGroup(signal: NodeJS.Signals): void {

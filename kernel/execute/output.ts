@@ -2,7 +2,8 @@ import type { Json } from "../protocol/message.js";
 import type { Report } from "./channel.js";
 
 type StreamName = "stdout" | "stderr";
-type Publish = (type: string, content: Json, parent: Uint8Array | undefined) => void;
+type Extra = { metadata?: Json; buffers?: Uint8Array[] };
+type Publish = (type: string, content: Json, parent: Uint8Array | undefined, extra?: Extra) => void;
 
 interface Segment {
   cell: string;
@@ -15,6 +16,7 @@ const MAX_CHARS = 512 * 1_024;
 // Alternating stdout and stderr keeps its order up to so many turns a window; beyond, each stream is put together.
 const MAX_SEGMENTS = 16;
 const REMEMBERED_CELLS = 10_000;
+const REMEMBERED_EVENTS = 256;
 
 /**
  * What cells show, on its way to IOPub: stream text is gathered for about 50 ms, everything else goes at once, after
@@ -23,6 +25,8 @@ const REMEMBERED_CELLS = 10_000;
 export class OutputPublisher {
   readonly #publish: Publish;
   readonly #parents = new Map<string, Uint8Array | undefined>();
+  // A slider sends hundreds of messages: they must not push out the cells.
+  readonly #events: string[] = [];
   #segments: Segment[] = [];
   #chars = 0;
   #timer: NodeJS.Timeout | undefined;
@@ -43,6 +47,18 @@ export class OutputPublisher {
     }
   }
 
+  /** A message of a comm shows things under its own header; what nobody owns is the last cell's again afterwards. */
+  event(cell: string, parent: Uint8Array): () => void {
+    const before = this.#last;
+    this.#last = cell;
+    this.#parents.set(cell, parent);
+    this.#events.push(cell);
+    if (this.#events.length > REMEMBERED_EVENTS) this.#parents.delete(this.#events.shift()!);
+    return () => {
+      if (this.#last === cell) this.#last = before;
+    };
+  }
+
   /** A quiet cell's raw output is not shown. */
   mute(cell: string): void {
     this.#last = cell;
@@ -57,6 +73,17 @@ export class OutputPublisher {
     this.#chars += text.length;
     if (this.#chars >= MAX_CHARS) this.flush();
     else this.#timer ??= setTimeout(() => this.flush(), WINDOW_MS);
+  }
+
+  /** A message of a comm, in its place among the output. */
+  comm({ cell, event }: Extract<Report, { type: "comm" }>): void {
+    this.flush();
+    const { action, comm, target, data, metadata, buffers } = event;
+    const content = { comm_id: comm, ...(action === "open" ? { target_name: target } : {}), data };
+    this.#publish(`comm_${action}`, content, cell === undefined ? undefined : this.#parents.get(cell), {
+      metadata,
+      buffers,
+    });
   }
 
   /** A report of the executor that shows something. */

@@ -2,6 +2,7 @@ import type { CompiledCell, CompileRequest, Diagnostic } from "../compile/types.
 import type { Json, Message } from "../protocol/message.js";
 import type { KernelSockets } from "../protocol/sockets.js";
 import type { ErrorReport, MimeBundle } from "./channel.js";
+import { Comms } from "./comms.js";
 import { compileFailure, warnings } from "./diagnostics.js";
 import type { Executor, RunResult } from "./executor.js";
 import type { OutputPublisher } from "./output.js";
@@ -18,13 +19,38 @@ export interface HistoryKeeper {
   add(execution: number, code: string, output: string | undefined): void;
 }
 
-interface Parts {
+/** What the queues of all shells share. */
+export interface Parts {
   sockets: KernelSockets;
   executor: Executor;
   output: OutputPublisher;
   history: HistoryKeeper;
+  comms: Comms;
   compiler(): Promise<Compiler>;
   cwd: string;
+  log(text: string): void;
+  /** A cell has ended: nobody can be asked for it any more. */
+  ended(cell: string): void;
+  /** Numbers and notices of the session, whichever shell a cell runs in. */
+  session: Session;
+}
+
+/** What the shells of a kernel count together. */
+export class Session {
+  /** The execution count. */
+  count = 0;
+  /** Cells and comm messages without a number of their own. */
+  others = 0;
+  /** What the next cell has to tell: how the executor ended between two cells. */
+  notice = "";
+  #compiling: Promise<unknown> = Promise.resolve();
+
+  /** One cell at a time is compiled and committed, so that the compiler sees them in one order. */
+  alone<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#compiling.then(work);
+    this.#compiling = done.catch(() => {});
+    return done;
+  }
 }
 
 interface Request {
@@ -38,24 +64,22 @@ interface Request {
 
 type Ending = { ok: true; result?: { data: MimeBundle; metadata: MimeBundle } } | { ok: false; error: ErrorReport };
 
-/** Execute requests: one after the other, each compiled, run and answered; the rest aborted after an error. */
+/**
+ * What one shell works off in order: execute requests, each compiled, run and answered, and the messages of comms. After an error the
+ * execute requests that wait are aborted.
+ */
 export class ExecuteQueue {
   readonly #parts: Parts;
   #queue: Message[] = [];
+  #working = false;
   #active: Message | undefined;
+  #cell: string | undefined;
   #allowStdin = false;
-  #count = 0;
-  #unstored = 0;
-  #notice = "";
+  #pages: MimeBundle[] = [];
   #interrupted: ((ending: Ending) => void) | undefined;
 
   constructor(parts: Parts) {
     this.#parts = parts;
-    parts.executor.on("died", (reason, running) => {
-      // A cell that runs says so itself.
-      if (!running) this.#notice = `${lost(reason)}\n`;
-      void parts.compiler().then((compiler) => compiler.reset());
-    });
   }
 
   /** The request that runs now. */
@@ -63,70 +87,103 @@ export class ExecuteQueue {
     return this.#active;
   }
 
-  /** Whether the running request allows questions to the user. */
-  get allowStdin(): boolean {
-    return this.#allowStdin;
+  /** The running request, if it runs this cell and allows questions to the user. */
+  asking(cell: string): Message | undefined {
+    return this.#cell === cell && this.#allowStdin ? this.#active : undefined;
+  }
+
+  /** Keeps a page for the reply of the cell, if that is the one that runs here. */
+  page(cell: string, data: MimeBundle): void {
+    if (this.#cell === cell) this.#pages.push(data);
   }
 
   submit(message: Message): void {
     this.#queue.push(message);
-    if (this.#active === undefined) void this.#work();
+    if (!this.#working) void this.#work();
   }
 
-  /** Stops what runs now: a cell that is still being compiled, or the executor's. */
+  /** Stops a cell that is still being compiled; what runs already is the executor's to stop. */
   interrupt(): void {
     const error = { ename: "InterruptedError", evalue: "The cell was interrupted before it ran." };
     this.#interrupted?.({ ok: false, error: { ...error, traceback: [`${error.ename}: ${error.evalue}`] } });
-    this.#parts.executor.interrupt();
   }
 
   async #work(): Promise<void> {
+    this.#working = true;
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
       this.#active = next;
       const { sockets } = this.#parts;
       sockets.publish("status", { execution_state: "busy" }, next.rawHeader);
-      let abort = false;
+      let doomed: Message[] = [];
       try {
-        abort = await this.#execute(next);
+        if (Comms.has(next.header.msg_type)) await this.#event(next);
+        else doomed = await this.#execute(next);
       } catch (error) {
         const report = failure(error as Error);
-        sockets.send("shell", next, "execute_reply", { status: "error", execution_count: this.#count, ...report });
+        const { count } = this.#parts.session;
+        sockets.send("shell", next, "execute_reply", { status: "error", execution_count: count, ...report });
       }
       this.#active = undefined;
       sockets.publish("status", { execution_state: "idle" }, next.rawHeader);
-      if (abort) await this.#abort();
+      for (const message of doomed) this.#abort(message);
     }
+    this.#working = false;
   }
 
-  // Only execute requests are here, so nothing else is aborted.
-  async #abort(): Promise<void> {
+  // The execute requests that wait when a cell has failed, taken before its client hears of it: what comes later was sent knowingly.
+  async #doomed(): Promise<Message[]> {
     // Requests that have arrived but were not read yet belong to the same run of cells.
     await new Promise((resolve) => setImmediate(resolve));
-    const { sockets } = this.#parts;
-    for (const message of this.#queue.splice(0)) {
-      sockets.publish("status", { execution_state: "busy" }, message.rawHeader);
-      sockets.send("shell", message, "execute_reply", { status: "aborted" });
-      sockets.publish("status", { execution_state: "idle" }, message.rawHeader);
-    }
+    const waiting = this.#queue;
+    this.#queue = waiting.filter(({ header }) => Comms.has(header.msg_type));
+    return waiting.filter(({ header }) => !Comms.has(header.msg_type));
   }
 
-  /** @returns whether the queue is to be aborted. */
-  async #execute(message: Message): Promise<boolean> {
-    const { sockets, output, history } = this.#parts;
+  #abort(message: Message): void {
+    const { sockets } = this.#parts;
+    sockets.publish("status", { execution_state: "busy" }, message.rawHeader);
+    sockets.send("shell", message, "execute_reply", { status: "aborted" });
+    sockets.publish("status", { execution_state: "idle" }, message.rawHeader);
+  }
+
+  // A comm's message occupies the executor as a cell does; what its handler shows has the message's own header as parent.
+  async #event(message: Message): Promise<void> {
+    const { comms, executor, output, session, log } = this.#parts;
+    const event = comms.read(message);
+    if (typeof event === "string") {
+      log(`${message.header.msg_type}: ${event}`);
+      return;
+    }
+    comms.note(event);
+    const cell = `comm-${++session.others}`;
+    const done = output.event(cell, message.rawHeader);
+    const result = await executor.run({ type: "comm", cell, event });
+    if (result.status === "error") output.stream("stderr", `${result.error.traceback.join("\n")}\n`, cell);
+    else if (result.status === "died") output.stream("stderr", `${lost(result.reason)}\n`, cell);
+    output.flush();
+    done();
+  }
+
+  /** @returns the requests that are to be aborted. */
+  async #execute(message: Message): Promise<Message[]> {
+    const { sockets, output, history, session } = this.#parts;
     const request = readRequest(message.content);
-    if (request.store) this.#count++;
-    const count = this.#count;
-    const cell = request.store ? `cell-${count}` : `cell-${count}.${++this.#unstored}`;
+    if (request.store) session.count++;
+    const { count } = session;
+    const cell = request.store ? `cell-${count}` : `cell-${count}.${++session.others}`;
+    this.#cell = cell;
     this.#allowStdin = request.allowStdin;
+    this.#pages = [];
     if (request.silent) output.mute(cell);
     else {
       output.begin(cell, message.rawHeader);
       sockets.publish("execute_input", { code: request.code, execution_count: count }, message.rawHeader);
-      if (this.#notice !== "") output.stream("stderr", this.#notice, cell);
+      if (session.notice !== "") output.stream("stderr", session.notice, cell);
     }
-    this.#notice = "";
+    session.notice = "";
     const blank = request.code.trim() === "";
     const ending: Ending = blank ? { ok: true } : await this.#run(cell, request.code, request);
+    this.#parts.ended(cell);
     output.flush();
     let reply: Json = { status: "ok", execution_count: count, user_expressions: {}, payload: [] };
     if (!ending.ok) {
@@ -139,13 +196,15 @@ export class ExecuteQueue {
       }
       reply = { ...reply, user_expressions: await this.#evaluate(cell, request) };
     }
+    reply.payload = this.#pages.map((data) => ({ source: "page", data, start: 0 }));
     if (request.store) {
       const shown = ending.ok ? ending.result?.data["text/plain"] : undefined;
       history.add(count, request.code, typeof shown === "string" ? shown : undefined);
     }
     await sockets.published();
+    const doomed = !ending.ok && request.stopOnError ? await this.#doomed() : [];
     sockets.send("shell", message, "execute_reply", reply);
-    return !ending.ok && request.stopOnError;
+    return doomed;
   }
 
   async #run(cell: string, code: string, request: Request, expression = false): Promise<Ending> {
@@ -161,7 +220,11 @@ export class ExecuteQueue {
       const compiler = await this.#parts.compiler();
       let compiled: CompiledCell;
       try {
-        compiled = await compiler.compile({ code, cell, typecheck: expression ? "off" : "error", cwd });
+        compiled = await this.#parts.session.alone(async () => {
+          const made = await compiler.compile({ code, cell, typecheck: expression ? "off" : "error", cwd });
+          if (!cancelled && !expression) compiler.commit(cell);
+          return made;
+        });
       } catch (error) {
         return { ok: false, error: compileFailure(error) };
       }
@@ -170,7 +233,6 @@ export class ExecuteQueue {
       this.#interrupted = undefined;
       const quiet = request.silent || expression;
       if (!quiet) this.#warn(cell, compiled.diagnostics);
-      if (!expression) compiler.commit(cell);
       const command = { type: "run", cell, js: compiled.js, map: compiled.map, source: code, quiet } as const;
       return this.#ending(await executor.run({ ...command, allowStdin: request.allowStdin }));
     };
@@ -205,7 +267,8 @@ export class ExecuteQueue {
   }
 }
 
-function lost(reason: string): string {
+/** How the end of an executor is told. */
+export function lost(reason: string): string {
   return `${reason} A new one has been started; the variables of earlier cells are lost.`;
 }
 

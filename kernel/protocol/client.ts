@@ -1,7 +1,7 @@
 import { EventEmitter } from "node:events";
 import { Dealer, Request, Subscriber } from "zeromq";
 import { address, type ConnectionInfo } from "./connection.js";
-import { decode, encode, type Json, type Message } from "./message.js";
+import { decode, encode, type Json, type Message, type Outgoing } from "./message.js";
 import { Sender } from "./sender.js";
 import { Signer } from "./signing.js";
 
@@ -18,7 +18,12 @@ export interface RequestOptions {
   onSent?: (id: string) => void;
   /** Rejects when reply and idle have not come in so many milliseconds. */
   timeoutMs?: number;
+  /** What the message has beside its content. */
+  extra?: Extra;
 }
+
+/** What a message may have beside its type and content. */
+export type Extra = Pick<Outgoing, "id" | "subshell" | "parent" | "metadata" | "buffers">;
 
 interface Waiting {
   id: string;
@@ -92,7 +97,7 @@ export class KernelClient extends EventEmitter<Events> {
     content: Json = {},
     options: RequestOptions = {},
   ): Promise<Answer> {
-    const frames = this.encode(type, content);
+    const frames = this.encode(type, content, options.extra);
     const id = (JSON.parse(Buffer.from(frames[2]!).toString()) as { msg_id: string }).msg_id;
     const answer = new Promise<Answer>((resolve, reject) => {
       this.#waiting.set(id, { id, iopub: [], idle: false, resolve, reject });
@@ -109,9 +114,9 @@ export class KernelClient extends EventEmitter<Events> {
     return this.request("shell", "execute_request", { code, ...defaults, ...content }, options);
   }
 
-  /** A signed message: delimiter, signature, header, parent, metadata, content. */
-  encode(type: string, content: Json, parent?: Uint8Array): Uint8Array[] {
-    return encode({ type, content, session: this.session, parent }, this.#signer);
+  /** A signed message: delimiter, signature, header, parent, metadata, content, buffers. */
+  encode(type: string, content: Json, extra: Extra = {}): Uint8Array[] {
+    return encode({ ...extra, type, content, session: this.session }, this.#signer);
   }
 
   /** Sends frames as they are. */

@@ -1,5 +1,6 @@
 import type { Completeness, Completion, Inspection } from "../compile/types.js";
-import type { ExecuteQueue } from "../execute/queue.js";
+import { Comms } from "../execute/comms.js";
+import { type Shells, unknownSubshell } from "../execute/shells.js";
 import type { History } from "./history.js";
 import { kernelInfo } from "./info.js";
 import type { Json, Message } from "./message.js";
@@ -15,19 +16,20 @@ export interface Editor {
 
 interface Parts {
   sockets: KernelSockets;
-  queue: ExecuteQueue;
+  shells: Shells;
+  comms: Comms;
   history: History;
   editor(): Promise<Editor>;
   /** Called after a shutdown has been answered. */
   shutdown(): void;
-  /** An answer of the front end's user. */
-  answered(value: string): void;
+  /** An answer of a front end's user. */
+  answered(message: Message): void;
   log(text: string): void;
 }
 
 type Answer = [type: string, content: Json];
 
-/** Answers requests. Cells wait for each other; everything else is answered at once, also while a cell runs. */
+/** Answers requests. Cells and comms wait for each other; everything else is answered at once, also while a cell runs. */
 export class Dispatcher {
   readonly #parts: Parts;
 
@@ -38,19 +40,26 @@ export class Dispatcher {
   readonly handle = (channel: RequestChannel, message: Message): void => {
     const type = message.header.msg_type;
     if (channel === "stdin") {
-      if (type === "input_reply") this.#parts.answered(String(message.content.value ?? ""));
+      if (type === "input_reply") this.#parts.answered(message);
       return;
     }
-    if (type === "execute_request" && channel === "shell") this.#parts.queue.submit(message);
+    const { shells } = this.#parts;
+    const queued = channel === "shell" && (type === "execute_request" || Comms.has(type));
+    if (queued && shells.knows(message)) shells.submit(message);
     else void this.#answer(channel, message);
   };
 
   async #answer(channel: "shell" | "control", message: Message): Promise<void> {
-    const { sockets, queue, log } = this.#parts;
+    const { sockets, shells, log } = this.#parts;
     const type = message.header.msg_type;
     sockets.publish("status", { execution_state: "busy" }, message.rawHeader);
     try {
-      const answer = await this.#reply(type, message);
+      const lost = channel === "shell" && !shells.knows(message) && /_request$/.test(type);
+      const answer: Answer | undefined = lost
+        ? [type.replace(/_request$/, "_reply"), unknownSubshell(message.header.subshell_id)]
+        : channel === "control" || !CONTROL_ONLY.has(type)
+          ? await this.#reply(type, message)
+          : undefined;
       if (answer !== undefined) sockets.send(channel, message, ...answer);
     } catch (error) {
       const { name, message: text, stack } = error as Error;
@@ -60,14 +69,15 @@ export class Dispatcher {
     }
     sockets.publish("status", { execution_state: "idle" }, message.rawHeader);
     // Front ends show the last state they hear of; a cell that still runs makes the kernel busy.
-    if (queue.active !== undefined && type !== "shutdown_request") {
-      sockets.publish("status", { execution_state: "busy" }, queue.active.rawHeader);
+    const { active } = shells;
+    if (active !== undefined && type !== "shutdown_request") {
+      sockets.publish("status", { execution_state: "busy" }, active.rawHeader);
     }
     if (type === "shutdown_request") this.#parts.shutdown();
   }
 
   async #reply(type: string, message: Message): Promise<Answer | undefined> {
-    const { sockets, queue, history, log } = this.#parts;
+    const { sockets, shells, comms, history, log } = this.#parts;
     const content = message.content;
     switch (type) {
       case "kernel_info_request":
@@ -81,19 +91,20 @@ export class Dispatcher {
         return ["is_complete_reply", { ...(await editor.isComplete(text(content, "code"))) }];
       }
       case "history_request":
-        return ["history_reply", history.answer(content)];
+        return ["history_reply", await history.answer(content)];
       case "comm_info_request":
-        return ["comm_info_reply", { status: "ok", comms: {} }];
-      case "comm_open":
-        // No target is known yet, so every comm is closed again.
-        sockets.publish("comm_close", { comm_id: String(content.comm_id ?? ""), data: {} }, message.rawHeader);
-        return undefined;
-      case "comm_msg":
-      case "comm_close":
-        return undefined;
+        return ["comm_info_reply", comms.info(content.target_name)];
       case "interrupt_request":
-        queue.interrupt();
+        shells.interrupt();
         return ["interrupt_reply", { status: "ok" }];
+      case "create_subshell_request":
+        return ["create_subshell_reply", shells.create()];
+      case "delete_subshell_request":
+        return ["delete_subshell_reply", shells.delete(content.subshell_id)];
+      case "list_subshell_request":
+        return ["list_subshell_reply", shells.list()];
+      case "debug_request":
+        return ["debug_reply", noDebugger(content)];
       case "shutdown_request": {
         const reply = { status: "ok", restart: content.restart === true };
         sockets.publish("shutdown_reply", reply, message.rawHeader);
@@ -130,6 +141,21 @@ export class Dispatcher {
     const { found, data } = await editor.inspect(code, toUtf16(code, cursor(content, code)), detail);
     return { status: "ok", found, data, metadata: {} };
   }
+}
+
+// Requests that only the control channel carries: they must not wait behind what they are to act on.
+const CONTROL_ONLY = new Set([
+  "create_subshell_request",
+  "delete_subshell_request",
+  "list_subshell_request",
+  "debug_request",
+]);
+
+// The protocol's debugging is that of the Debug Adapter Protocol, whose refusals look like this.
+function noDebugger({ seq, command }: Json): Json {
+  const message = "This kernel has no debugger (kernel_info says so).";
+  const answer = { type: "response", request_seq: seq ?? 0, command: command ?? "", success: false, message };
+  return { status: "error", ename: "NotSupported", evalue: message, traceback: [message], seq: 0, ...answer };
 }
 
 function text(content: Json, key: string): string {

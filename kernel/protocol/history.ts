@@ -1,53 +1,130 @@
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { type Entry, HistoryFile } from "./history-file.js";
 import type { Json } from "./message.js";
 
-interface Entry {
-  line: number;
-  input: string;
-  output: string | undefined;
+/**
+ * Where executed code is kept across sessions: `TUNEBOOK_HISTORY`, or `tunebook/history.jsonl` in the user's data folder.
+ *
+ * @returns undefined where `TUNEBOOK_HISTORY` is "off".
+ */
+export function historyFile(env: NodeJS.ProcessEnv = process.env): string | undefined {
+  const chosen = env.TUNEBOOK_HISTORY;
+  if (chosen === "off") return undefined;
+  if (chosen !== undefined && chosen !== "" && chosen !== "on") return chosen;
+  const data =
+    process.platform === "darwin"
+      ? join(homedir(), "Library", "Application Support")
+      : process.platform === "win32" && env.APPDATA
+        ? env.APPDATA
+        : env.XDG_DATA_HOME || join(homedir(), ".local", "share");
+  return join(data, "tunebook", "history.jsonl");
 }
 
-const SESSION = 1;
-
-/** What was executed in this session, and the answers to `history_request`. */
+/** What was executed in this session and those before it, and the answers to `history_request`. */
 export class History {
+  readonly #file: HistoryFile | undefined;
+  readonly #log: (text: string) => void;
   readonly #entries: Entry[] = [];
+  #session = 1;
+  #usable = false;
+  #begun: Promise<void> | undefined;
+  #saving: Promise<void> = Promise.resolve();
 
+  /** @param path - where sessions are kept; undefined: this session alone is remembered */
+  constructor(path?: string, log: (text: string) => void = () => {}) {
+    this.#file = path === undefined ? undefined : new HistoryFile(path);
+    this.#log = log;
+  }
+
+  /** Begins a session of its own in the file; nothing has to wait for it. */
+  start(): Promise<void> {
+    this.#begun ??= this.#begin();
+    return this.#begun;
+  }
+
+  /** Remembers one execution: its number, its code, and the text of its result. */
   add(line: number, input: string, output: string | undefined): void {
-    this.#entries.push({ line, input, output });
+    this.#entries.push({ session: this.#session, line, input, output });
+    const file = this.#file;
+    if (file === undefined) return;
+    this.#saving = this.#saving.then(async () => {
+      await this.start();
+      if (!this.#usable) return;
+      try {
+        await file.add({ session: this.#session, line, input, output });
+      } catch (error) {
+        this.#usable = false;
+        this.#log(`the history is not kept any more: ${(error as Error).message}`);
+      }
+    });
+  }
+
+  /** Resolves when everything is in the file. */
+  saved(): Promise<void> {
+    return this.#saving;
   }
 
   /** The content of a `history_reply`: tail, range or search. */
-  answer(request: Json): Json {
-    const chosen = this.#choose(request);
+  async answer(request: Json): Promise<Json> {
+    await this.start();
+    const chosen = this.#choose(request, await this.#all());
     const withOutput = request.output === true;
-    const history = chosen.map(({ line, input, output }) => [
-      SESSION,
+    const history = chosen.map(({ session, line, input, output }) => [
+      session,
       line,
       withOutput ? [input, output ?? null] : input,
     ]);
     return { status: "ok", history };
   }
 
-  #choose(request: Json): Entry[] {
+  async #begin(): Promise<void> {
+    if (this.#file === undefined) return;
+    try {
+      this.#session = await this.#file.begin();
+      this.#usable = true;
+    } catch (error) {
+      this.#log(`the history in ${this.#file.path} is not used: ${(error as Error).message}`);
+    }
+    for (const entry of this.#entries) entry.session = this.#session;
+  }
+
+  // Other sessions first, this one last, whatever order they were written in.
+  async #all(): Promise<readonly Entry[]> {
+    if (this.#file === undefined || !this.#usable) return this.#entries;
+    try {
+      const others = (await this.#file.entries()).filter(({ session }) => session !== this.#session);
+      return [...others, ...this.#entries];
+    } catch (error) {
+      this.#log(`the history cannot be read: ${(error as Error).message}`);
+      return this.#entries;
+    }
+  }
+
+  #choose(request: Json, entries: readonly Entry[]): readonly Entry[] {
     const n = typeof request.n === "number" ? Math.max(0, Math.floor(request.n)) : undefined;
-    const last = (entries: Entry[]): Entry[] => (n === undefined ? entries : n === 0 ? [] : entries.slice(-n));
+    const last = (some: readonly Entry[]): readonly Entry[] => (n === undefined ? some : n === 0 ? [] : some.slice(-n));
     switch (request.hist_access_type) {
       case "range": {
-        const session = typeof request.session === "number" ? request.session : 0;
-        if (session !== 0 && session !== SESSION) return [];
+        // 0 is this session, -1 the one before it.
+        const given = typeof request.session === "number" ? request.session : 0;
+        const wanted = given <= 0 ? this.#session + given : given;
         const start = typeof request.start === "number" ? request.start : 0;
         const stop = typeof request.stop === "number" ? request.stop : Number.POSITIVE_INFINITY;
-        return this.#entries.filter(({ line }) => line >= start && line < stop);
+        return entries.filter(({ session, line }) => session === wanted && line >= start && line < stop);
       }
       case "search": {
         const pattern = glob(typeof request.pattern === "string" ? request.pattern : "*");
-        let found = this.#entries.filter(({ input }) => pattern(input));
-        // Of equal inputs the newest counts.
-        if (request.unique === true) found = [...new Map(found.map((one) => [one.input, one])).values()];
+        let found = entries.filter(({ input }) => pattern(input));
+        // Of equal inputs the newest counts, at the newest's place.
+        if (request.unique === true) {
+          const newest = new Map(found.map((one) => [one.input, one]));
+          found = found.filter((one) => newest.get(one.input) === one);
+        }
         return last(found);
       }
       default:
-        return last(this.#entries);
+        return last(entries);
     }
   }
 }

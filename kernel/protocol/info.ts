@@ -29,7 +29,7 @@ export function kernelInfo(): Json {
     language_info: languageInfo(),
     banner: `tunebook ${VERSION}: TypeScript that fine-tunes language models, on Node ${process.versions.node}`,
     debugger: false,
-    supported_features: [],
+    supported_features: ["kernel subshells"],
     help_links: [
       { text: "TypeScript", url: "https://www.typescriptlang.org/docs/" },
       { text: "Node.js", url: "https://nodejs.org/api/" },

@@ -33,7 +33,8 @@ export async function launch(options: LaunchOptions = {}): Promise<Launched> {
   const main = fileURLToPath(new URL("../main.js", import.meta.url));
   const child = spawn(process.execPath, [main, file], {
     cwd: options.cwd ?? process.cwd(),
-    env: { ...(options.env ?? process.env), JPY_PARENT_PID: String(process.pid) },
+    // What a program runs is not what its user has typed.
+    env: { TUNEBOOK_HISTORY: "off", ...(options.env ?? process.env), JPY_PARENT_PID: String(process.pid) },
     stdio: ["ignore", "ignore", options.log ?? "ignore"],
   });
   const client = new KernelClient(connection, randomUUID());

@@ -12,6 +12,8 @@ export interface Header {
   date: string;
   msg_type: string;
   version: string;
+  /** The subshell that a request on shell goes to; absent: the main shell. */
+  subshell_id?: string;
 }
 
 /** A JSON object from outside or on its way there. */
@@ -32,6 +34,10 @@ export interface Message {
 
 /** What is needed to send a message. */
 export interface Outgoing {
+  /** Id of the message; a new one by default. */
+  id?: string;
+  /** The subshell that it is for. */
+  subshell?: string;
   type: string;
   content: Json;
   session: string;
@@ -54,12 +60,13 @@ export class BadMessage extends Error {}
 /** The signed frames of a message. */
 export function encode(message: Outgoing, signer: Signer): Uint8Array[] {
   const header: Header = {
-    msg_id: randomUUID(),
+    msg_id: message.id ?? randomUUID(),
     session: message.session,
     username: "tunebook",
     date: new Date().toISOString(),
     msg_type: message.type,
     version: PROTOCOL_VERSION,
+    ...(message.subshell === undefined ? {} : { subshell_id: message.subshell }),
   };
   const parts = [
     Buffer.from(JSON.stringify(header)),
@@ -96,6 +103,7 @@ export function decode(frames: readonly Uint8Array[], signer: Signer): Message {
       username: typeof parsed.username === "string" ? parsed.username : "",
       date: typeof parsed.date === "string" ? parsed.date : "",
       version: typeof parsed.version === "string" ? parsed.version : "",
+      ...(typeof parsed.subshell_id === "string" ? { subshell_id: parsed.subshell_id } : {}),
     },
     // zeromq reuses no memory here, but a copy lets go of the rest of a large message.
     rawHeader: Uint8Array.from(header),

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import { Router, XPublisher } from "zeromq";
 import { address, type ConnectionInfo } from "./connection.js";
@@ -67,10 +68,12 @@ export class KernelSockets {
     this.#heartbeat.unref();
   }
 
-  /** Sends a message on a request channel. */
-  send(channel: RequestChannel, to: Message, type: string, content: Json, metadata?: Json): void {
-    const message = { type, content, session: this.#session, identities: to.identities, parent: to.rawHeader };
-    this.#senders[channel].send(encode(metadata ? { ...message, metadata } : message, this.#signer));
+  /** Sends a message on a request channel; returns its id. */
+  send(channel: RequestChannel, to: Message, type: string, content: Json): string {
+    const id = randomUUID();
+    const message = { id, type, content, session: this.#session, identities: to.identities, parent: to.rawHeader };
+    this.#senders[channel].send(encode(message, this.#signer));
+    return id;
   }
 
   /** Publishes on IOPub; `parent` is the raw header of the request that caused it. */
@@ -116,7 +119,7 @@ export class KernelSockets {
         return;
       }
       try {
-        handle(channel, decode(frames, this.#signer));
+        handle(channel, this.#checked(decode(frames, this.#signer)));
       } catch (error) {
         const { message, stack } = error as Error;
         // A request that fails must not end the channel.
@@ -124,6 +127,13 @@ export class KernelSockets {
         else this.#log(`a message on ${channel} was not handled: ${stack}`);
       }
     }
+  }
+
+  // What this kernel has signed itself is no request. (A message id may come twice with different frames: jupyter_client's manager and client
+  // count for themselves under one session.)
+  #checked(message: Message): Message {
+    if (message.header.session === this.#session) throw new BadMessage("one of this kernel's own messages");
+    return message;
   }
 
   // JEP 65: every new subscription is greeted, so that a client knows when nothing more can be missed.

@@ -1,4 +1,5 @@
 /** A whole data set to examples: formatted, tokenised, masked, brought to length, and counted. */
+import { setImmediate as turn } from "node:timers/promises";
 import { ConfigError, DataError, InterruptedError } from "../errors.js";
 import { describe } from "../hub/json.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
@@ -97,7 +98,8 @@ export async function tokenizeRows(
     }
     if (performance.now() - rested > 30) {
       options.onProgress?.(report.rows, total);
-      await new Promise((resolve) => setImmediate(resolve));
+      // A plain timer would be taken away by a kernel's interrupt, and the run would neither go on nor end.
+      await turn(undefined, signal ? { signal } : {}).catch(() => {});
       if (signal?.aborted)
         throw new InterruptedError(`Interrupted while ${name} was tokenised, after ${report.rows} rows.`);
       rested = performance.now();

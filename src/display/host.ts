@@ -60,9 +60,12 @@ export interface Publisher {
 /** What a kernel offers for interrupts. `flag[0]` is 1 while the running cell is interrupted. */
 export interface InterruptHost {
   flag: Int32Array;
-  signal(): AbortSignal;
+  /** Of the cell that calls; "running": of the one that runs now, where the stack says nothing (`await` calls a `then` by itself). */
+  signal(which?: "running"): AbortSignal;
   /** Calls back after an interrupt that may have skipped `finally` blocks. Kernels may leave it out. */
   onReset?(callback: () => void): () => void;
+  /** Says that work of a cell goes on after it and heeds the cell's signal. Kernels may leave it out. */
+  beside?(work: Promise<unknown>, cell?: unknown): void;
 }
 
 const registry = globalThis as unknown as Record<symbol, unknown>;
@@ -96,6 +99,27 @@ export function interruptSignal(signal?: AbortSignal): AbortSignal | undefined {
   const host = interruptHost();
   const parts = [signal, host?.signal()].filter((part) => part !== undefined);
   return parts.length < 2 ? parts[0] : AbortSignal.any(parts);
+}
+
+/**
+ * The same promise, rejected as soon as the cell that awaits it is interrupted; the work behind it may go on.
+ *
+ * @param which "running" where `await` itself calls
+ */
+export async function interruptible<T>(work: Promise<T>, what: string, which?: "running"): Promise<T> {
+  const signal = interruptHost()?.signal(which);
+  if (signal === undefined) return work;
+  let stop: (() => void) | undefined;
+  const interrupted = new Promise<never>((_, reject) => {
+    stop = () => reject(new InterruptedError(`Waiting for ${what} was interrupted`, { cause: signal.reason }));
+    signal.addEventListener("abort", stop, { once: true });
+    if (signal.aborted) stop();
+  });
+  try {
+    return await Promise.race([work, interrupted]);
+  } finally {
+    if (stop) signal.removeEventListener("abort", stop);
+  }
 }
 
 /** Whether an object says how it is shown. */

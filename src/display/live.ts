@@ -28,6 +28,7 @@ export class LiveDisplay {
   #drawing: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #earliest = 0;
+  #due = 0;
   #published = false;
   #finished = false;
 
@@ -66,12 +67,18 @@ export class LiveDisplay {
   }
 
   #schedule(): void {
-    if (this.#drawing || this.#timer) return;
-    const wait = this.#earliest - performance.now();
+    if (this.#drawing) return;
+    const now = performance.now();
+    // The interrupt of a cell takes away timers that were set while it ran, this one with them.
+    if (this.#timer && now < this.#due + 100) return;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const wait = this.#earliest - now;
     if (wait <= 0) {
       this.#start();
       return;
     }
+    this.#due = now + wait;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       this.#start();

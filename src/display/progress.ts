@@ -16,6 +16,8 @@ export interface ProgressOptions {
   format?: (amount: number) => string;
   /** Default: the kernel's cell, or standard error. */
   stream?: { write(text: string): unknown; isTTY?: boolean; columns?: number };
+  /** A cell token taken earlier, where the bar is not made in the cell it belongs to. */
+  cell?: unknown;
   /** A clock in milliseconds, for tests. */
   now?: () => number;
 }
@@ -58,7 +60,7 @@ export class ProgressBar {
     this.#now = options.now ?? (() => performance.now());
     this.#stream = options.stream ?? process.stderr;
     this.#host = options.stream ? undefined : publisher();
-    this.#cell = this.#host?.cell();
+    this.#cell = options.cell ?? this.#host?.cell();
     this.#start = this.#lastTime = this.#now();
     // In a pipe the first line comes only when the work turns out to take a while.
     if (!this.#host && !this.#stream.isTTY) this.#lastShown = this.#start;

@@ -13,7 +13,10 @@ export interface TableOptions {
   maxRows?: number;
   /** Columns shown (20). */
   maxColumns?: number;
-  /** Characters of a cell in HTML (120) before it is cut; the whole start of it is in the cell's tooltip. */
+  /**
+   * Characters of a cell in HTML before it is cut; the whole start of it is in the cell's tooltip. Without it 120, or as many as
+   * `maxTextCell` allows where that is more.
+   */
   maxCell?: number;
   /** Characters of a cell in text (40). */
   maxTextCell?: number;
@@ -76,7 +79,7 @@ export class Table {
 
   /** The table as a node, for use inside other nodes. */
   toHtml(): HtmlNode {
-    const limit = this.#options.maxCell ?? 120;
+    const limit = this.#options.maxCell ?? Math.max(120, this.#options.maxTextCell ?? 0);
     const heads = this.#aligns.map((align, index) => {
       const name = this.columns[index]!;
       const subtitle = lookup(this.#options.subtitles, name);

@@ -49,6 +49,8 @@ function meanLossUpTo(steps: readonly TrainStep[], step: number): number {
 /** What a run shows while it goes on: a bar with the newest figures, a growing table, a chart that redraws itself. */
 export class LiveRun {
   private bar: ProgressBar | undefined;
+  /** The cell that has started the run: tokenising may go on after it. */
+  private readonly cell: unknown = publisher()?.cell();
   private readonly notebook = publisher() !== undefined;
   private readonly rows: LiveDisplay | undefined = this.notebook
     ? new LiveDisplay({ interval: 200, share: 1 })
@@ -57,7 +59,7 @@ export class LiveRun {
 
   /** The run is about to begin with `plan.steps` steps; `notes` say what was done to the rows. */
   start(plan: RunPlan, notes: Readonly<Record<string, string>>): void {
-    this.bar = new ProgressBar({ label: "Training", total: plan.steps, unit: "steps" });
+    this.bar = new ProgressBar({ label: "Training", total: plan.steps, unit: "steps", cell: this.cell });
     this.bar.update(0, notes);
   }
 
@@ -79,7 +81,7 @@ export class LiveRun {
 
   async fail(error: unknown): Promise<void> {
     const text = error instanceof Error ? error.message : String(error);
-    this.bar ??= new ProgressBar({ label: "Training" });
+    this.bar ??= new ProgressBar({ label: "Training", cell: this.cell });
     this.bar.fail(text);
     await Promise.all([this.rows?.finish(), this.chart?.finish()]);
   }

@@ -4,7 +4,15 @@ import type { Example } from "../data/mask.js";
 import { type Packing, packRows } from "../data/pack.js";
 import { describeReport, tokenizeRows } from "../data/tokenize.js";
 import { formatBytes, formatDuration, formatNumber, formatPercent } from "../display/format.js";
-import { defineDisplay, displaySymbol, inspectSymbol, interruptSignal, type MimeBundle } from "../display/host.js";
+import {
+  defineDisplay,
+  displaySymbol,
+  inspectSymbol,
+  interruptHost,
+  interruptible,
+  interruptSignal,
+  type MimeBundle,
+} from "../display/host.js";
 import { type Table, table } from "../display/table.js";
 import { InterruptedError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
@@ -125,6 +133,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     this.promise = this.start(model, network, data, onEnd);
     // The failure is shown in the run's own display; whoever awaits gets it again.
     this.promise.catch(() => {});
+    interruptHost()?.beside?.(this.promise);
   }
 
   /** Whether it has ended, for whatever reason. */
@@ -153,12 +162,13 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     onfulfilled?: ((result: TrainResult) => A | PromiseLike<A>) | null,
     onrejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
   ): Promise<A | B> {
-    return this.promise.then(onfulfilled, onrejected);
+    return interruptible(this.promise, "the training run", "running").then(onfulfilled, onrejected);
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainStep, void> {
+    const next = (): Promise<void> => new Promise<void>((resolve) => this.wake.push(resolve));
     for (let i = 0; ; i++) {
-      while (i >= this.steps.length && !this.ended) await new Promise<void>((resolve) => this.wake.push(resolve));
+      while (i >= this.steps.length && !this.ended) await interruptible(next(), "the next step");
       const step = this.steps[i];
       if (!step) break;
       yield step;

@@ -84,3 +84,10 @@ test("its bundle has html and text; an empty table is fine", () => {
   const bundle = (table([], []) as unknown as Record<symbol, () => object>)[displaySymbol]!();
   assert.deepEqual(Object.keys(bundle), ["text/html", "text/plain"]);
 });
+
+test("a table that allows long text shows it in html as well, unless that has a limit of its own", () => {
+  const long = "x".repeat(300);
+  assert.ok(html(table(["a"], [[long]], { maxTextCell: 400 })).includes(`>${long}<`));
+  assert.ok(!html(table(["a"], [[long]], { maxTextCell: 40 })).includes(`>${long}<`));
+  assert.ok(!html(table(["a"], [[long]], { maxTextCell: 400, maxCell: 50 })).includes(`>${long}<`));
+});

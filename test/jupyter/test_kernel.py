@@ -40,6 +40,7 @@ class Conformance(KernelTests):
     supported_history_operations = ("tail", "range", "search")
     code_history_pattern = "6 *"
     code_inspect_sample = "Math.max"
+    code_page_something = '(globalThis as any)[Symbol.for("tunebook.publish/1")].page({ "text/plain": "a page" });'
     code_clear_output = '(globalThis as any)[Symbol.for("tunebook.publish/1")].clear();'
 
 
@@ -99,6 +100,24 @@ class Client(unittest.TestCase):
             if message["parent_header"].get("msg_id") == message_id and message["msg_type"] == "stream":
                 if text in message["content"]["text"]:
                     return
+
+
+class Separate(Conformance):
+    """The same, each test with a kernel of its own."""
+
+    def setUp(self):
+        super().setUpClass()
+
+    def tearDown(self):
+        super().tearDownClass()
+
+    @classmethod
+    def setUpClass(cls):
+        pass
+
+    @classmethod
+    def tearDownClass(cls):
+        pass
 
 
 class Cells(Client):

@@ -6,6 +6,7 @@ import { pathToFileURL } from "node:url";
 import { Compiler } from "../../kernel/compile/compiler.js";
 import { createScope, type Scope } from "../../kernel/compile/scope.js";
 import type { CompiledCell, Typecheck } from "../../kernel/compile/types.js";
+import { type Activation, Contexts } from "../../kernel/execute/child/context.js";
 
 type CellFunction = (scope: Scope, load: unknown, cell: object) => Promise<{ value: unknown } | undefined>;
 const AsyncFunction = Object.getPrototypeOf(async () => {}).constructor as new (...parts: string[]) => CellFunction;
@@ -16,6 +17,7 @@ export class Notebook {
   readonly compiler: Compiler;
   readonly scope: Scope = createScope();
   readonly logs: unknown[][] = [];
+  readonly #contexts = new Contexts<object>();
   #cells = 0;
 
   constructor(folder: string = mkdtempSync(join(tmpdir(), "tunebook-cells-"))) {
@@ -40,8 +42,9 @@ export class Notebook {
     };
     const console = { log: (...values: unknown[]) => this.logs.push(values) };
     const meta = { url: pathToFileURL(join(this.folder, "notebook.ts")).href };
+    const enter = (): Activation => this.#contexts.enter();
     const run = new AsyncFunction("$scope", "$import", "$cell", js);
-    return (await run(this.scope, load, { console, display: console.log, meta }))?.value;
+    return (await run(this.scope, load, { console, display: console.log, meta, enter }))?.value;
   }
 
   /** Runs cells one after the other. @returns the value of the last */

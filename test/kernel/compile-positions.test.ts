@@ -3,6 +3,7 @@ import { SourceMap } from "node:module";
 import { describe, it } from "node:test";
 import vm from "node:vm";
 import { cleanMessage, createScope } from "../../kernel/compile/scope.js";
+import { Contexts } from "../../kernel/execute/child/context.js";
 import { Notebook } from "./compile-notebook.js";
 
 const shared = new Notebook();
@@ -14,7 +15,7 @@ async function thrown(code: string): Promise<string> {
   const script = new vm.Script(`(async ($scope, $import, $cell) => {\n${js}\n})`, { filename: cell, lineOffset: -1 });
   const run = script.runInThisContext() as (scope: object, load: unknown, cell: object) => Promise<unknown>;
   try {
-    await run(createScope(), (name: string) => import(name), { console });
+    await run(createScope(), (name: string) => import(name), { console, enter: () => new Contexts().enter() });
   } catch (error) {
     const at = new RegExp(`${cell}:(\\d+):(\\d+)`).exec((error as Error).stack!)!;
     const entry = new SourceMap(JSON.parse(map)).findEntry(Number(at[1]) - 1, Number(at[2]) - 1) as {

@@ -79,8 +79,8 @@ describe("the executor's channel", () => {
   });
 
   it("explains endings from the evidence", () => {
-    const base = { code: null, signal: null, stderr: "", oomKills: 0, unstoppable: false };
-    assert.match(explain({ ...base, signal: "SIGKILL", oomKills: 1 }), /out-of-memory killer/);
+    const base = { code: null, signal: null, stderr: "", oomKills: { group: 0, machine: 0 }, unstoppable: false };
+    assert.match(explain({ ...base, signal: "SIGKILL", oomKills: { group: 1, machine: 1 } }), /out-of-memory killer/);
     assert.match(explain({ ...base, signal: "SIGABRT", stderr: "JavaScript heap out of memory" }), /JavaScript heap/);
     assert.match(explain({ ...base, code: 7 }), /exit code 7/);
   });

@@ -17,7 +17,7 @@ describe("the kernel, message by message", () => {
       assert.equal(answer.reply.header.msg_type, "kernel_info_reply");
       assert.equal(content.status, "ok");
       assert.equal(content.protocol_version, "5.5");
-      assert.deepEqual(content.supported_features, []);
+      assert.deepEqual(content.supported_features, ["kernel subshells"]);
       const language = content.language_info as Record<string, string>;
       assert.equal(language.name, "typescript");
       assert.equal(language.file_extension, ".ts");

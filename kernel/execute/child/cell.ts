@@ -1,6 +1,8 @@
 import { Console } from "node:console";
 import type { Command, MimeBundle, Outcome } from "../channel.js";
 import { bundle } from "./display.js";
+import { type Display, displayOf } from "./displays.js";
+import { confirm, prompt } from "./input.js";
 import type { TimerOwner } from "./timers.js";
 
 /** Thrown into whatever a cell awaits when it is interrupted. */
@@ -12,7 +14,10 @@ export class InterruptedError extends Error {
 export interface Output {
   stream(cell: Cell, name: "stdout" | "stderr", text: string): void;
   display(cell: Cell, data: MimeBundle, options: DisplayOptions): void;
+  clear(cell: Cell, wait: boolean): void;
   input(cell: Cell, prompt: string, password: boolean): Promise<string>;
+  /** The cell that what `cell` shows now belongs to: another one while that runs code of this one, or a comm's message is handled. */
+  here(cell: Cell): Cell;
 }
 
 export interface DisplayOptions {
@@ -22,6 +27,9 @@ export interface DisplayOptions {
   update?: boolean;
   metadata?: MimeBundle;
 }
+
+/** What a cell is made of; a message of a comm is one without the rest. */
+export type CellOptions = { cell: string } & Partial<Pick<Extract<Command, { type: "run" }>, "quiet" | "allowStdin">>;
 
 /** One execution of a cell: its own console, display, interrupt signal and timers. */
 export class Cell implements TimerOwner {
@@ -39,13 +47,15 @@ export class Cell implements TimerOwner {
   readonly #output: Output;
   readonly #allowStdin: boolean;
 
-  constructor(command: Extract<Command, { type: "run" }>, output: Output) {
+  constructor(command: CellOptions, output: Output) {
     this.id = command.cell;
-    this.quiet = command.quiet;
-    this.#allowStdin = command.allowStdin;
+    this.quiet = command.quiet ?? false;
+    this.#allowStdin = command.allowStdin ?? false;
     this.#output = output;
     const stream = (name: "stdout" | "stderr") =>
-      ({ write: (text: string) => output.stream(this, name, String(text)) }) as unknown as NodeJS.WritableStream;
+      ({
+        write: (text: string) => output.stream(output.here(this), name, String(text)),
+      }) as unknown as NodeJS.WritableStream;
     this.console = new Console({
       stdout: stream("stdout"),
       stderr: stream("stderr"),
@@ -60,16 +70,35 @@ export class Cell implements TimerOwner {
     return this.#abort.signal;
   }
 
+  /** Text of the kernel's own or of a program that the cell has started. */
+  print(name: "stdout" | "stderr", text: string): void {
+    this.#output.stream(this, name, text);
+  }
+
+  /** Shows a bundle of the kernel's own. */
+  publish(data: MimeBundle, options: DisplayOptions = {}): void {
+    this.#output.display(this, data, options);
+  }
+
   /** Shows a value now, or as soon as its bundle is there: the cell does not end before. */
-  readonly display = (value: unknown, options: DisplayOptions = {}): void => {
+  show(value: unknown, options: DisplayOptions = {}): void {
     const made = bundle(value, true);
+    const cell = this.#output.here(this);
     if (!(made instanceof Promise)) {
-      this.#output.display(this, made, options);
+      this.#output.display(cell, made, options);
       return;
     }
-    const shown = made.then((data) => this.#output.display(this, data, options));
-    this.hold(shown.catch((error: unknown) => this.console.error("The display has failed:", error)));
-  };
+    const shown = made.then((data) => this.#output.display(cell, data, options));
+    cell.hold(shown.catch((error: unknown) => this.console.error("The display has failed:", error)));
+  }
+
+  /** Empties the output that the cell has by now; with `wait`, when the next one comes. */
+  clear(wait: boolean): void {
+    this.#output.clear(this.#output.here(this), wait);
+  }
+
+  /** The `display` of the cell's code. */
+  readonly display: Display = displayOf(this);
 
   /** The cell does not end before this has settled, one way or the other. */
   hold(work: Promise<unknown>): void {
@@ -78,15 +107,20 @@ export class Cell implements TimerOwner {
     this.pending.add(pending);
   }
 
-  /** Asks the front end's user for a line. */
-  readonly input = (prompt = "", options: { password?: boolean } = {}): Promise<string> => {
+  /** Asks the front end's user for a line; rejects with EndOfInputError where there is none. */
+  readonly input = async (prompt = "", options: { password?: boolean } = {}): Promise<string> => {
     if (!this.#allowStdin) {
-      return Promise.reject(
-        new Error("input(): this front end does not ask its user for input (allow_stdin is false)."),
-      );
+      throw new Error("input(): this front end does not ask its user for input (allow_stdin is false).");
     }
+    if (this.finished) throw new Error("input(): the cell has ended, so nobody can be asked any more.");
     return this.#output.input(this, String(prompt), options.password === true);
   };
+
+  /** Asks for a line, which may have a default; null where the user ends the input. */
+  readonly prompt = (message = "", fallback?: string): Promise<string | null> => prompt(this.input, message, fallback);
+
+  /** Asks a question whose answer is yes or no. */
+  readonly confirm = (message = ""): Promise<boolean> => confirm(this.input, message);
 
   /** Aborts the signal and takes the cell's timers away. */
   stop(reason: InterruptedError): void {
@@ -100,9 +134,15 @@ export class Cell implements TimerOwner {
   }
 }
 
-/** The error of an interrupted cell; `during` is the traceback of an error that the interrupt led to. */
-export function interruptedOutcome(during: readonly string[] = []): Outcome {
-  const evalue = "The cell was interrupted; variables keep their values.";
+const KEPT = "The cell was interrupted; variables keep their values.";
+const GOES_ON = " What an earlier cell has started goes on: a second interrupt stops it.";
+
+/**
+ * The error of an interrupted cell; `during` is the traceback of an error that the interrupt led to, `beside` says that work of an earlier
+ * cell goes on.
+ */
+export function interruptedOutcome(during: readonly string[], beside: boolean): Outcome {
+  const evalue = beside ? KEPT + GOES_ON : KEPT;
   return {
     status: "error",
     interrupted: true,

@@ -4,7 +4,7 @@ import { Session } from "node:inspector";
 import { Socket } from "node:net";
 import { parentPort, workerData } from "node:worker_threads";
 import { CHANNEL_FD, type Command, FrameReader, frame, type Report } from "../channel.js";
-import { FLUSHED, type SharedWords, type ToControl, WRITTEN } from "./shared.js";
+import { BESIDE, FLUSHED, INTERRUPTING, type SharedWords, type ToControl, WRITTEN } from "./shared.js";
 
 // How long library code may take to see the flag before its thread is stopped, and how often that is tried again.
 const LISTEN_MS = 150;
@@ -17,10 +17,18 @@ const reader = new FrameReader<Command>();
 
 socket.on("data", (piece: Buffer) => {
   for (const command of reader.push(piece)) {
-    if (command.type === "interrupt") interrupt();
+    if (command.type === "interrupt") interrupt(command);
+    else if (command.type === "comm") handOver(command);
     else main.postMessage(command);
   }
 });
+// Buffers are views of one large frame, which a plain message would copy whole for each of them.
+function handOver(command: Extract<Command, { type: "comm" }>): void {
+  const buffers = command.event.buffers.map((buffer) => new Uint8Array(buffer));
+  const event = { ...command.event, buffers };
+  const owned = buffers.map(({ buffer }) => buffer);
+  main.postMessage({ ...command, event } satisfies Command, owned);
+}
 // Without the kernel process nobody can see or stop this one: it ends with all of its children.
 const end = (): void => {
   try {
@@ -84,20 +92,27 @@ let session: Session | undefined;
 // First rung: the flag for native code and polling loops, a message for code that awaits, and a signal for the programs that
 // cells have started, in this order: a cell whose program ends by the signal finds the flag up. Second: a main thread that
 // has not answered is stopped where it is, again and again until it answers. The kernel process has the last rung.
-function interrupt(): void {
-  Atomics.store(flag, 0, 1);
-  Atomics.notify(flag, 0);
-  main.postMessage({ type: "interrupt" } satisfies Command);
+// The flag stops all native work, so it stays down at first where work of an earlier cell is to go on: then the signal stops the cell.
+function interrupt(command: Command): void {
+  Atomics.store(flow, INTERRUPTING, 1);
+  if (Atomics.load(flow, BESIDE) === 0) raise();
+  main.postMessage(command);
   process.kill(-process.pid, "SIGINT");
   clearTimeout(ladder);
-  ladder = setTimeout(stop, LISTEN_MS);
+  ladder = setTimeout(() => stop(1), LISTEN_MS);
 }
 
-function stop(): void {
+function raise(): void {
+  Atomics.store(flag, 0, 1);
+  Atomics.notify(flag, 0);
+}
+
+function stop(attempt: number): void {
+  if (attempt > 1) raise();
   if (session === undefined) {
     session = new Session();
     session.connectToMainThread();
   }
   session.post("Runtime.terminateExecution", () => {});
-  ladder = setTimeout(stop, AGAIN_MS);
+  ladder = setTimeout(() => stop(attempt + 1), AGAIN_MS);
 }

@@ -1,16 +1,19 @@
 import { inspect } from "node:util";
 import type { MimeBundle } from "../channel.js";
+import { arrowBundle, isArrowTable } from "./arrow.js";
+import { pixels } from "./images.js";
 
 const DISPLAY: symbol = Symbol.for("Jupyter.display");
 const MIME_TYPE = /^[a-z]+\/[\w.+-]+$/;
 
 /** Text of any value as cells show it: no colours, bounded. */
-export function text(value: unknown): string {
-  return inspect(value, { depth: 4, maxArrayLength: 100, maxStringLength: 20_000, breakLength: 100, colors: false });
+export function text(value: unknown, depth = 4): string {
+  return inspect(value, { depth, maxArrayLength: 100, maxStringLength: 20_000, breakLength: 100, colors: false });
 }
 
 /**
- * The MIME bundle of a value: what its `Symbol.for("Jupyter.display")` method gives, else its text.
+ * The MIME bundle of a value: what its `Symbol.for("Jupyter.display")` method gives, a picture for the bytes of one, a table
+ * for one of Arrow's, else its text.
  * `text/plain` is always in it.
  *
  * @param raw take an object whose keys are all MIME types as the bundle itself
@@ -23,6 +26,8 @@ export function bundle(value: unknown, raw: boolean): MimeBundle | Promise<MimeB
     return complete(made, value);
   }
   if (raw && isBundle(value)) return complete(value, undefined);
+  if (value instanceof Uint8Array) return pixels(value) ?? { "text/plain": text(value) };
+  if (isArrowTable(value)) return arrowBundle(value);
   return { "text/plain": text(value) };
 }
 

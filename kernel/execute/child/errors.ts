@@ -82,6 +82,8 @@ export class Traces {
       const file = fileName(site);
       // The kernel's own frames say nothing to the reader of a notebook, and Node's below the last user frame neither.
       if (file.startsWith(INTERNAL)) continue;
+      // Below it stand the frames that wait: the queue itself is nobody's code.
+      if (site.getFunctionName() === "processTicksAndRejections") continue;
       const line = `    at ${this.#site(site, file)}`;
       if (file.startsWith("node:") || file === "") outside.push(line);
       else {
@@ -145,6 +147,20 @@ export class Traces {
 /** Also true of errors of another realm, which `instanceof` misses. */
 export function isError(value: unknown): value is Error {
   return value instanceof Error || Object.prototype.toString.call(value) === "[object Error]";
+}
+
+/** Files of the code that is running now, and of the functions that await it, from the inside out. */
+export function filesOnStack(): string[] {
+  const prepare = Error.prepareStackTrace;
+  const holder: { stack?: unknown } = {};
+  Error.prepareStackTrace = (_, sites) => sites.map((site) => fileName(site));
+  try {
+    Error.captureStackTrace(holder, filesOnStack);
+    // The array is made when the property is first read.
+    return holder.stack as string[];
+  } finally {
+    Error.prepareStackTrace = prepare;
+  }
 }
 
 function fileName(site: NodeJS.CallSite): string {

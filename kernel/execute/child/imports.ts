@@ -6,11 +6,13 @@ import vm from "node:vm";
 import { LocalModules, type Transpile, TYPESCRIPT } from "./modules.js";
 
 type Namespace = Record<string, unknown>;
+type Load = (specifier: string, options?: ImportCallOptions) => Promise<Namespace>;
 
 /** Imports for the cells of a notebook: everything is resolved from the notebook's folder. */
 export class Imports {
-  readonly #folder: string;
-  readonly #load: (specifier: string, options?: ImportCallOptions) => Promise<Namespace>;
+  /** The notebook's folder. */
+  readonly folder: string;
+  readonly #load: Load;
   readonly #local: LocalModules;
   readonly #stamps = new Map<string, string>();
   /** `require` of the notebook's folder. */
@@ -19,28 +21,42 @@ export class Imports {
   readonly meta: { url: string; filename: string; dirname: string };
 
   constructor(folder: string, transpile: Transpile, compiled: (file: string, map: string, text: string) => void) {
-    this.#folder = folder;
+    this.folder = folder;
     this.#load = importer(folder);
-    const filename = join(folder, "notebook.ts");
-    this.meta = { url: pathToFileURL(filename).href, filename, dirname: folder };
+    this.meta = this.metaOf(join(folder, "notebook.ts"), folder);
     this.require = this.#withOwnPackage(createRequire(join(folder, "notebook.cjs")));
     this.#local = new LocalModules(transpile, compiled, (specifier, from) => this.#outside(specifier, from));
   }
 
   /** What `import` of a cell becomes. */
-  import = (specifier: string, options?: ImportCallOptions): Promise<Namespace> => {
-    const file = this.#localFile(specifier, this.#folder);
+  import = (specifier: string, options?: ImportCallOptions): Promise<Namespace> =>
+    this.#import(this.folder, this.#load, specifier, options);
+
+  /** What `import` of code from another folder becomes. */
+  from(folder: string): Imports["import"] {
+    if (folder === this.folder) return this.import;
+    const load = importer(folder);
+    return (specifier, options) => this.#import(folder, load, specifier, options);
+  }
+
+  /** `import.meta` of code in a file. */
+  metaOf(filename: string, folder: string): Imports["meta"] {
+    return { url: pathToFileURL(filename).href, filename, dirname: folder };
+  }
+
+  #import(folder: string, load: Load, specifier: string, options?: ImportCallOptions): Promise<Namespace> {
+    const file = this.#localFile(specifier, folder);
     if (file !== undefined && TYPESCRIPT.test(file)) return this.#local.import(file);
     if (file !== undefined && extname(file) === ".json") return json(file);
     if (file !== undefined) return this.#fresh(file, options);
-    return this.#package(specifier, options);
-  };
+    return this.#package(load, specifier, options);
+  }
 
-  async #package(specifier: string, options?: ImportCallOptions): Promise<Namespace> {
+  async #package(load: Load, specifier: string, options?: ImportCallOptions): Promise<Namespace> {
     const own = ownPackage(specifier, this.require);
     if (own !== undefined) return this.#load(own, options);
     try {
-      return await this.#load(specifier, options);
+      return await load(specifier, options);
     } catch (error) {
       throw this.#withRemedy(error, specifier);
     }
@@ -82,7 +98,7 @@ export class Imports {
     if (code !== "ERR_MODULE_NOT_FOUND" || !(error instanceof Error)) return error;
     const name = /^(?:@[^/]+\/)?[^/]+/.exec(specifier)?.[0] ?? specifier;
     if (!error.message.includes(`'${name}'`)) return error;
-    error.message = `Cannot find the package "${name}" from ${this.#folder}: install it there with \`npm install ${name}\`.`;
+    error.message = `Cannot find the package "${name}" from ${this.folder}: run %npm install ${name} in a cell.`;
     return error;
   }
 

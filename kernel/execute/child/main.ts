@@ -6,17 +6,17 @@ import type { Command } from "../channel.js";
 import { Traces } from "./errors.js";
 import { Port } from "./port.js";
 import { Runner } from "./runner.js";
-import { FLUSHED, type SharedWords, WRITTEN } from "./shared.js";
+import { BESIDE, FLUSHED, INTERRUPTING, type SharedWords, WRITTEN } from "./shared.js";
 import { installFetch, installTimers } from "./timers.js";
 
 const words: SharedWords = {
   flag: new Int32Array(new SharedArrayBuffer(4)),
-  flow: new Int32Array(new SharedArrayBuffer(4 * (Math.max(WRITTEN, FLUSHED) + 1))),
+  flow: new Int32Array(new SharedArrayBuffer(4 * (Math.max(WRITTEN, FLUSHED, INTERRUPTING, BESIDE) + 1))),
 };
 const control = new Worker(new URL("./control.js", import.meta.url), { workerData: words });
 const port = new Port(control, words);
 const traces = new Traces();
-const runner = new Runner(port, words.flag, traces);
+const runner = new Runner(port, words, traces);
 
 // Everything that libraries print through process.stdout goes to the running cell. The real streams stay untouched:
 // opening them would make the descriptors non-blocking, and native code would lose output.
@@ -33,8 +33,8 @@ for (const name of ["stdout", "stderr"] as const) {
 }
 
 traces.install(cleanMessage);
-installTimers(() => runner.running);
-installFetch(() => runner.running);
+installTimers(() => runner.owner());
+installFetch(() => runner.owner());
 
 process.on("uncaughtException", (error) => runner.uncaught(error, "Uncaught"));
 process.on("unhandledRejection", (error) => runner.uncaught(error, "Unhandled rejection"));

@@ -3,6 +3,8 @@ import timers from "node:timers";
 import promises from "node:timers/promises";
 import { promisify } from "node:util";
 
+import { contexts } from "./context.js";
+
 /** What the timers need to know about the cell that creates them. */
 export interface TimerOwner {
   /** Timers that an interrupt of the cell takes away. */
@@ -43,9 +45,10 @@ export function installTimers(owner: () => TimerOwner | undefined): void {
     once: boolean,
   ): T => {
     if (typeof callback !== "function") return create(callback as never);
+    const whose = contexts.now;
     const timer = create(() => {
       if (once) forget(timer);
-      queueMicrotask(() => Reflect.apply(callback, timer, args));
+      queueMicrotask(() => contexts.run(whose, () => Reflect.apply(callback, timer, args)));
     });
     const cell = owner();
     if (cell !== undefined) {
