@@ -10,6 +10,9 @@ export interface ErrorReport {
   traceback: string[];
 }
 
+/** Exit code of an executor whose device is lost (see `endsProcess`). */
+export const DEVICE_LOST = 87;
+
 /** How a cell ended. */
 export type Outcome =
   | { status: "ok"; result?: { data: MimeBundle; metadata: MimeBundle } }

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { DEVICE_LOST } from "./channel.js";
 
 /** Out-of-memory kills: in the control group of the kernel, and on the whole machine. */
 export interface OomKills {
@@ -38,6 +39,7 @@ export function explain(ending: Ending): string {
     return `Native code crashed (${signal}).`;
   }
   if (signal !== null) return `The process was ended by ${signal}.`;
+  if (code === DEVICE_LOST) return "A device has failed for good, so the process that used it was ended.";
   if (code === 134) return "The process aborted (SIGABRT); its last words are above.";
   return `The process ended by itself with exit code ${code ?? "unknown"} (process.exit or a fatal error).`;
 }

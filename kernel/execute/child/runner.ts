@@ -1,6 +1,6 @@
 import vm from "node:vm";
 import { createScope, type Scope } from "../../compile/scope.js";
-import type { Command, CommEvent, MimeBundle, Outcome } from "../channel.js";
+import { type Command, type CommEvent, DEVICE_LOST, type MimeBundle, type Outcome } from "../channel.js";
 import { Cell, type DisplayOptions, InterruptedError, interruptedOutcome, type Output } from "./cell.js";
 import { CommManager } from "./comms.js";
 import { contexts } from "./context.js";
@@ -16,6 +16,9 @@ import { native } from "./timers.js";
 import { type RunCode, toolsOf } from "./tools.js";
 
 type CellFunction = (scope: object, load: Imports["import"], cell: object) => Promise<{ value: unknown } | undefined>;
+
+const DEVICE_LOST_NOTE =
+  "The process that used the device ends here, and the variables of all cells with it; the next cell runs in a new one.";
 
 // How long an interrupted cell may take to end by itself: none of its code listens, or some of it does.
 const SETTLE_MS = 20;
@@ -196,6 +199,7 @@ export class Runner implements Output {
     const origin = this.#traces.cellOf(error);
     const cell = (origin === undefined ? undefined : this.#cells.get(origin)?.deref()) ?? this.current;
     if (cell !== undefined) this.stream(this.here(cell), "stderr", `${how}: ${traceback.join("\n")}\n`);
+    if (endsProcess(error)) process.exit(DEVICE_LOST);
   }
 
   #start(cell: Cell, work: (cell: Cell) => Promise<Outcome>): void {
@@ -205,7 +209,13 @@ export class Runner implements Output {
     this.#tellBeside();
     work(cell).then(
       (outcome) => this.#finish(cell, outcome),
-      (error: unknown) => this.#finish(cell, this.#failure(cell, error)),
+      (error: unknown) => {
+        const outcome = this.#failure(cell, error);
+        const ends = endsProcess(error);
+        if (ends && outcome.status === "error") outcome.error.traceback.push(DEVICE_LOST_NOTE);
+        this.#finish(cell, outcome);
+        if (ends) process.exit(DEVICE_LOST);
+      },
     );
   }
 
@@ -383,4 +393,14 @@ export class Runner implements Output {
       this.#port.post({ type: "transpile", id, file, text });
     });
   }
+}
+
+/** Whether an error, or what caused it, says that a device stays unusable until the process starts again: libraries set `lost` on it. */
+function endsProcess(error: unknown): boolean {
+  let cause = error;
+  for (let depth = 0; cause instanceof Error && depth < 8; depth++) {
+    if ((cause as { lost?: unknown }).lost === true) return true;
+    cause = cause.cause;
+  }
+  return false;
 }

@@ -1,0 +1,28 @@
+// A GPU that fails for good while a cell runs, with the stand-in of a GPU.
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { execute, of, startKernel, type TestKernel } from "./support.js";
+
+describe("a device that is lost", () => {
+  let kernel: TestKernel;
+  before(async () => {
+    kernel = await startKernel({ TUNEBOOK_FAKE_CUDA: "1", TUNEBOOK_FAKE_CUDA_LOST: "binary" });
+  });
+  after(() => kernel.stop());
+
+  const fail = 'const x = tensor([1, 2], { device: "cuda" }); await x.add(x).data();';
+
+  it("is named in its cell, ends the executor alone, and the next cell runs on a fresh one", async () => {
+    const setup = await execute(kernel.client, 'import { tensor } from "tunebook"; const kept = 1;');
+    assert.equal(setup.reply.content.status, "ok", JSON.stringify(setup.reply.content));
+    const { reply } = await execute(kernel.client, fail);
+    assert.equal(reply.content.status, "error");
+    assert.equal(reply.content.ename, "DeviceError");
+    assert.match(String(reply.content.evalue), /illegal memory access/);
+    assert.match((reply.content.traceback as string[]).join("\n"), /the next cell runs in a new one/);
+    const next = await execute(kernel.client, "typeof kept");
+    assert.equal(next.reply.content.status, "ok");
+    const [result] = of(next, "execute_result");
+    assert.equal((result!.content.data as { "text/plain": string })["text/plain"], "'undefined'");
+  });
+});
