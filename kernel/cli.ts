@@ -40,12 +40,12 @@ const withPlace = (command: Command): Command =>
     .option("--prefix <dir>", "under DIR/share/jupyter")
     .option("--name <name>", "name of the kernelspec", KERNEL_NAME);
 
-withPlace(program.command("install").description("make the kernel known to Jupyter")).action(
-  async (options: PlaceOptions) => {
-    const folder = await installKernel(place(options) ?? { kind: "user" }, options.name);
+withPlace(program.command("install").description("make the kernel known to Jupyter"))
+  .option("--display-name <text>", "what front ends show")
+  .action(async (options: PlaceOptions & { displayName?: string }) => {
+    const folder = await installKernel(place(options) ?? { kind: "user" }, options.name, options.displayName);
     console.log(`The kernel "${options.name}" is installed in ${folder}`);
-  },
-);
+  });
 
 withPlace(program.command("uninstall").description("take the kernel away from Jupyter")).action(
   (options: PlaceOptions) => {

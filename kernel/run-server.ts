@@ -84,6 +84,8 @@ function adapt(connection: Kernel.IKernelConnection, url: string, stop: () => Pr
 }
 
 async function services(): Promise<Services> {
+  // It tells every connection there.
+  console.debug = () => {};
   const loaded = (await import("@jupyterlab/services")) as Services & { default?: Services };
   return loaded.default ?? loaded;
 }
