@@ -17,6 +17,7 @@ export interface ServerOptions {
 type Services = typeof import("@jupyterlab/services");
 
 const ANSWER_MS = 60_000;
+const SHUTDOWN_TRIES = 5;
 
 /**
  * Starts a kernel on a Jupyter server.
@@ -34,9 +35,20 @@ export async function serverKernel(options: ServerOptions, wanted?: string): Pro
   const request = { name, path: options.folder ?? "" } as { name: string };
   const model = await asked(url, KernelAPI.startNew(request, serverSettings));
   const connection = new KernelConnection({ model, serverSettings, handleComms: false });
+  // After a restart it connects anew by itself, and nobody there catches the failure if it is disposed meanwhile.
+  const reconnect = connection.reconnect.bind(connection);
+  connection.reconnect = () => reconnect().catch(() => {});
   const stop = async (): Promise<void> => {
     connection.dispose();
-    await KernelAPI.shutdownKernel(model.id, serverSettings).catch(() => {});
+    // A server that is just restarting the kernel fails to end it.
+    for (let tries = 1; ; tries++) {
+      try {
+        return await KernelAPI.shutdownKernel(model.id, serverSettings);
+      } catch (error) {
+        if (tries < SHUTDOWN_TRIES) await new Promise((resolve) => setTimeout(resolve, 1_000));
+        else return console.error(`The kernel ${model.id} may still run on ${url}: ${(error as Error).message}`);
+      }
+    }
   };
   try {
     await within(connection.info, ANSWER_MS, `the kernel "${name}" of ${url}`);

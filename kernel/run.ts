@@ -67,8 +67,11 @@ export async function runNotebook(path: string, options: RunOptions = {}): Promi
       const source = sourceOf(cell);
       if (source.trim() === "") continue;
       progress.start(index + 1, cells.length, source);
-      const reply = await runCell(kernel, cell, source, owners, options.timeout);
-      report.executed++;
+      // Interrupted before it runs: while the kernel started, or between two cells.
+      const reply = options.signal?.aborted
+        ? INTERRUPTED
+        : await runCell(kernel, cell, source, owners, options.timeout);
+      if (reply !== INTERRUPTED) report.executed++;
       const failed = reply.status === "error";
       progress.end(failed);
       if (!options.signal?.aborted && (!failed || options.allowErrors || tagsOf(cell).includes("raises-exception")))
@@ -86,7 +89,12 @@ export async function runNotebook(path: string, options: RunOptions = {}): Promi
   return report;
 }
 
-const INTERRUPTED: Json = { ename: "InterruptedError", evalue: "The run was interrupted.", traceback: [] };
+const INTERRUPTED: Json = {
+  status: "error",
+  ename: "InterruptedError",
+  evalue: "The run was interrupted.",
+  traceback: [],
+};
 
 async function runCell(
   kernel: RunKernel,
