@@ -191,7 +191,7 @@ async function interrupts(kernel) {
       probe.interrupt();
       const { reply, at } = await running;
       const state = probe.alive && reply ? await probe.run(cells.kept, { limit: 3_000 }) : undefined;
-      const kept = state?.iopub.some(({ content }) => JSON.stringify(content).includes("41"));
+      const kept = state?.reply?.status === "ok"; // the name is still known
       if (!probe.alive) found[name] = "process dies";
       else if (reply === undefined) found[name] = "not stopped";
       else if (at < began) found[name] = "ends at once";
