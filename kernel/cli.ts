@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // The `tunebook` command.
-import { Command, InvalidArgumentError } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { diagnose, formatFindings } from "./doctor.js";
-import { installKernel, KERNEL_NAME, type Place, uninstallKernel } from "./install.js";
+import { type InstallOptions, installKernel, KERNEL_NAME, type Place, uninstallKernel } from "./install.js";
 import { joinParameters, type Parameter, parseParameter, readParameters } from "./parameters.js";
 import { VERSION } from "./protocol/info.js";
 import { runNotebook } from "./run.js";
@@ -42,8 +42,15 @@ const withPlace = (command: Command): Command =>
 
 withPlace(program.command("install").description("make the kernel known to Jupyter"))
   .option("--display-name <text>", "what front ends show")
-  .action(async (options: PlaceOptions & { displayName?: string }) => {
-    const folder = await installKernel(place(options) ?? { kind: "user" }, options.name, options.displayName);
+  .addOption(
+    new Option("--typecheck <mode>", "how cells are checked until one says %typecheck").choices([
+      "error",
+      "warn",
+      "off",
+    ]),
+  )
+  .action(async (options: PlaceOptions & InstallOptions) => {
+    const folder = await installKernel(place(options) ?? { kind: "user" }, options);
     console.log(`The kernel "${options.name}" is installed in ${folder}`);
   });
 

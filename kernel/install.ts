@@ -29,6 +29,15 @@ export interface FoundSpec {
   works: boolean;
 }
 
+export interface InstallOptions {
+  /** Name of the kernelspec; default {@link KERNEL_NAME}. */
+  name?: string;
+  /** What front ends show. */
+  displayName?: string;
+  /** How cells are checked until one says `%typecheck`; default "error", and "off" under the name of tslab's kernel for JavaScript. */
+  typecheck?: "error" | "warn" | "off";
+}
+
 /** Name of the kernelspec. */
 export const KERNEL_NAME = "tunebook";
 
@@ -37,11 +46,10 @@ export const KERNEL_NAME = "tunebook";
  *
  * @returns the folder it was written to.
  */
-export async function installKernel(
-  place: Place,
-  name: string = KERNEL_NAME,
-  displayName: string = name === KERNEL_NAME ? "TypeScript (tunebook)" : `TypeScript (tunebook: ${name})`,
-): Promise<string> {
+export async function installKernel(place: Place, options: InstallOptions = {}): Promise<string> {
+  const { name = KERNEL_NAME, typecheck = name === "jslab" ? "off" : undefined } = options;
+  const displayName =
+    options.displayName ?? (name === KERNEL_NAME ? "TypeScript (tunebook)" : `TypeScript (tunebook: ${name})`);
   checkName(name);
   if (displayName.trim() === "") throw new Error("--display-name must not be empty.");
   const folder = join(dataFolder(place), "kernels", name);
@@ -49,7 +57,7 @@ export async function installKernel(
     throw new Error(`${folder} belongs to another kernel. Remove it first, or give another --name.`);
   }
   mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, "kernel.json"), `${JSON.stringify(kernelSpec(displayName), null, 2)}\n`);
+  writeFileSync(join(folder, "kernel.json"), `${JSON.stringify(kernelSpec(displayName, typecheck), null, 2)}\n`);
   writeFileSync(join(folder, "logo-svg.svg"), LOGO_SVG);
   for (const width of [32, 64]) {
     const png = await logoPng(width);
@@ -109,13 +117,14 @@ export function which(program: string): string | undefined {
   return undefined;
 }
 
-function kernelSpec(displayName: string): object {
+function kernelSpec(displayName: string, typecheck: string | undefined): object {
   const main = fileURLToPath(new URL("./main.js", import.meta.url));
   return {
     argv: [process.execPath, main, "{connection_file}"],
     display_name: displayName,
     language: "typescript",
     interrupt_mode: "message",
+    ...(typecheck === undefined ? {} : { env: { TUNEBOOK_TYPECHECK: typecheck } }),
     metadata: { debugger: false },
   };
 }

@@ -259,6 +259,13 @@ class OtherKernels(InFolder):
         self.assertEqual(html[1].text, "a/b\n")
         self.assertEqual(result[0].data["text/plain"], "'is 42'")
 
+    def test_javascript_in_a_front_end(self):
+        command(*CLI, "install", "--prefix", self.folder, "--name", "jslab")
+        env = {"JUPYTER_PATH": str(self.folder / "share" / "jupyter")}
+        name = HERE / "tslab-javascript.ipynb"
+        python("jupyter", "nbconvert", "--to", "notebook", "--execute", name, "--output-dir", self.folder, "--output", "out.ipynb", env=env)
+        self.assertEqual(self.outputs()[-1][0].data["text/plain"], "'is 42'")
+
     def test_in_a_front_end_under_tslabs_name(self):
         command(*CLI, "install", "--prefix", self.folder, "--name", "tslab", "--display-name", "TypeScript by tunebook")
         env = {"JUPYTER_PATH": str(self.folder / "share" / "jupyter")}
