@@ -38,6 +38,8 @@ async function train() {
     checkpointing: request.checkpointing,
     shuffle: false,
   });
+  const { batch, length, checkpointing } = request;
+  const predicted = model.estimate({ batch, length, checkpointing, optimizer: "adamw8bit" });
   const steps = trainLoop({
     model: model.module,
     train: rows,
@@ -78,6 +80,7 @@ async function train() {
     tokensPerSecond: (request.batch * request.length * 1000) / ms,
     loss,
     peakGib: gibibytes(s.peakBytes),
+    predictedGib: gibibytes(predicted.peak),
     reservedGib: gibibytes(s.liveBytes + s.cachedBytes),
     ops,
   };

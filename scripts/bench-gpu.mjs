@@ -109,6 +109,7 @@ function add(system, what, r) {
     "ms/step": round(r.ms, 1),
     "tok/s": round(r.tokensPerSecond ?? r.tokens_per_second, 1),
     "peak GiB": round(r.peakGib ?? r.peak_gib, 2),
+    "predicted GiB": round(r.predictedGib, 2),
     loss: round(r.loss, 4),
   });
 }

@@ -142,7 +142,10 @@ __global__ void layer_norm_backward_kernel(const T* dy, const T* x, const void* 
       store_floats<N>(dx + at + i, d);
     }
   }
-  if (partial != nullptr && keep) hand_over<N>(room.sums, partial + part * 2 * cols, 2 * cols, start, step);
+  if (partial == nullptr || !keep) return;
+  float* const to = partial + part * 2 * cols;
+  hand_over<N>(room.sums, to, cols, start, step);  // in two halves: each thread reads what it has added itself
+  hand_over<N>(room.sums + cols, to + cols, cols, start, step);
 }
 
 // to[c] += sum over parts of partial[part * stride + c], in an order that the number of parts fixes.

@@ -115,9 +115,13 @@ def measure_steps(model, optimizer, mode, a):
 def measure_decode(model, a):
     model.eval()
     model.gradient_checkpointing_disable()
+    # As for inference: adapters in the weights' dtype, no autocast.
+    for parameter in model.parameters():
+        if parameter.dtype == torch.float32:
+            parameter.data = parameter.data.bfloat16()
     ids = torch.randint(0, a.vocab, (1, 16), device="cuda")
     options = dict(do_sample=False, pad_token_id=0, eos_token_id=None, use_cache=True)
-    with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
+    with torch.no_grad():
         model.generate(input_ids=ids, max_new_tokens=4, min_new_tokens=4, **options)
         torch.cuda.synchronize()
         begun = time.perf_counter()

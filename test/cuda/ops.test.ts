@@ -1,5 +1,6 @@
 // Every native op on the GPU against the CPU backend: all cases of test/cuda/cases-*.ts.
 //   TUNEBOOK_CASES=gemm,norm     only those of files whose names contain one of these
+//   TUNEBOOK_LARGEST=65536       only those whose tensors have at most so many elements, for compute-sanitizer
 //   TUNEBOOK_REPORT=file.json    writes the worst errors
 //   TUNEBOOK_REFERENCE=all       compares 16-bit results with float64 too, not with the CPU's alone
 import assert from "node:assert/strict";
@@ -25,6 +26,7 @@ const here = fileURLToPath(new URL(".", import.meta.url));
 const rows = new Map<string, Row>();
 const missing = cudaFailure();
 const only = process.env.TUNEBOOK_CASES?.split(",");
+const largest = Number(process.env.TUNEBOOK_LARGEST ?? Number.POSITIVE_INFINITY);
 
 function enter(c: OpCase, dtype: CaseDType, error: number, reference?: { gpu: number; cpu: number }): void {
   const key = `${c.op} ${dtype}`;
@@ -64,7 +66,7 @@ if (missing !== undefined) {
   );
   const all: OpCase[] = [];
   for (const file of files.sort())
-    all.push(...((await import(new URL(file, import.meta.url).href)) as { cases: OpCase[] }).cases);
+    all.push(...((await import(new URL(file, import.meta.url).href)) as { cases: OpCase[] }).cases.filter(small));
   for (const op of new Set(all.map((c) => c.op))) {
     const mine = all.filter((c) => c.op === op);
     test(`${op}: ${mine.length} cases`, async () => {
@@ -74,6 +76,10 @@ if (missing !== undefined) {
     });
   }
   after(() => report(files));
+}
+
+function small(c: OpCase): boolean {
+  return c.tensors.flat().every((t) => !t || t.shape.reduce((a, b) => a * b, 1) <= largest);
 }
 
 /** Which ops have no case; the worst errors as a table and, where asked for, as a file. */

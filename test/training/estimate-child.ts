@@ -4,7 +4,7 @@ import { loadModel } from "../../src/index.js";
 import { stats } from "../../src/tensor/native.js";
 
 const embedded = fileURLToPath(new URL("../../../notebooks/embedded/model", import.meta.url));
-const model = await loadModel(embedded, { progress: false }).addLora({ rank: 8, target: "all-linear" });
+const model = await loadModel(embedded, { device: "cpu", progress: false }).addLora({ rank: 8, target: "all-linear" });
 const rows = Array.from({ length: 64 }, () => ({ text: "The boats of the village lie at the quay. ".repeat(30) }));
 const train = { steps: 3, progress: false, maxLength: 256, shuffle: false } as const;
 const before = stats().liveBytes;

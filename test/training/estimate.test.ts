@@ -50,7 +50,7 @@ async function compare(model: Model, cases: readonly (EstimateOptions & { batch:
 }
 
 test("the embedded model's steps take what was predicted, in every mode and with every optimizer", async () => {
-  const model = await loadModel(embedded, { progress: false });
+  const model = await loadModel(embedded, { device: "cpu", progress: false });
   await compare(model, [
     { batch: 2, length: 64, optimizer: "adamw" },
     { batch: 4, length: 128, optimizer: "adamw8bit", checkpointing: "full" },
@@ -64,7 +64,7 @@ test("the embedded model's steps take what was predicted, in every mode and with
     { batch: 3, length: 77, checkpointing: "offload", optimizer: "sgd" },
   ]);
   model.dispose();
-  const quantised = await loadModel(embedded, { progress: false })
+  const quantised = await loadModel(embedded, { device: "cpu", progress: false })
     .quantize({ type: "nf4", doubleQuant: true })
     .addLora({ rank: 8 });
   await compare(quantised, [{ batch: 4, length: 256 }]);
@@ -84,7 +84,7 @@ const smollm2 = {
 };
 
 test("so does a model of SmolLM2-135M's shape, and the largest batch is found", async () => {
-  const model = await loadModel(smollm2, { weights: "random", dtype: "bfloat16" }).addLora({
+  const model = await loadModel(smollm2, { device: "cpu", weights: "random", dtype: "bfloat16" }).addLora({
     rank: 16,
     target: "all-linear",
   });
