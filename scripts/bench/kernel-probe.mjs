@@ -13,7 +13,7 @@ import { newConnection, writeConnectionFile } from "../../dist/kernel/protocol/c
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class Probe {
-  /** @param {{ argv(file: string): string[], interrupt: "message" | "signal", env?: object }} kernel */
+  /** @param {{ argv(file: string): string[], interrupt: "message" | "signal", cwd?: string, env?: object }} kernel */
   static async start(kernel) {
     const probe = new Probe();
     probe.kernel = kernel;
@@ -23,7 +23,11 @@ export class Probe {
     writeConnectionFile(file, connection);
     const [program, ...args] = kernel.argv(file);
     probe.began = performance.now();
-    probe.child = spawn(program, args, { cwd: probe.folder, stdio: "ignore", env: { ...process.env, ...kernel.env } });
+    probe.child = spawn(program, args, {
+      cwd: kernel.cwd ?? probe.folder,
+      stdio: "ignore",
+      env: { ...process.env, ...kernel.env },
+    });
     probe.exited = new Promise((resolve) => probe.child.once("exit", resolve));
     // zeromq itself would only try again every 100 ms.
     for (const port of [connection.shell_port, connection.iopub_port]) await accepts(port, 20_000);

@@ -51,6 +51,7 @@ const KERNELS = [
     name: "tslab",
     argv: (file) => [process.execPath, tslab, "kernel", "--config-path", file],
     interrupt: "signal",
+    cwd: join(peers, "tslab"), // where it finds Node's types
     cells: typescript,
   },
   {
@@ -96,7 +97,13 @@ export async function benchKernel({ rounds, filter = "", smoke = false }) {
     for (let i = 0; i < kernels.length; i++) {
       const kernel = kernels[(i + round) % kernels.length];
       console.log(`round ${round + 1}: ${kernel.name} (load ${loadavg()[0].toFixed(1)})`);
-      samples.get(kernel.name).push(await measure(kernel, size));
+      const found = await measure(kernel, size);
+      samples.get(kernel.name).push(found);
+      console.log(
+        Object.entries(found)
+          .map(([name, value]) => `  ${name}: ${shown(value)}`)
+          .join("\n"),
+      );
     }
   }
   const rows = new Map(kernels.map(({ name }) => [name, middle(samples.get(name))]));
@@ -190,6 +197,7 @@ async function interrupts(kernel) {
       const began = performance.now();
       probe.interrupt();
       const { reply, at } = await running;
+      await sleep(500); // tslab turns away what comes within 200 ms of an error
       const state = probe.alive && reply ? await probe.run(cells.kept, { limit: 3_000 }) : undefined;
       const kept = state?.reply?.status === "ok"; // the name is still known
       if (!probe.alive) found[name] = "process dies";
