@@ -45,6 +45,10 @@ int32_t Allocator::new_handle(const Ref& ref, Block* block) {
   slot.ref = ref;
   slot.block = block;
   handle_count++;
+  if (recording_ != nullptr) {
+    recording_->handles++;
+    slot.recorded = recording_->id;
+  }
   return place_ << 30 | slot.generation << kIndexBits | index;
 }
 
@@ -52,10 +56,26 @@ int32_t Allocator::alloc(int64_t bytes, DType dtype, bool host) {
   Pool* pool = host ? host_pool_.get() : pool_.get();
   if (pool == nullptr) fail("%s has no host memory of its own", place_name(place_));
   if (bytes < 0 || bytes > pool->limit) return 0;
+  if (recording_ != nullptr && host) recording_->spoil("memory of the host was taken");
+  if (recording_ != nullptr && !host) {
+    auto spare = recording_->spare.lower_bound(bytes);
+    if (spare != recording_->spare.end() && spare->first <= bytes + bytes / 8 + 512) {
+      Block* block = spare->second;
+      recording_->spare.erase(spare);
+      block->references = 1;
+      return new_handle({block->data, bytes, dtype}, block);
+    }
+  }
   auto block = std::make_unique<Block>();
   if (!pool->take(bytes, block.get())) return 0;
   block->pool = pool;
   peak_bytes();
+  if (recording_ != nullptr && !host) {
+    block->owner = recording_;
+    block->asked = bytes;
+    block->ordinal = static_cast<int64_t>(recording_->own.size());
+    recording_->own.push_back(block.get());
+  }
   Ref ref;
   ref.data = block->data;
   ref.bytes = bytes;
@@ -92,17 +112,62 @@ bool Allocator::free(int32_t handle) {
   const int32_t index = handle & kIndexMask;
   Slot& slot = slots_[index];
   Block* block = slot.block;
+  if (recording_ != nullptr && slot.recorded == recording_->id) recording_->handles--;
+  slot.recorded = 0;
   slot.block = nullptr;
   slot.ref = Ref();
   slot.generation = (slot.generation + 1) & kGenerationMask;
   slot.next_free = first_free_;
   first_free_ = index;
   handle_count--;
-  if (--block->references == 0) {
-    block->pool->give(*block);
-    delete block;
-  }
+  if (--block->references > 0) return true;
+  if (recording_ != nullptr && block->owner != recording_) recording_->spoil("a tensor from before was freed");
+  if (block->owner != nullptr) block->owner->spare.emplace(block->asked, block);
+  else settle(block);
   return true;
+}
+
+// A block that nothing uses goes back.
+void Allocator::settle(Block* block) {
+  if (block->references > 0 || block->held > 0 || block->owner != nullptr) return;
+  block->pool->give(*block);
+  delete block;
+}
+
+const Ref* Allocator::use(int32_t handle, uint64_t* identity) {
+  const Ref* ref = find(handle);
+  if (ref == nullptr || recording_ == nullptr) return ref;
+  Block* block = slots_[handle & kIndexMask].block;
+  const uint64_t offset = static_cast<uint64_t>(static_cast<char*>(ref->data) - static_cast<char*>(block->data));
+  if (block->owner == recording_) {
+    *identity = (static_cast<uint64_t>(block->ordinal) << 40) + offset;
+  } else {
+    *identity = reinterpret_cast<uint64_t>(ref->data);
+    if (recording_->held.insert(block).second) block->held++;
+  }
+  return ref;
+}
+
+void Allocator::record_end() {
+  if (recording_->handles > 0) recording_->spoil("a tensor that was made is still in use");
+  recording_->recording = false;
+  recording_ = nullptr;
+}
+
+void Allocator::drop(Graph& graph) {
+  if (recording_ == &graph) record_end();
+  for (auto& [asked, block] : graph.spare) block->references = 0;
+  graph.spare.clear();
+  for (Block* block : graph.own) {
+    block->owner = nullptr;
+    settle(block);
+  }
+  graph.own.clear();
+  for (Block* block : graph.held) {
+    block->held--;
+    settle(block);
+  }
+  graph.held.clear();
 }
 
 }  // namespace tunebook

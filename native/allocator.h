@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend.h"
+#include "graph.h"
 #include "pool.h"
 
 namespace tunebook {
@@ -27,6 +28,16 @@ class Allocator {
   bool free(int32_t handle);
   // nullptr: there is no such handle. Valid until the next alloc or view.
   const Ref* find(int32_t handle) const;
+  // As find, for an op that is enqueued. While recording, the block stays where it is from now on; `identity` tells tensors apart in the same way
+  // in two recordings of the same work.
+  const Ref* use(int32_t handle, uint64_t* identity);
+
+  // Between these, blocks that are handed out belong to the graph.
+  void record_begin(Graph* graph) { recording_ = graph; }
+  void record_end();
+  // The blocks of a graph that is never launched again.
+  void drop(Graph& graph);
+
   // Gives cached blocks back to the system.
   void trim() {
     pool_->trim(0);
@@ -49,14 +60,17 @@ class Allocator {
     Block* block = nullptr;
     int32_t generation = 0;
     int32_t next_free = -1;
+    int32_t recorded = 0;  // id of the graph that it was made in
   };
   int32_t new_handle(const Ref& ref, Block* block);
+  void settle(Block* block);
 
   const int place_;
   std::unique_ptr<Pool> pool_, host_pool_;  // the latter where the device has host memory of its own
   std::vector<Slot> slots_;
   int32_t first_free_ = -1;
   int64_t peak_ = 0;
+  Graph* recording_ = nullptr;
 };
 
 }  // namespace tunebook

@@ -53,6 +53,14 @@ struct Backend {
   void (*free_pinned)(void* data, int64_t bytes);
   int64_t (*scratch_bytes)();  // working memory of the ops; any thread
   void (*trim)();              // dispatcher: gives working memory back
+  // Work that is launched again and again as one (0: it is launched op by op). Dispatcher alone. Between capture_begin and capture_end ops do not run
+  // but are put into a graph; capture_end gives it, or throws OpError when the ops cannot be captured, and nullptr without `keep`. A graph is launched
+  // only while capture_generation() is what it was when it was made: working memory that it uses may have moved since.
+  void (*capture_begin)();
+  void* (*capture_end)(bool keep);
+  void (*graph_launch)(void* graph);
+  void (*graph_free)(void* graph);
+  uint64_t (*capture_generation)();
 
 #define OP(name) void (*name)(const name##_args&);
 #include "ops.list.gen.h"  // generated: OP(fill) OP(copy) …

@@ -56,6 +56,7 @@ void trim(const Napi::CallbackInfo& info) {
 void recover(const Napi::CallbackInfo& info) {
   Runtime* r = of_device(info);
   const bool exhausted = r->queue.failure().memory;
+  abandon_recording(r);
   r->queue.recover();
   if (exhausted) r->memory.trim();  // what is cached for tensors makes room for working memory
 }
@@ -176,6 +177,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_calls(env, exports);
   export_reads(env, exports);
+  export_recordings(env, exports);
   exports.Set("open", Napi::Function::New(env, open, "open"));
   exports.Set("openDevice", Napi::Function::New(env, open_device, "openDevice"));
   exports.Set("stats", Napi::Function::New(env, stats, "stats"));

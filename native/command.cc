@@ -11,30 +11,38 @@ namespace {
 struct Reader {
   const int32_t* at;
   const int32_t* end;
-  const Allocator& memory;
+  Allocator& memory;
   const char* op;
   char* lists;  // where the items of lists go: behind the struct
   char* lists_end;
   int64_t bytes = 0;  // of all tensors
+  Graph* recording = nullptr;
 
   int32_t word() {
     if (at >= end) fail("%s: the command is longer than the shared buffer", op);
     return *at++;
   }
-  int64_t integer() { return word(); }
+  int64_t integer() {
+    const int32_t value = word();
+    if (recording != nullptr) recording->mix(static_cast<uint32_t>(value));
+    return value;
+  }
   float real() {
     const int32_t bits = word();
+    if (recording != nullptr) recording->mix(static_cast<uint32_t>(bits));
     float value;
     memcpy(&value, &bits, 4);
     return value;
   }
   Ref ref(const char* name, bool optional) {
     const int32_t handle = word();
+    uint64_t identity = 0;
+    const Ref* found = handle == 0 ? nullptr : recording == nullptr ? memory.find(handle) : memory.use(handle, &identity);
+    if (recording != nullptr) recording->mix(identity);
     if (handle == 0) {
       if (!optional) fail("%s: tensor \"%s\" is missing", op, name);
       return Ref();
     }
-    const Ref* found = memory.find(handle);
     if (found == nullptr) {
       if (place_of(handle) != memory.place()) {
         fail("%s: tensor \"%s\" is on %s, and others of the same operation are on %s: move them to one device", op, name,
@@ -43,11 +51,12 @@ struct Reader {
       fail("%s: tensor \"%s\" has been freed (handle %d)", op, name, handle);
     }
     bytes += found->bytes;
+    if (recording != nullptr) recording->mix(static_cast<uint64_t>(found->bytes) << 8 | static_cast<uint64_t>(found->dtype));
     return *found;
   }
   RefList list(const char* name, bool) {
     RefList result;
-    result.count = word();
+    result.count = static_cast<int32_t>(integer());
     if (result.count < 0 || lists + result.count * sizeof(Ref) > lists_end) fail("%s: list \"%s\" has %d tensors", op, name, result.count);
     Ref* items = reinterpret_cast<Ref*>(lists);
     for (int32_t i = 0; i < result.count; i++) items[i] = ref(name, false);
@@ -95,7 +104,7 @@ int place_of_command(const int32_t* words, int64_t word_count) {
   return 0;
 }
 
-uint64_t Queue::run(const int32_t* words, int64_t word_count, const Allocator& memory) {
+uint64_t Queue::run(const int32_t* words, int64_t word_count, Allocator& memory) {
   const int opcode = words[0];
   if (opcode < 0 || opcode >= kOpCount) fail("there is no op %d", opcode);
   constexpr int64_t kFixed = sizeof(Entry) + sizeof(AnyArgs) + 16;
@@ -105,26 +114,39 @@ uint64_t Queue::run(const int32_t* words, int64_t word_count, const Allocator& m
     list_bytes += words[at] * static_cast<int64_t>(sizeof(Ref));
     at += 1 + words[at];
   }
-  char* place = reserve((kFixed + list_bytes + 15) / 16 * 16);
-  char* args = place + sizeof(Entry);
-  int64_t used = kFixed;
   uint64_t cost = 0;
-  Reader in{words + 1, words + word_count, memory, kOpNames[opcode], nullptr, nullptr, 0};
-  switch (opcode) {
-#define OP(name)                                                               \
-  case op_##name: {                                                          \
-    constexpr int64_t size = sizeof(Entry) + (sizeof(name##_args) + 15) / 16 * 16; \
-    in.lists = place + size;                                                   \
-    in.lists_end = in.lists + list_bytes;                                      \
-    decode_##name(in, *reinterpret_cast<name##_args*>(args));                  \
-    used = size + list_bytes;                                                  \
-    if (behind_) cost = cost_of(in.bytes, products(*reinterpret_cast<name##_args*>(args))); \
-    break;                                                                     \
+  // Writes the arguments behind the entry at `place`; gives the bytes of both.
+  auto decode = [&](char* place, Graph* recording) {
+    int64_t used = kFixed;
+    Reader in{words + 1, words + word_count, memory, kOpNames[opcode], nullptr, nullptr, 0, recording};
+    switch (opcode) {
+#define OP(name)                                                                              \
+  case op_##name: {                                                                           \
+    constexpr int64_t size = sizeof(Entry) + (sizeof(name##_args) + 15) / 16 * 16;            \
+    in.lists = place + size;                                                                  \
+    in.lists_end = in.lists + list_bytes;                                                     \
+    name##_args& args = *reinterpret_cast<name##_args*>(place + sizeof(Entry));               \
+    decode_##name(in, args);                                                                  \
+    used = size + list_bytes;                                                                 \
+    if (behind_) cost = cost_of(in.bytes, products(args));                                    \
+    break;                                                                                    \
   }
 #include "ops.list.gen.h"
 #undef OP
-  }
+    }
+    return used;
+  };
+  const int64_t room = (kFixed + list_bytes + 15) / 16 * 16;
+  const int64_t used = decode(reserve(room), nullptr);
   sequence_++;
+  if (recording_ != nullptr) {
+    std::unique_ptr<char[]> kept(new char[static_cast<size_t>(room)]);  // decoded anew: lists point into their own entry
+    recording_->mix(static_cast<uint64_t>(opcode));
+    decode(kept.get(), recording_);
+    *reinterpret_cast<Entry*>(kept.get()) = {static_cast<uint32_t>(used), Kind::Op, static_cast<uint16_t>(opcode), sequence_, cost, 0};
+    recording_->cost += cost;
+    recording_->entries.push_back(std::move(kept));
+  }
   push(Kind::Op, opcode, used, cost);
   return sequence_;
 }

@@ -2,6 +2,7 @@
 // faults that are found later, an error that ends it, memory that is exhausted. Tests of the queue and of the layers above need no GPU then.
 //   TUNEBOOK_FAKE_CUDA_DELAY    microseconds that each op takes longer
 //   TUNEBOOK_FAKE_CUDA_LOST     the op of this name ends the device
+//   TUNEBOOK_FAKE_CUDA_CAPTURE  0: no graph can be captured
 //   TUNEBOOK_CUDA_MEMORY_LIMIT  as on a GPU
 #include <atomic>
 #include <chrono>
@@ -13,6 +14,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "cpu/halves.h"
 #include "cpu/system.h"
@@ -38,9 +40,14 @@ struct Stream {
   std::atomic<bool> failed{false}, lost{false};  // as found by the thread, reported by a wait
   OpError error;
   std::thread thread;
+  std::vector<std::function<void()>>* captured = nullptr;  // instead of the queue
 
   void push(std::function<void()> f) {
     std::lock_guard<std::mutex> lock(mutex);
+    if (captured != nullptr) {
+      captured->push_back(std::move(f));
+      return;
+    }
     queue.push_back(std::move(f));
     pushed++;
     work.notify_one();
@@ -103,8 +110,8 @@ void launch(void (*op)(const Args&), const Args& args) {
     }
   };
   stream->push(call);
-  // Lists stand in the queue's ring, which is used again.
-  if (leading_lists(opcode_now) > 0) {
+  // Lists stand in the queue's ring, which is used again; those of a graph stay.
+  if (leading_lists(opcode_now) > 0 && stream->captured == nullptr) {
     std::unique_lock<std::mutex> lock(stream->mutex);
     stream->progress.wait(lock, [] { return stream->done == stream->pushed; });
   }
@@ -161,6 +168,32 @@ uint64_t fence(bool) {
   return stream->pushed > 0 ? stream->pushed : 1;  // 0 stands for no fence
 }
 
+// A graph is the closures that its ops pushed. Trimming makes it invalid, as on a GPU, whose working memory has moved then.
+using Captured = std::vector<std::function<void()>>;
+uint64_t generation = 0;
+
+void capture_begin() { stream->captured = new Captured; }
+
+void* capture_end(bool keep) {
+  Captured* captured = stream->captured;
+  stream->captured = nullptr;
+  const char* refuses = getenv("TUNEBOOK_FAKE_CUDA_CAPTURE");
+  const bool refused = refuses != nullptr && strcmp(refuses, "0") == 0;
+  if (keep && !refused) return captured;
+  delete captured;
+  if (keep) fail("capturing a graph: it cannot be captured (stand-in)");
+  return nullptr;
+}
+
+void graph_launch(void* graph) {
+  for (const auto& f : *static_cast<Captured*>(graph)) stream->push(f);
+}
+
+void graph_free(void* graph) { delete static_cast<Captured*>(graph); }
+
+uint64_t capture_generation() { return generation; }
+void trim() { generation++; }
+
 void wait(uint64_t number) { stream->wait(number); }
 
 void close() {
@@ -205,6 +238,12 @@ const Backend& open_fake_cuda(const Backend& backend) {
   table.begin = begin;
   table.fence = fence;
   table.wait = wait;
+  table.trim = trim;
+  table.capture_begin = capture_begin;
+  table.capture_end = capture_end;
+  table.graph_launch = graph_launch;
+  table.graph_free = graph_free;
+  table.capture_generation = capture_generation;
   table.alloc_pinned = alloc_pinned;
   table.free_pinned = free_pinned;
 #define OP(name) table.name = fake_##name;

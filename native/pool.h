@@ -20,6 +20,9 @@ struct Block {
   void* data = nullptr;
   int64_t bytes = 0;
   int64_t references = 1;  // handles
+  int64_t held = 0;        // recordings whose ops use it
+  struct Graph* owner = nullptr;  // the recording that it was handed out in, and its place there
+  int64_t asked = 0, ordinal = 0;
   void* piece = nullptr;   // the pool's own
   class Pool* pool = nullptr;
 };

@@ -118,6 +118,7 @@ void Queue::transfer(Kind kind, const Transfer& t) {
 }
 
 void Queue::upload(void* to, const void* from, int64_t bytes) {
+  if (recording_ != nullptr) recording_->spoil("values were sent from JavaScript");
   constexpr int64_t kStaged = int64_t{64} << 20;
   if (bytes > kStaged) wait_idle();  // rather wait than hold much memory twice
   if (idle()) {
@@ -135,6 +136,7 @@ void Queue::upload(void* to, const void* from, int64_t bytes) {
 }
 
 void Queue::download(Pending* pending, const void* from) {
+  if (recording_ != nullptr) recording_->spoil("values were read by JavaScript");
   transfer(Kind::Download, {nullptr, const_cast<void*>(from), pending->bytes, pending});
 }
 
@@ -155,6 +157,7 @@ void Queue::wait_idle() {
 }
 
 void Queue::wait_done() {
+  if (recording_ != nullptr) recording_->spoil("JavaScript waited for the device");
   if (behind_) {
     transfer(Kind::Mark, Transfer());
     wait_idle();
@@ -213,6 +216,18 @@ void Queue::fail_at(int opcode, uint64_t sequence, const OpError& error, const s
   state_.store(QueueState::Failed);
 }
 
+void Queue::dispatch(const Entry* entry) {
+  const char* args = reinterpret_cast<const char*>(entry) + sizeof(Entry);
+  switch (entry->opcode) {
+#define OP(name)                                                \
+  case op_##name:                                               \
+    backend_.name(*reinterpret_cast<const name##_args*>(args)); \
+    break;
+#include "ops.list.gen.h"
+#undef OP
+  }
+}
+
 void Queue::run_op(Entry* entry) {
   const char* args = reinterpret_cast<const char*>(entry) + sizeof(Entry);
   try {
@@ -220,14 +235,7 @@ void Queue::run_op(Entry* entry) {
       behind_->before();
       backend_.begin(entry->opcode, entry->sequence);
     }
-    switch (entry->opcode) {
-#define OP(name)                                                \
-  case op_##name:                                               \
-    backend_.name(*reinterpret_cast<const name##_args*>(args)); \
-    break;
-#include "ops.list.gen.h"
-#undef OP
-    }
+    dispatch(entry);
   } catch (const OpError& error) {
     char numbers[512] = "";
     switch (entry->opcode) {
@@ -295,11 +303,16 @@ void Queue::read(Entry* entry, const Transfer& t, bool alive) {
   deliver(t.pending, state_.load());
 }
 
-void Queue::execute(Entry* entry) {
+// Whether work still counts: nobody interrupted it, and nothing failed.
+bool Queue::alive() {
   const std::atomic<int32_t>* flag = interrupt_.load(std::memory_order_acquire);
   const bool interrupted = (flag != nullptr && flag->load(std::memory_order_relaxed) != 0) || dropping_.load(std::memory_order_relaxed);
   if (interrupted && state_.load() == QueueState::Running) state_.store(QueueState::Interrupted);
-  const bool alive = state_.load(std::memory_order_relaxed) == QueueState::Running && !stop_.load(std::memory_order_relaxed);
+  return state_.load(std::memory_order_relaxed) == QueueState::Running && !stop_.load(std::memory_order_relaxed);
+}
+
+void Queue::execute(Entry* entry) {
+  const bool alive = this->alive();
   if (entry->kind == Kind::Op) {
     if (alive) run_op(entry);
     return;
@@ -319,6 +332,13 @@ void Queue::execute(Entry* entry) {
     case Kind::Download: read(entry, t, alive); break;
     case Kind::Trim: backend_.trim(); break;
     case Kind::Mark: behind_->rest(); break;
+    case Kind::Launch:
+      if (alive) replay(*static_cast<Graph*>(t.to));
+      break;
+    case Kind::Drop:
+      discard(*static_cast<Graph*>(t.to));
+      delete static_cast<Graph*>(t.to);
+      break;
     default: break;
   }
 }

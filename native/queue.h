@@ -37,10 +37,20 @@ class Queue {
 
   // Decodes I[0] = opcode, handles, integers, floats and enqueues; throws OpError when a handle is not alive or an input is absent.
   // Returns the op's number, counted from 1.
-  uint64_t run(const int32_t* words, int64_t word_count, const Allocator& memory);
+  uint64_t run(const int32_t* words, int64_t word_count, Allocator& memory);
   void upload(void* to, const void* from, int64_t bytes);
   void download(Pending* pending, const void* from);
   void release(void* data, int64_t bytes);
+  // From begin to end what is enqueued is kept in the graph too.
+  void record_begin(Graph* graph) { recording_ = graph; }
+  void record_end() { recording_ = nullptr; }
+  // Runs a recording once more, as one launch where the device can.
+  void launch(Graph* graph) { transfer(Kind::Launch, {graph, nullptr, 0, nullptr}); }
+  // Deletes it, after everything that is queued.
+  void drop(Graph* graph) { transfer(Kind::Drop, {graph, nullptr, 0, nullptr}); }
+  // How many launches of recordings went as one, and why the last capture failed ("": none did).
+  uint64_t whole_launches() const { return whole_launches_.load(std::memory_order_relaxed); }
+  std::string capture_error();
 
   bool idle() const { return executed_.load(std::memory_order_acquire) == pushed_; }
   int64_t queued() const { return static_cast<int64_t>(pushed_ - executed_.load(std::memory_order_acquire)) + (behind_ ? behind_->ahead() : 0); }
@@ -65,7 +75,7 @@ class Queue {
   std::atomic<uint64_t> op_nanoseconds[kOpCount] = {};
 
  private:
-  enum class Kind : uint16_t { Op, Upload, Download, Release, Trim, Mark, Skip };
+  enum class Kind : uint16_t { Op, Upload, Download, Release, Trim, Mark, Skip, Launch, Drop };
   struct Entry {
     uint32_t size;  // of the whole entry, a multiple of 16
     Kind kind;
@@ -87,6 +97,11 @@ class Queue {
   void loop();
   void execute(Entry* entry);
   void run_op(Entry* entry);
+  void dispatch(const Entry* entry);
+  bool alive();
+  void replay(Graph& graph);
+  void capture(Graph& graph);
+  void discard(Graph& graph);
   void read(Entry* entry, const Transfer& t, bool alive);
   void deliver(Pending* pending, QueueState outcome);
   void finish(Completions::Item& item, const OpError* error);
@@ -102,6 +117,9 @@ class Queue {
   std::atomic<uint64_t> executed_{0};
   uint64_t pushed_ = 0;
   uint64_t sequence_ = 0;
+  Graph* recording_ = nullptr;
+  std::atomic<uint64_t> whole_launches_{0};
+  std::string capture_error_;
   std::atomic<bool> asleep_{false}, stop_{false}, dropping_{false};
   enum class Wait : int { None, Room, Idle };
   std::atomic<Wait> producer_waits_{Wait::None};

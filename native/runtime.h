@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <atomic>
+#include <map>
 #include <mutex>
 
 #include "allocator.h"
@@ -31,6 +32,9 @@ struct Runtime {
   const Backend& backend;
   Queue queue;
   Allocator memory;
+  std::map<int32_t, Graph*> graphs;  // recordings, by their numbers
+  Graph* recording = nullptr;        // the one that is being made
+  int32_t next_graph = 1;
 
   Runtime(Home& h, const Backend& b, int p)
       : home(h),
@@ -42,7 +46,14 @@ struct Runtime {
                 [](void* self) { static_cast<Runtime*>(self)->queue.wait_idle(); }, this},
                p) {}
   // The queue ends before memory does; members would end in the other order.
-  ~Runtime() { queue.end(); }
+  ~Runtime() {
+    queue.end();
+    delete recording;
+    for (auto& [id, graph] : graphs) {
+      if (graph->captured != nullptr) backend.graph_free(graph->captured);
+      delete graph;
+    }
+  }
 };
 
 // One process has one queue a device. They belong to the thread (Node environment) that opened them first.
@@ -64,6 +75,9 @@ void throw_refused(Runtime* r, const OpError& error);
 
 void on_wake(napi_env env, napi_value, void*, void*);  // settles promises whose reads have been done
 void export_calls(Napi::Env env, Napi::Object exports);
+// Ends the recording that is being made, if there is one, and forgets it: an interrupted cell skips what would have ended it.
+void abandon_recording(Runtime* r);
+void export_recordings(Napi::Env env, Napi::Object exports);
 void export_reads(Napi::Env env, Napi::Object exports);
 
 }  // namespace tunebook

@@ -1,7 +1,12 @@
 // One measurement of scripts/bench-gpu.mjs in a process of its own: QLoRA steps, or greedy decoding, of a shape with random weights.
+import { Decoder, setReplaying } from "../dist/src/evaluation/decode.js";
 import { generateIds, samplingSettings } from "../dist/src/evaluation/generate.js";
+import { KvCache } from "../dist/src/nn/cache.js";
 import { loadModel } from "../dist/src/plan.js";
 import { profile, resetPeak, settle, stats } from "../dist/src/tensor/native.js";
+import { noGrad } from "../dist/src/tensor/record.js";
+import { recordings } from "../dist/src/tensor/recording.js";
+import { scope } from "../dist/src/tensor/scope.js";
 import { trainLoop } from "../dist/src/training/loop.js";
 import { trainSettings } from "../dist/src/training/options.js";
 
@@ -11,9 +16,10 @@ const gibibytes = (bytes) => bytes / 2 ** 30;
 const config = { architectures: ["LlamaForCausalLM"], model_type: "llama", ...request.model };
 
 const begun = performance.now();
-const model = await loadModel(config, { weights: "random", seed: 0, dtype: "bfloat16", device: "cuda" })
-  .quantize({ type: "nf4", doubleQuant: true, compute: "bf16" })
-  .addLora({ rank: request.rank, alpha: 2 * request.rank, target: "all-linear" });
+let plan = loadModel(config, { weights: "random", seed: 0, dtype: "bfloat16", device: "cuda" });
+if (!request.dense) plan = plan.quantize({ type: "nf4", doubleQuant: true, compute: "bf16" });
+if (request.rank > 0) plan = plan.addLora({ rank: request.rank, alpha: 2 * request.rank, target: "all-linear" });
+const model = await plan;
 await settle(CUDA);
 const loaded = { seconds: (performance.now() - begun) / 1000, gib: gibibytes(stats(CUDA).liveBytes) };
 
@@ -99,6 +105,50 @@ async function decode() {
   return { tokensPerSecond };
 }
 
-const result = request.work === "decode" ? await decode() : await train();
+/** Greedy steps of several sequences behind contexts of equal length, as graphs and op by op. */
+async function grid() {
+  const rows = [];
+  const settings = samplingSettings({ temperature: 0 });
+  for (const context of request.contexts) {
+    for (const batch of request.batches) {
+      const limit = context + request.decode + 16;
+      const cache = new KvCache(batch, limit, CUDA);
+      // A few sequences at a time go in: the activations of all of them would not fit.
+      for (let s = 0; s < batch; s += 4) {
+        const length = new Int32Array(batch);
+        const begin = new Int32Array(batch);
+        for (let i = s; i < Math.min(s + 4, batch); i++) {
+          length[i] = context;
+          begin[i] = (i - s) * context;
+        }
+        const ids = Int32Array.from({ length: Math.min(4, batch - s) * context }, draw);
+        scope(() => noGrad(() => void model.module.hidden(cache.rows(ids, begin, length), cache)));
+      }
+      await settle(CUDA);
+      for (const graph of [true, false]) {
+        setReplaying(graph);
+        const decoder = new Decoder(model.module, cache, settings, limit);
+        const starts = Array.from({ length: batch }, (_, region) => {
+          const id = draw();
+          return { region, position: context, id, seed: 0, offset: 0, seen: [] };
+        });
+        const launches = recordings(CUDA).wholeLaunches;
+        let seen = 0;
+        let from = 0;
+        for await (const _ of decoder.steps(starts, request.decode + 8)) if (++seen === 8) from = performance.now();
+        const ms = (performance.now() - from) / (seen - 8);
+        const whole = recordings(CUDA).wholeLaunches - launches;
+        rows.push({ batch, context, graph, whole, ms, tokensPerSecond: (batch * 1000) / ms });
+        decoder.dispose();
+      }
+      cache.dispose();
+    }
+  }
+  setReplaying(true);
+  return { rows, captureError: recordings(CUDA).captureError };
+}
+
+const works = { decode, grid, train };
+const result = await (works[request.work] ?? train)();
 process.stdout.write(`${JSON.stringify({ ...result, loaded })}\n`);
 process.exit(0);

@@ -150,6 +150,24 @@ if (parts.has("decode")) {
   add("tunebook", "decode", await measure("decode", { work: "decode", decode: 128 }));
   console.log(report.rows.at(-1));
 }
+if (parts.has("decode")) {
+  const small = { hidden_size: 576, intermediate_size: 1536, num_hidden_layers: 30, num_attention_heads: 9 };
+  const shapes = [
+    [`${options.shape}, NF4`, { rank: 0 }],
+    ["135M, bf16", { rank: 0, dense: true, model: { ...model, ...small, num_key_value_heads: 3, vocab_size: 49152 } }],
+  ];
+  report.decode = [];
+  for (const [what, more] of shapes) {
+    console.log(`==> greedy decoding of several sequences, as graphs and op by op: ${what}`);
+    const request = { work: "grid", decode: 64, batches: [1, 8, 32, 64], contexts: [128, 2048], ...more };
+    const r = await measure(what, request);
+    if (r?.captureError) console.log(`a capture failed: ${r.captureError}`);
+    for (const row of r?.rows ?? []) report.decode.push({ what, ...row });
+    console.table(
+      (r?.rows ?? []).map((row) => ({ ...row, ms: round(row.ms, 2), tokensPerSecond: round(row.tokensPerSecond) })),
+    );
+  }
+}
 if (parts.has("peers")) {
   console.log("==> transformers + PEFT + bitsandbytes");
   const sizes = [

@@ -39,7 +39,9 @@ class Twins {
   }
 
   void list(RefList& l, bool output) {
-    for (int i = 0; i < l.count; i++) ref(const_cast<Ref&>(l.items[i]), output);  // the queue's own copy, used once
+    lists_.emplace_back(l.items, l.items + l.count);  // a recorded op uses its own again
+    for (Ref& item : lists_.back()) ref(item, output);
+    l.items = lists_.back().data();
   }
 
   void write_back() {
@@ -55,6 +57,7 @@ class Twins {
   };
   static int64_t room(int64_t bytes) { return (bytes + 4096) / 4096 * 4096; }
   std::vector<Twin> twins_;
+  std::vector<std::vector<Ref>> lists_;
 };
 
 #define OP(name)                                \

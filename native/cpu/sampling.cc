@@ -101,6 +101,7 @@ void sample(const sample_args& a) {
   const int64_t vocab = a.vocab;
   check_tensor("logits", a.logits, product(a.rows, vocab));
   check_tensor("ids", a.ids, a.rows, DType::Int32);
+  if (a.draws) check_tensor("draws", a.draws, product(a.rows, 2), DType::Int32);
   if (!(a.temperature >= 0.0f)) fail("temperature is %g, expected 0 or more", (double)a.temperature);
   parallel_tasks(a.rows, [&](int64_t r) {
     const float* x = a.logits.f32() + r * vocab;
@@ -123,7 +124,8 @@ void sample(const sample_args& a) {
     const float scale = 1.0f / a.temperature;
     for_vectors(vocab, [&](int64_t i, int64_t m) { store_to(p + i, exp_v((load_to(x + i, m) - top) * scale), m); });
     uint32_t words[kWords];
-    philox((uint32_t)a.seed, (uint64_t)(uint32_t)a.offset + (uint64_t)r, words);
+    if (a.draws) philox((uint32_t)a.draws.i32()[2 * r], (uint64_t)(uint32_t)a.draws.i32()[2 * r + 1], words);
+    else philox((uint32_t)a.seed, (uint64_t)(uint32_t)a.offset + (uint64_t)r, words);
     const double u = ((double)(words[0] >> 5) * 67108864.0 + (double)(words[1] >> 6)) / 9007199254740992.0;
     Candidate* list = static_cast<Candidate*>(scratch(2, vocab * (int64_t)sizeof(Candidate)));
     a.ids.i32()[r] = draw(p, list, vocab, a, u);

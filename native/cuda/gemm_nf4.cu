@@ -1,4 +1,4 @@
-// Products with a 4-bit weight (NF4, FP4). A few rows (decoding) read the codes straight into the product; otherwise the weight is restored once into scratch
+// Products with a 4-bit weight (NF4, FP4). Up to 64 rows (decoding) read the codes straight into the product; otherwise the weight is restored once into scratch
 // memory, in the type of the product, and multiplied as any other: that costs about 2% of a product of thousands of rows.
 #include "nf4.cuh"
 
@@ -24,6 +24,7 @@ void gemm_nf4(const gemm_nf4_args& g) {
   if (k > 0) {
     p.a = as_type({g.a.data, g.a.dtype, g.lda}, 1, g.m, k, type, kOperandA);
     if (g.trans_w && g.m <= 8 && gemv_nf4(w, g.m, g.rows, g.cols, p.a, g.y, g.ldy, g.alpha, g.beta, g.bias)) return;
+    if (g.trans_w && g.m <= 64 && gemm_nf4_rows(w, g.m, g.rows, g.cols, p.a, g.y, g.ldy, g.alpha, g.beta, g.bias)) return;
     const int64_t bytes = g.rows * g.cols * (int64_t)size_of(type);
     const Ref restored{scratch(kWeights, bytes), bytes, type};
     dequantize(w, g.rows * g.cols, restored, device.stream);

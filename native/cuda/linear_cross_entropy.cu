@@ -7,7 +7,7 @@ namespace tunebook {
 namespace cuda {
 namespace {
 
-constexpr int64_t kLogitsBytes = int64_t{256} << 20;
+constexpr int64_t kLogitsBytes = int64_t{128} << 20;  // wide enough for full speed
 
 void check_elements(const char* name, const Ref& x, int64_t n) {
   const int64_t have = x.bytes / (int64_t)size_of(x.dtype);
@@ -41,7 +41,9 @@ void linear_cross_entropy(const linear_cross_entropy_args& g) {
   int64_t chunk = kLogitsBytes / row > 1 ? kLogitsBytes / row : 1;
   if (g.chunk > 0 && g.chunk < chunk) chunk = g.chunk;
   chunk = blocks_for(g.rows, blocks_for(g.rows, chunk));  // equal pieces
-  const Ref logits{scratch(kLogits, chunk * row), chunk * row, kept};
+  // The place of restored weights is free here, unless this op's own weight is in it.
+  const Slot slot = weight.data == g.weight.data ? kWeights : kLogits;
+  const Ref logits{scratch(slot, chunk * row), chunk * row, kept};
   const bool gradient = g.dx || g.dweight;
 
   for (int64_t at = 0; at < g.rows; at += chunk) {

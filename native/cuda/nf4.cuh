@@ -40,6 +40,8 @@ void dequantize(const Nf4& w, int64_t n, const Ref& y, cudaStream_t stream);
 // y (m x rows) = alpha * a W^T + beta * y + bias for up to 8 rows of 16-bit activations, reading codes straight into the product. Returns false where it has no
 // kernel for the shape (cols and block multiples of 64, 16-byte addresses).
 bool gemv_nf4(const Nf4& w, int64_t m, int64_t rows, int64_t cols, const Matrix& a, const Ref& y, int64_t ldy, float alpha, float beta, const Ref& bias);
+// The same for up to 64 rows and blocks of 64.
+bool gemm_nf4_rows(const Nf4& w, int64_t m, int64_t rows, int64_t cols, const Matrix& a, const Ref& y, int64_t ldy, float alpha, float beta, const Ref& bias);
 
 }  // namespace cuda
 }  // namespace tunebook

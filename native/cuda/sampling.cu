@@ -57,11 +57,13 @@ void repetition_penalty(const repetition_penalty_args& a) {
 struct Sampler {
   int64_t vocab, top_k;
   uint32_t seed, offset;
+  const int32_t* draws;  // or nullptr
   float temperature, top_p, min_p;
 };
 
 __device__ double draw_of(const Sampler& g, int64_t row) {
-  const Words4 words = philox(g.seed, (uint64_t)g.offset + (uint64_t)row);
+  const Words4 words = g.draws != nullptr ? philox((uint32_t)g.draws[2 * row], (uint64_t)(uint32_t)g.draws[2 * row + 1])
+                                          : philox(g.seed, (uint64_t)g.offset + (uint64_t)row);
   return ((double)(words.w[0] >> 5) * 67108864.0 + (double)(words.w[1] >> 6)) / 9007199254740992.0;
 }
 __device__ Mass target_of(double u, Mass mass) {
@@ -137,6 +139,7 @@ __global__ void __launch_bounds__(kSampleThreads)
   float* p = probabilities + row * vocab;
   Best best{-INFINITY, INT64_MAX};
   float v[N];
+#pragma unroll 4  // one block reads a row alone: several loads on their way
   for (int64_t i = start; i < vocab; i += step) {
     load_floats<N>(x + i, v);
 #pragma unroll
@@ -208,12 +211,13 @@ void sample(const sample_args& a) {
   check_size("top_k", a.top_k);
   check_floats("logits", a.logits, product(a.rows, a.vocab));
   check_tensor("ids", a.ids, a.rows, DType::Int32);
+  if (a.draws) check_tensor("draws", a.draws, product(a.rows, 2), DType::Int32);
   if (!(a.temperature >= 0.0f)) fail("temperature is %g, expected 0 or more", (double)a.temperature);
   if (a.vocab >= 1 << 20)
     fail("a vocabulary of %lld is too large to sample from, expected less than 2^20", (long long)a.vocab);  // sums of 64 bits
   if (a.rows == 0) return;
   float* probabilities = scratch_of<float>(kPartials, product(a.rows, a.vocab));
-  const Sampler g{a.vocab, a.top_k, (uint32_t)a.seed, (uint32_t)a.offset, a.temperature, a.top_p, a.min_p};
+  const Sampler g{a.vocab, a.top_k, (uint32_t)a.seed, (uint32_t)a.offset, a.draws.i32(), a.temperature, a.top_p, a.min_p};
   with_float_type(a.logits.dtype, "logits", [&](auto type) {
     using T = decltype(type);
     with_width<T>(a.vocab % Pack<T>::kCount == 0 && aligned(16, a.logits.data), [&](auto width) {

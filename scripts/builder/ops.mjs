@@ -18,6 +18,7 @@ const FALLIBLE = new Set([
   "attention_backward",
   "rope",
   "sample",
+  "cache_append",
   "repetition_penalty",
 ]);
 

@@ -1,10 +1,11 @@
+import { endForward, replay, resetReplay } from "../tensor/lifetime.js";
 import { clone } from "../tensor/ops/layout.js";
 import { randomState, restoreRandomState } from "../tensor/ops/random.js";
 import { isRecording, noGrad, withGrad } from "../tensor/record.js";
-import { scope } from "../tensor/scope.js";
+import { scope, thisScope } from "../tensor/scope.js";
 import { type Tensor, view } from "../tensor/tensor.js";
 import { movable, Offloaded } from "./offload.js";
-import { recordApart, recordEntry, spread } from "./tape.js";
+import { recordApart, recordEntry, spread, takeAdjoint } from "./tape.js";
 
 /**
  * What of a forward pass is kept for the backward pass. "none": everything. "selective": all but what is cheap to make again (outputs of norms
@@ -36,6 +37,7 @@ export function withCheckpointing<T>(wanted: Checkpointing, fn: () => T): T {
 export function resetCheckpointing(): void {
   mode = DEFAULT;
   offloaded = [];
+  resetReplay();
 }
 
 /**
@@ -48,9 +50,16 @@ export function discard(tensors: readonly (Tensor | undefined)[], keep: readonly
   for (const t of tensors) {
     // Parameters and whatever else outlives the step stand outside of its scope.
     if (!t?.scoped || keep.includes(t)) continue;
-    if (t.read) t.forget();
-    else t.dispose();
+    endForward(t);
   }
+}
+
+/**
+ * Says that the forward pass will not read a tensor for a while, or not at all: one that can be made again is freed until somebody reads it.
+ * A module may say so of what it was given, when what it has made of it takes much memory.
+ */
+export function rest(t: Tensor): void {
+  if (mode !== "none" && t.scoped) t.forget();
 }
 
 /**
@@ -69,47 +78,69 @@ export function checkpoint<Out extends readonly Tensor[]>(
   const before = offloaded;
   const moved = mode === "offload" ? inputs.filter(movable).map((t) => new Offloaded(t)) : []; // beside the part's work
   const outputs = scope(() => {
-    const { result, entries } = recordApart(() => ownResults(fn(...inputs), inputs));
+    const { result, entries } = recordApart(() => replay(() => ownResults(fn(...inputs), inputs), false));
     recorded = entries.length > 0;
+    for (const { reads } of entries) for (const t of reads) t.readers--; // these will not be gone through
     return result;
   });
   for (const each of moved) each.leave();
   if (!recorded) return outputs;
   offloaded = moved;
-  for (const t of inputs) t.read = true;
+  for (const t of inputs) t.readers++;
   recordEntry({
     op: "checkpoint",
     inputs,
     outputs,
     saved: [],
-    partial: true,
+    reads: inputs,
+    whole: true,
     backward: (...grads) => {
-      // The input of the part before comes back while this one is worked on.
       for (const { tensor } of moved) void tensor.handle;
-      for (const each of before) each.fetch();
-      return gradientsAgain(fn, inputs, grads, random);
+      const here = thisScope();
+      return gradientsAgain(fn, inputs, grads, random, () => {
+        // The input of the part before comes back while this one's gradients are made.
+        for (const each of before) here(() => each.fetch());
+      });
     },
   });
   return outputs;
 }
 
-/** Runs the part once more, recorded, and spreads the gradients of its results to copies of its inputs. */
+/** Says that no further part follows before the backward pass: what its first step needs starts to come back from host memory. */
+export function endParts(): void {
+  for (const each of offloaded) each.fetch();
+}
+
+/** Runs the part once more, recorded, calls `then`, and spreads the gradients of its results to copies of its inputs. */
 function gradientsAgain(
   fn: (...inputs: Tensor[]) => readonly Tensor[],
   inputs: readonly Tensor[],
   grads: readonly (Tensor | undefined)[],
   random: ReturnType<typeof randomState>,
+  then: () => void,
 ): (Tensor | undefined)[] {
   return scope(() => {
-    // The inputs' own gradients are still being summed up: those of this part come together on views.
-    const views = inputs.map((t) => Object.assign(view(t, t.shape), { requiresGrad: t.requiresGrad, leaf: false }));
+    const views = inputs.map(standIn);
     const after = randomState();
     restoreRandomState(random);
-    const { result, entries } = recordApart(() => withGrad(() => ownResults(fn(...views), views)));
+    const { result, entries } = recordApart(() => withGrad(() => replay(() => ownResults(fn(...views), views))));
     restoreRandomState(after);
+    discard([...views, ...result]); // read by gradients alone from here on
+    then();
     noGrad(() => spread(entries, result, grads));
-    return views.map((v) => v.adjoint);
+    return views.map(takeAdjoint);
   });
+}
+
+/** A view of a part's input, whose own gradient is still being summed up. What can be made again can be so in the view's place. */
+function standIn(t: Tensor): Tensor {
+  const again = (): Tensor => {
+    const v = view(t, t.shape);
+    if (t.from) t.forget(); // the view keeps the memory
+    return v;
+  };
+  const remake = t.from && again;
+  return Object.assign(again(), { requiresGrad: t.requiresGrad, leaf: false, remake });
 }
 
 /** A result that is one of the inputs, or a parameter, becomes a tensor of its own. */

@@ -17,7 +17,7 @@ export class Offloaded {
   private readonly host: Tensor;
   private readonly leaving: Transfer;
   private coming: { tensor: Tensor; transfer: Transfer } | undefined;
-  private away = false;
+  private left = false;
 
   /** Starts the copy. */
   constructor(tensor: Tensor) {
@@ -31,12 +31,12 @@ export class Offloaded {
     this.leaving.wait();
     this.tensor.remake = () => this.back();
     this.tensor.forget();
-    this.away = true;
+    this.left = true;
   }
 
   /** Starts the copy back, for a read that will come soon. */
   fetch(): void {
-    if (!this.away || this.coming || this.tensor.disposed) return;
+    if (!this.left || this.coming || this.tensor.held || this.tensor.disposed) return;
     const tensor = emptyLike(this.tensor, this.tensor.shape, this.tensor.dtype);
     this.coming = { tensor, transfer: new Transfer(this.host, tensor) };
   }
@@ -45,7 +45,6 @@ export class Offloaded {
     outsideScope(() => this.fetch());
     const { tensor, transfer } = this.coming!;
     this.coming = undefined;
-    this.away = false;
     transfer.wait();
     return tensor;
   }

@@ -1,4 +1,5 @@
 import { ShapeError, StateError } from "../errors.js";
+import { wasRead } from "../tensor/lifetime.js";
 import { addScaled, fill } from "../tensor/ops/elementwise.js";
 import { cast, clone, inDType } from "../tensor/ops/layout.js";
 import { noGrad, type Recorder, setRecorder, type TapeEntry } from "../tensor/record.js";
@@ -46,23 +47,29 @@ export function recordEntry(entry: TapeEntry): void {
 }
 
 /**
- * Uses up the entries of `recordApart`: spreads gradients of several results, which stay the caller's, to everything that they depend on.
- * Gradients of results of other tapes are left in their `adjoint`.
+ * Uses up the entries of `recordApart`: spreads gradients of several results, which it takes over, to everything that they depend on. Gradients of
+ * results of other tapes are left in their `adjoint`.
  */
 export function spread(
   entries: TapeEntry[],
   results: readonly Tensor[],
   gradients: readonly (Tensor | undefined)[],
 ): void {
-  const holders = new Map<Tensor, number>();
   results.forEach((result, i) => {
     const gradient = gradients[i];
-    if (!gradient || !result.requiresGrad) return;
-    // Held twice: by the result, and by the caller, so that it is neither added to in place nor freed.
-    if (!holders.has(gradient)) hold(holders, gradient);
-    result.adjoint = hold(holders, gradient);
+    if (!gradient) return;
+    if (result.requiresGrad) result.adjoint = gradient;
+    else release(gradient);
   });
-  runBackward(entries, holders);
+  runBackward(entries);
+}
+
+/** Takes the gradient that `spread` has left at a tensor; the caller frees it. */
+export function takeAdjoint(t: Tensor): Tensor | undefined {
+  const { adjoint } = t;
+  t.adjoint = undefined;
+  if (adjoint) adjoint.holders--;
+  return adjoint;
 }
 
 /**
@@ -79,56 +86,57 @@ export function backward(loss: Tensor, gradient?: Tensor): void {
     );
   }
   const entries = tape.entries;
+  if (!entries.findLast((e) => e.outputs.includes(loss))) {
+    throw new StateError(
+      "backward(): the operations that led to this loss are not recorded any more: an earlier backward() has used them up. Compute the loss anew, or add up the losses and call backward() once.",
+    );
+  }
   tape.entries = [];
+  loss.readers++; // keeps its elements
   noGrad(() => {
-    loss.adjoint = gradient ?? fill(activationLike(loss), 1);
-    const holders = new Map<Tensor, number>();
-    hold(holders, loss.adjoint);
-    runBackward(entries, holders, loss);
+    loss.adjoint = hold(gradient ?? fill(activationLike(loss), 1));
+    runBackward(entries, loss);
   });
+  loss.readers--;
 }
 
 /** Walks entries in reverse, spreading every output's gradient to the inputs. `keep` is not freed. */
-function runBackward(entries: TapeEntry[], holders: Map<Tensor, number>, keep?: Tensor): void {
+function runBackward(entries: TapeEntry[], keep?: Tensor): void {
   for (let i = entries.length - 1; i >= 0; i--) {
     const entry = entries[i]!;
     entries.length = i;
-    if (entry.outputs.some((o) => o.adjoint)) {
-      const grads = entry.outputs.map(
-        (o) => o.adjoint ?? (entry.partial ? undefined : hold(holders, fill(activationLike(o), 0))),
-      );
-      const results = entry.backward(...(grads as Tensor[]));
+    const { outputs, whole } = entry;
+    if (outputs.some((o) => o.adjoint)) {
+      for (const o of outputs) if (o.readers === 0) o.dispose(); // nor will this backward pass read it
+      if (!whole) for (const o of outputs) o.adjoint ??= hold(fill(activationLike(o), 0));
+      const results = entry.backward(...(outputs.map((o) => o.adjoint) as Tensor[]));
       entry.inputs.forEach((input, j) => {
         const grad = results[j];
-        if (grad && input?.requiresGrad) give(holders, input, grad);
+        if (grad && input?.requiresGrad) give(input, grad);
       });
-      for (const g of results) if (g && !holders.has(g)) g.dispose();
-      for (const g of grads) if (g) release(holders, g);
+      for (const g of results) if (g && g.holders === 0) g.dispose();
+      for (const o of outputs) {
+        if (o.adjoint && !whole) release(o.adjoint);
+        o.adjoint = undefined;
+      }
     }
-    for (const o of entry.outputs) {
-      o.adjoint = undefined;
-      if (o !== keep) o.dispose();
-    }
+    for (const t of entry.reads) wasRead(t);
+    for (const o of outputs) if (o !== keep) o.dispose();
     for (const s of entry.saved) s.dispose();
   }
 }
 
 // An operation may pass one gradient on to several inputs (a residual, y = a + a): it is freed when the last holder is done with it.
-function hold(holders: Map<Tensor, number>, gradient: Tensor): Tensor {
-  holders.set(gradient, (holders.get(gradient) ?? 0) + 1);
+function hold(gradient: Tensor): Tensor {
+  gradient.holders++;
   return gradient;
 }
 
-function release(holders: Map<Tensor, number>, gradient: Tensor): void {
-  const left = (holders.get(gradient) ?? 0) - 1;
-  if (left > 0) holders.set(gradient, left);
-  else {
-    holders.delete(gradient);
-    gradient.dispose();
-  }
+function release(gradient: Tensor): void {
+  if (--gradient.holders <= 0) gradient.dispose();
 }
 
-function give(holders: Map<Tensor, number>, input: Tensor, gradient: Tensor): void {
+function give(input: Tensor, gradient: Tensor): void {
   if (!sameShape(input.shape, gradient.shape)) {
     throw new ShapeError(
       `A gradient of shape ${shapeText(gradient.shape)} came for a tensor of shape ${shapeText(input.shape)}.`,
@@ -142,16 +150,16 @@ function give(holders: Map<Tensor, number>, input: Tensor, gradient: Tensor): vo
   }
   const before = input.adjoint;
   if (!before) {
-    input.adjoint = hold(holders, inDType(gradient, activationDType(input)));
+    input.adjoint = hold(inDType(gradient, activationDType(input)));
     return;
   }
   // Add in place only where nobody else reads that memory.
-  if (holders.get(before) === 1 && !before.aliased) {
+  if (before.holders === 1 && !before.aliased) {
     addScaled(before, gradient);
     return;
   }
   const sum = clone(before);
   addScaled(sum, gradient);
-  input.adjoint = hold(holders, sum);
-  release(holders, before);
+  input.adjoint = hold(sum);
+  release(before);
 }

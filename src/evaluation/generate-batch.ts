@@ -2,11 +2,13 @@ import { throwIfInterrupted } from "../display/host.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
 import { KvCache } from "../nn/cache.js";
+import * as calls from "../tensor/calls.js";
 import { concat, slice } from "../tensor/ops/layout.js";
 import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
-import type { Tensor } from "../tensor/tensor.js";
-import { promptRoom, type SamplingSettings, sampleRow, sampleRows, samplingSeed } from "./generate.js";
+import { type Tensor, tensor } from "../tensor/tensor.js";
+import { cacheCapacity, Decoder } from "./decode.js";
+import { promptRoom, type SamplingSettings, sampleRows, samplingSeed } from "./generate.js";
 import { type Stops, StopText } from "./stop-text.js";
 
 /** How several prompts are continued. */
@@ -27,10 +29,11 @@ interface Slot {
   count: number;
   text: StopText;
 }
+type Live = readonly (readonly [region: number, slot: Slot])[];
 
 /**
  * The texts after prompts of any lengths. Up to `batch` of them share each pass through the model, without padding; as soon as one ends, the
- * next prompt takes its place in the same pass in which the others go on by a token. Greedy texts equal those of one prompt at a time (up to
+ * next prompt takes its place in a pass in which the others go on by a token. Greedy texts equal those of one prompt at a time (up to
  * ties within rounding), sampled ones depend on the seed and the prompt's number, not on the batch.
  *
  * @throws ConfigError for an empty prompt, or one that leaves no room in the model's context.
@@ -47,55 +50,93 @@ export async function generateBatch(
   );
   const texts = prompts.map(() => "");
   if (prompts.length === 0) return texts;
-  const capacity = prompts.reduce((most, ids, i) => Math.max(most, ids.length + counts[i]!), 0);
+  const limit = prompts.reduce((most, ids, i) => Math.max(most, ids.length + counts[i]!), 0);
+  const longest = prompts.reduce((most, ids) => Math.max(most, ids.length), 0);
   const size = Math.min(options.batch, prompts.length);
-  const cache = new KvCache(size, capacity, model.device);
+  const cache = new KvCache(size, cacheCapacity(longest, limit), model.device);
+  const decoder = new Decoder(model, cache, settings, limit);
   const seed = samplingSeed(settings);
   const slots: (Slot | undefined)[] = Array.from({ length: size });
+  const live = (): Live => [...slots.entries()].filter((e): e is [number, Slot] => e[1] !== undefined);
   const wasTraining = model.training;
   if (wasTraining) model.train(false);
   let waiting = 0;
   let done = 0;
+
+  /** The next prompts take the free regions. */
+  const fill = (): boolean => {
+    const before = waiting;
+    for (let s = 0; s < size && waiting < prompts.length; s++) {
+      if (slots[s]) continue;
+      const ids = prompts[waiting]!;
+      const decoder = tokenizer.streamDecoder({ skipSpecialTokens: true, after: ids });
+      const text = new StopText(decoder, options.stops.strings);
+      slots[s] = { prompt: waiting, next: ids, seen: [...ids], left: counts[waiting]!, count: 0, text };
+      cache.lengths[s] = 0;
+      waiting++;
+    }
+    return waiting > before;
+  };
+  const take = (region: number, slot: Slot, id: number): void => {
+    slot.left--;
+    slot.count++;
+    const stopped = options.stops.ids.has(id);
+    if (!stopped) texts[slot.prompt] += slot.text.push(id);
+    slot.next = [id];
+    slot.seen.push(id);
+    if (!stopped && !slot.text.ended && slot.left > 0) return;
+    texts[slot.prompt] += slot.text.end();
+    slots[region] = undefined;
+    options.onDone?.(++done);
+  };
+
   try {
     for (;;) {
       throwIfInterrupted("Generation", settings.signal);
-      for (let s = 0; s < size && waiting < prompts.length; s++) {
-        if (slots[s]) continue;
-        const ids = prompts[waiting]!;
-        const decoder = tokenizer.streamDecoder({ skipSpecialTokens: true, after: ids });
-        const text = new StopText(decoder, options.stops.strings);
-        slots[s] = { prompt: waiting, next: ids, seen: [...ids], left: counts[waiting]!, count: 0, text };
-        cache.lengths[s] = 0;
-        waiting++;
+      if (fill()) {
+        const all = live();
+        decoder.makeRoom(Math.max(...all.map(([region, slot]) => cache.lengths[region]! + slot.next.length)));
+        const ids = await nextIds(model, cache, all, settings, seed);
+        for (const [k, [region, slot]] of all.entries()) take(region, slot, ids[k]!);
+        continue;
       }
-      const live = [...slots.entries()].filter((e): e is [number, Slot] => e[1] !== undefined);
-      if (live.length === 0) return texts;
-      const ids = await nextIds(model, cache, live, settings, seed);
-      for (const [k, [s, slot]] of live.entries()) {
-        const id = ids[k]!;
-        slot.left--;
-        slot.count++;
-        const stopped = options.stops.ids.has(id);
-        if (!stopped) texts[slot.prompt] += slot.text.push(id);
-        slot.next = [id];
-        if (settings.repetitionPenalty !== 1) slot.seen.push(id);
-        if (!stopped && !slot.text.ended && slot.left > 0) continue;
-        texts[slot.prompt] += slot.text.end();
-        slots[s] = undefined;
-        options.onDone?.(++done);
+      const all = live();
+      if (all.length === 0) return texts;
+      const rows = all.map(([region, slot]) => ({
+        region,
+        position: cache.lengths[region]!,
+        id: slot.next[0]!,
+        seed: seedOf(slot, seed),
+        offset: slot.count,
+        seen: slot.seen,
+      }));
+      const most = Math.max(...all.map(([, slot]) => slot.left));
+      // A sequence that has ended is decoded on with the others: until a prompt can take its place, or too few are left.
+      const few = model.device === "cuda" ? all.length / 2 : all.length - 1;
+      for await (const ids of decoder.steps(rows, most)) {
+        for (const [k, [region, slot]] of all.entries()) {
+          if (slots[region] !== slot) continue;
+          cache.lengths[region] = cache.lengths[region]! + 1;
+          take(region, slot, ids[k]!);
+        }
+        const left = all.filter(([region, slot]) => slots[region] === slot).length;
+        if (left <= few || (left < all.length && waiting < prompts.length)) decoder.stop();
       }
     }
   } finally {
+    decoder.dispose();
     cache.dispose();
     if (wasTraining) model.train(true);
   }
 }
 
+const seedOf = (slot: Slot, seed: number): number => (seed + Math.imul(slot.prompt, 0x9e3779b1)) | 0;
+
 /** One pass: the tokens that wait in each slot go in, the id that follows each comes out. */
 async function nextIds(
   model: CausalLM,
   cache: KvCache,
-  live: readonly (readonly [number, Slot])[],
+  live: Live,
   settings: SamplingSettings,
   seed: number,
 ): Promise<ArrayLike<number>> {
@@ -114,9 +155,9 @@ async function nextIds(
       const ends = live.map(([s]) => begin[s]! + length[s]! - 1);
       const last = rows === live.length ? h : concat(ends.map((row) => slice(h, 0, row, row + 1)));
       const logits = model.logits(last); // (live, vocab)
-      const greedy = settings.temperature === 0 && settings.repetitionPenalty === 1;
-      if (greedy) return sampleRows(logits, settings, seed, 0);
-      return concat(live.map(([, slot], k) => sampleSlot(slice(logits, 0, k, k + 1), slot, settings, seed)));
+      if (settings.repetitionPenalty !== 1) penalise(logits, live, settings.repetitionPenalty);
+      const draws = Int32Array.from(live.flatMap(([, slot]) => [seedOf(slot, seed), slot.count]));
+      return sampleRows(logits, settings, 0, 0, tensor(draws, { device: model.device }));
     }),
   );
   try {
@@ -126,6 +167,10 @@ async function nextIds(
   }
 }
 
-function sampleSlot(logits: Tensor, slot: Slot, settings: SamplingSettings, seed: number): Tensor {
-  return sampleRow(logits, slot.seen, settings, (seed + Math.imul(slot.prompt, 0x9e3779b1)) | 0, slot.count);
+function penalise(logits: Tensor, live: Live, penalty: number): void {
+  const width = Math.max(...live.map(([, slot]) => slot.seen.length));
+  const seen = new Int32Array(live.length * width).fill(-1);
+  for (const [k, [, slot]] of live.entries()) seen.set(slot.seen, k * width);
+  const ids = tensor(seen, { device: logits.device });
+  calls.repetitionPenalty(ids.handle, logits.handle, live.length, logits.dim(-1), width, penalty);
 }

@@ -8,6 +8,7 @@ import { reserveRandom } from "../tensor/ops/random.js";
 import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { emptyLike, type Tensor, tensor } from "../tensor/tensor.js";
+import { cacheCapacity, Decoder } from "./decode.js";
 
 /** How the next token is chosen. Temperature 0 (the default) takes the likeliest. */
 export interface SamplingOptions {
@@ -95,41 +96,50 @@ export async function* generateIds(
   stops: ReadonlySet<number>,
 ): AsyncGenerator<number, void> {
   const count = Math.min(settings.maxNewTokens, promptRoom(model, prompt));
-  const cache = new KvCache(1, prompt.length + count, model.device);
+  const limit = prompt.length + count;
+  const cache = new KvCache(1, cacheCapacity(prompt.length, limit), model.device);
+  const decoder = new Decoder(model, cache, settings, limit);
   const seed = samplingSeed(settings);
   const seen = [...prompt];
   const wasTraining = model.training;
   if (wasTraining) model.train(false);
   try {
-    let next = Int32Array.from(prompt);
-    for (let i = 0; i < count; i++) {
-      throwIfInterrupted("Generation", settings.signal);
-      const id = await step(model, cache, next, seen, settings, seed, i);
-      if (stops.has(id)) return;
-      yield id;
-      seen.push(id);
-      next = Int32Array.of(id);
+    throwIfInterrupted("Generation", settings.signal);
+    const id = await first(model, cache, seen, settings, seed);
+    if (stops.has(id)) return;
+    yield id;
+    seen.push(id);
+    for (let made = 1; made < count; ) {
+      const row = { region: 0, position: seen.length - 1, id: seen.at(-1)!, seed, offset: made, seen };
+      for await (const ids of decoder.steps([row], count - made)) {
+        const id = ids[0]!;
+        if (stops.has(id)) return;
+        yield id;
+        seen.push(id);
+        made++;
+      }
     }
   } finally {
+    decoder.dispose();
     cache.dispose();
     if (wasTraining) model.train(true);
   }
 }
 
-async function step(
+/** The id after the prompt. */
+async function first(
   model: CausalLM,
   cache: KvCache,
-  ids: Int32Array,
-  seen: readonly number[],
+  prompt: readonly number[],
   s: SamplingSettings,
   seed: number,
-  offset: number,
 ): Promise<number> {
+  const ids = Int32Array.from(prompt);
   const chosen = scope(() =>
     noGrad(() => {
       const h = model.hidden(cache.rows(ids, Int32Array.of(0), Int32Array.of(ids.length)), cache);
       const logits = model.logits(slice(h, 0, ids.length - 1, ids.length)); // (1, vocab)
-      return sampleRow(logits, seen, s, seed, offset);
+      return sampleRow(logits, prompt, s, seed, 0);
     }),
   );
   try {
@@ -155,10 +165,15 @@ export function sampleRow(
   return sampleRows(logits, s, seed, offset);
 }
 
-/** The id (int32, one a row) chosen from each row of logits (rows, vocab). */
-export function sampleRows(logits: Tensor, s: SamplingSettings, seed: number, offset: number): Tensor {
+/**
+ * The id (int32, one a row) chosen from each row of logits (rows, vocab). Row r draws with key `seed` and counter `offset` + r, or with those in row r of
+ * `draws` (int32, (rows, 2)).
+ */
+export function sampleRows(logits: Tensor, s: SamplingSettings, seed: number, offset: number, draws?: Tensor): Tensor {
   const [rows, vocab] = logits.shape as [number, number];
   const ids = emptyLike(logits, [rows], "int32");
-  calls.sample(logits.handle, ids.handle, rows, vocab, s.topK, seed | 0, offset, s.temperature, s.topP, s.minP);
+  const { temperature, topK, topP, minP } = s;
+  const drawn = draws?.handle ?? 0;
+  calls.sample(logits.handle, drawn, ids.handle, rows, vocab, topK, seed | 0, offset, temperature, topP, minP);
   return ids;
 }

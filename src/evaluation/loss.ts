@@ -1,3 +1,4 @@
+import { discard, endParts } from "../autograd/checkpoint.js";
 import { type Batch, collate } from "../data/collate.js";
 import type { Example } from "../data/mask.js";
 import { isInterrupted, throwIfInterrupted } from "../display/host.js";
@@ -24,7 +25,10 @@ export function batchLoss(
 ): { total: Tensor; rows: Tensor } {
   const rows = rowsOf(model, batch);
   const h = model.hidden(rows); // (batch · length, hidden)
-  return model.headLoss(h, tensor(batch.labels, { device: model.device }), scale, smoothing);
+  endParts();
+  const loss = model.headLoss(h, tensor(batch.labels, { device: model.device }), scale, smoothing);
+  discard([h], [loss.total, loss.rows]);
+  return loss;
 }
 
 /** Adds the loss of a batch (nats, not divided) to `sum`, without gradients. */

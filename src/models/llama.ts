@@ -1,4 +1,4 @@
-import { checkpoint, discard } from "../autograd/checkpoint.js";
+import { checkpoint, discard, rest } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
 import type { ConfigFields } from "../hub/config.js";
 import type { KvCache, Rows } from "../nn/cache.js";
@@ -104,13 +104,16 @@ class Attention extends Module {
     const { heads, kvHeads, headDim } = this.config;
     const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
     const q = rope(flatQ, rows.positions, tables, { heads, headDim });
+    discard([flatQ], [x, q]);
     const flatK = this.k_proj.forward(x); // (rows, kvHeads·headDim)
     const k = rope(flatK, rows.positions, tables, { heads: kvHeads, headDim });
+    discard([flatK], [x, k]);
     const v = this.v_proj.forward(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
     const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim });
+    rest(x);
     const y = this.o_proj.forward(o);
-    discard([flatQ, q, flatK, k, v, o], [x, y]);
+    discard([q, k, v, o], [x, y]);
     return y;
   }
 }
@@ -133,6 +136,7 @@ class Mlp extends Module {
     const gate = this.gate_proj.forward(x);
     const up = this.up_proj.forward(x);
     const product = swiglu(gate, up);
+    rest(x);
     const y = this.down_proj.forward(product);
     discard([gate, up, product], [x, y]);
     return y;
@@ -153,14 +157,14 @@ class Block extends Module {
     this.post_attention_layernorm = new RMSNorm(config.hiddenSize, { eps: config.rmsNormEps });
   }
 
-  /** From the residual stream and its norm to those of the next block, whose first norm is `next`. */
-  forward(h: Tensor, normed: Tensor, next: RMSNorm, attend: (x: Tensor) => Tensor): [Tensor, Tensor] {
+  /** From the residual stream and its norm to what is to be added to the stream after attention, and that stream. */
+  forward(h: Tensor, normed: Tensor, attend: (x: Tensor) => Tensor): [Tensor, Tensor] {
     const attended = attend(normed);
     const [middle, middleNormed] = this.post_attention_layernorm.forwardAdd(attended, h);
+    discard([attended], [h, normed, middle, middleNormed]);
     const x = this.mlp.forward(middleNormed);
-    const results = next.forwardAdd(x, middle);
-    discard([attended, middle, middleNormed, x], [h, normed, ...results]);
-    return results;
+    discard([middleNormed], [h, normed, middle, x]);
+    return [x, middle];
   }
 }
 
@@ -213,9 +217,12 @@ export class LlamaForCausalLM extends CausalLM {
       const next = layers[i + 1]?.input_layernorm ?? norm;
       const attend = (x: Tensor): Tensor => block.self_attn.forward(x, rows, tables, i, cache);
       const given = [h, normed];
-      [h, normed] = checkpoint((h, normed) => block.forward(h!, normed!, next, attend), given);
-      discard(given, [h, normed]);
+      // The sum stands outside of the part: its gradient needs the result, which is kept anyway, so that the last product is not made twice.
+      const [x, middle] = checkpoint((h, normed) => block.forward(h!, normed!, attend), given);
+      [h, normed] = next.forwardAdd(x, middle);
+      discard([...given, x, middle], [h, normed]);
     });
+    discard([h], [normed]);
     cache?.advance();
     return normed;
   }

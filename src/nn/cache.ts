@@ -2,6 +2,7 @@ import { ShapeError } from "../errors.js";
 import * as calls from "../tensor/calls.js";
 import { type Device, defaultDevice } from "../tensor/device.js";
 import type { Segments } from "../tensor/ops/attention.js";
+import { inDType } from "../tensor/ops/layout.js";
 import { outsideScope } from "../tensor/scope.js";
 import { emptyLike, type Tensor, tensor } from "../tensor/tensor.js";
 
@@ -12,7 +13,7 @@ export interface Rows {
   /** Position of each row in its sequence, int32 (rows). */
   readonly positions: Tensor;
   readonly segments: Segments;
-  /** One more than the largest position. */
+  /** More than the largest position; with a cache its capacity, since positions go on in device memory. */
   readonly maxPosition: number;
 }
 
@@ -45,20 +46,28 @@ export function packedRows(
  */
 export class KvCache {
   readonly sequences: number;
-  readonly capacity: number;
   /** Tokens in each region. */
   readonly lengths: Int32Array;
   readonly device: Device;
+  private places: number;
   private readonly keys: Tensor[] = [];
   private readonly values: Tensor[] = [];
-  private pending: { begin: Int32Array; length: Int32Array } | undefined;
+  /** Where the rows under way go (int32, one a row), and how many each sequence brings if the host counts them. */
+  private slots: Tensor | undefined;
+  private fresh: Int32Array | undefined;
+  private following = false;
 
   /** @param device that of the model. */
   constructor(sequences: number, capacity: number, device: Device = defaultDevice()) {
     this.sequences = sequences;
-    this.capacity = capacity;
+    this.places = capacity;
     this.device = device;
     this.lengths = new Int32Array(sequences);
+  }
+
+  /** Tokens that a region has room for. */
+  get capacity(): number {
+    return this.places;
   }
 
   /**
@@ -69,20 +78,24 @@ export class KvCache {
     const positions = new Int32Array(ids.length);
     const keyBegin = new Int32Array(this.sequences);
     const keyLength = new Int32Array(this.sequences);
-    let maxPosition = 1;
+    const slots = new Int32Array(ids.length).fill(-1);
     for (let s = 0; s < this.sequences; s++) {
       const had = this.lengths[s]!;
       const fresh = length[s]!;
-      if (had + fresh > this.capacity) {
-        throw new ShapeError(`The key-value cache holds ${this.capacity} tokens; ${had} + ${fresh} do not fit.`);
+      if (had + fresh > this.places) {
+        throw new ShapeError(`The key-value cache holds ${this.places} tokens; ${had} + ${fresh} do not fit.`);
       }
-      for (let i = 0; i < fresh; i++) positions[begin[s]! + i] = had + i;
-      keyBegin[s] = s * this.capacity;
+      keyBegin[s] = s * this.places;
       keyLength[s] = had + fresh;
-      maxPosition = Math.max(maxPosition, had + fresh);
+      for (let i = 0; i < fresh; i++) {
+        positions[begin[s]! + i] = had + i;
+        slots[begin[s]! + i] = keyBegin[s]! + had + i;
+      }
     }
-    this.pending = { begin, length };
     const sent = (values: Int32Array): Tensor => tensor(values, { device: this.device });
+    this.forget();
+    this.fresh = length;
+    this.slots = outsideScope(() => sent(slots));
     return {
       ids: sent(ids),
       positions: sent(positions),
@@ -93,33 +106,63 @@ export class KvCache {
         keyBegin: sent(keyBegin),
         keyLength: sent(keyLength),
       },
-      maxPosition,
+      maxPosition: this.places,
     };
+  }
+
+  /** The next rows go to places that stand in device memory: int32, one a row, below 0: nowhere. `lengths` is not counted. */
+  follow(slots: Tensor): void {
+    this.forget();
+    this.slots = slots;
+    this.following = true;
   }
 
   /** Puts a layer's new keys and values (rows, width) behind the earlier ones; gives the layer's whole memory. */
   append(layer: number, k: Tensor, v: Tensor): [Tensor, Tensor] {
-    const { begin, length } = this.pending!;
     const width = k.dim(-1);
-    const shape = [this.sequences * this.capacity, width];
+    const shape = [this.sequences * this.places, width];
     const keys = (this.keys[layer] ??= outsideScope(() => emptyLike(k, shape)));
-    const values = (this.values[layer] ??= outsideScope(() => emptyLike(v, shape)));
-    for (let s = 0; s < this.sequences; s++) {
-      const n = length[s]! * width;
-      const from = begin[s]! * width;
-      const to = (s * this.capacity + this.lengths[s]!) * width;
-      if (n === 0) continue;
-      calls.copy2d(k.handle, keys.handle, 1, n, from, n, to, n, 0);
-      calls.copy2d(v.handle, values.handle, 1, n, from, n, to, n, 0);
-    }
+    const values = (this.values[layer] ??= outsideScope(() => emptyLike(v, shape, k.dtype)));
+    const [from, to] = [inDType(k, keys.dtype), inDType(v, values.dtype)];
+    calls.cacheAppend(
+      from.handle,
+      to.handle,
+      this.slots!.handle,
+      keys.handle,
+      values.handle,
+      k.size / width,
+      width,
+      shape[0]!,
+    );
     return [keys, values];
   }
 
   /** Counts the rows of the last `rows()` in, once every layer has appended. */
   advance(): void {
-    const { length } = this.pending!;
-    for (let s = 0; s < this.sequences; s++) this.lengths[s] = this.lengths[s]! + length[s]!;
-    this.pending = undefined;
+    for (let s = 0; this.fresh && s < this.sequences; s++) this.lengths[s] = this.lengths[s]! + this.fresh[s]!;
+    this.forget();
+  }
+
+  private forget(): void {
+    if (!this.following) this.slots?.dispose();
+    this.slots = undefined;
+    this.fresh = undefined;
+    this.following = false;
+  }
+
+  /** Makes room for `capacity` tokens in each region. */
+  grow(capacity: number): void {
+    if (capacity <= this.places) return;
+    const moved = (old: Tensor): Tensor => {
+      const width = old.dim(-1);
+      const to = outsideScope(() => emptyLike(old, [this.sequences * capacity, width]));
+      const line = this.places * width;
+      calls.copy2d(old.handle, to.handle, this.sequences, line, 0, line, 0, capacity * width, 0);
+      old.dispose();
+      return to;
+    };
+    for (const all of [this.keys, this.values]) for (const [i, old] of all.entries()) all[i] = moved(old);
+    this.places = capacity;
   }
 
   get bytes(): number {
@@ -127,6 +170,7 @@ export class KvCache {
   }
 
   dispose(): void {
+    this.forget();
     for (const t of [...this.keys.splice(0), ...this.values.splice(0)]) t.dispose();
   }
 }

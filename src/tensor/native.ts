@@ -3,6 +3,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DeviceError, InterruptedError, OutOfMemoryError, StateError } from "../errors.js";
+import type { RecordingAddon } from "./recording.js";
 
 /** A tensor's memory as the native side knows it: a positive integer whose bit 30 tells the device; 0 stands for "absent". */
 export type Handle = number;
@@ -72,7 +73,7 @@ export interface Stats {
   readonly busySeconds: number;
 }
 
-interface Addon {
+interface Addon extends RecordingAddon {
   open(makeError: (kind: string, message: string, sequence: number, device: number, code: string) => Error): {
     shared: ArrayBuffer;
     opNames: string[];
@@ -148,6 +149,8 @@ function makeError(kind: string, message: string, sequence: number, device = 0, 
 }
 
 const addon = load();
+/** The part of the addon that records; see recording.ts. @internal */
+export const recorder: RecordingAddon = addon;
 const opened = addon.open(makeError);
 
 /** The shared command buffer as integers: opcode, handles, lengths of lists, integers. @internal */

@@ -13,9 +13,14 @@ export interface TapeEntry {
   readonly inputs: readonly (Tensor | undefined)[];
   readonly outputs: readonly Tensor[];
   readonly saved: readonly Tensor[];
+  /** Inputs and outputs whose elements `backward` reads. */
+  readonly reads: readonly Tensor[];
   readonly backward: Backward;
-  /** Whether `backward` takes `undefined` for outputs that no gradient reached; zeros otherwise. */
-  readonly partial?: boolean;
+  /**
+   * Whether `backward` goes through a tape of its own (`spread`): it takes the outputs' gradients over, and `undefined` where none has come. Others get
+   * zeros there, and their gradients are freed for them.
+   */
+  readonly whole?: boolean;
 }
 
 /** What autograd installs here; the tensor layer only knows that someone may be listening. */
@@ -58,8 +63,9 @@ export function withGrad<T>(fn: () => T): T {
  */
 export function recomputable(y: Tensor, from: readonly Tensor[], remake: () => Tensor): void {
   if (!isRecording()) return;
-  for (const t of from) t.read = true;
+  for (const t of from) t.readers++;
   y.remake = remake;
+  y.from = from;
 }
 
 /** Forgets open `noGrad` sections: an interrupted cell skips `finally`. */
@@ -104,7 +110,7 @@ export function record(
     t.requiresGrad = true;
     t.leaf = false;
   }
-  for (const t of reads ?? inputs) if (t) t.read = true;
-  if (!reads) for (const t of outputs) t.read = true;
-  recorder.record({ op, inputs, outputs, saved, backward });
+  const read = (reads ?? [...inputs, ...outputs]).filter((t) => t !== undefined);
+  for (const t of read) t.readers++;
+  recorder.record({ op, inputs, outputs, saved, reads: read, backward });
 }

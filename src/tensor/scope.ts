@@ -55,8 +55,18 @@ export function inScope(): boolean {
 
 /** Runs `fn` so that the tensors it makes belong to no scope: parameters, caches, optimizer state. */
 export function outsideScope<T>(fn: () => T): T {
+  return within(undefined, fn);
+}
+
+/** A function that runs others so that the tensors they make belong to the scope that is open now. */
+export function thisScope(): <T>(fn: () => T) => T {
+  const mine = current;
+  return (fn) => within(mine, fn);
+}
+
+function within<T>(tensors: Tensor[] | undefined, fn: () => T): T {
   const outer = current;
-  current = undefined;
+  current = tensors;
   try {
     return fn();
   } finally {
@@ -120,13 +130,7 @@ export class Scope implements Disposable {
 
   /** Runs a synchronous part; its tensors live until `dispose()`. */
   run<T>(fn: () => T): T {
-    const outer = current;
-    current = this.tensors;
-    try {
-      return fn();
-    } finally {
-      current = outer;
-    }
+    return within(this.tensors, fn);
   }
 
   /** Frees everything made in `run`. */

@@ -1,6 +1,7 @@
 import { DeviceError, InterruptedError, ShapeError, StateError } from "../errors.js";
 import { type Device, defaultDevice } from "./device.js";
 import { DTYPE_BYTES, DTYPE_CODE, type DType, type DTypeName, floatDType } from "./dtype.js";
+import { makeWaiting } from "./lifetime.js";
 import * as native from "./native.js";
 import * as elementwise from "./ops/elementwise.js";
 import * as layout from "./ops/layout.js";
@@ -36,10 +37,18 @@ export class Tensor implements Disposable {
   aliased = false;
   /** Number of the device it stands on: 0 the CPU, 1 the GPU. @internal */
   place: number;
-  /** Whether a recorded backward pass, or a tensor that can be made again, still needs the elements. */
-  read = false;
-  /** Makes the elements once more, for a tensor whose memory `forget()` may free. */
+  /** How many recorded operations (in their backward passes) and tensors that can be made again still read its elements. @internal */
+  readers = 0;
+  /** Whether nobody but those will read it any more. @internal */
+  done = false;
+  /** How many tensors have it as their `adjoint`. @internal */
+  holders = 0;
+  /** Makes the elements once more, for a tensor whose memory `forget()` may free. @internal */
   remake: (() => Tensor) | undefined;
+  /** What `remake` reads. @internal */
+  from: readonly Tensor[] | undefined;
+  /** Results of operations on it that are still to be made (`whenRead`). @internal */
+  waiting: Tensor[] | undefined;
   /** @internal */ scoped = false;
   protected id: native.Handle;
 
@@ -71,6 +80,11 @@ export class Tensor implements Disposable {
 
   get disposed(): boolean {
     return this.id === 0 && !this.remake;
+  }
+
+  /** Whether it has memory now; it may be one that can be made again otherwise. @internal */
+  get held(): boolean {
+    return this.id !== 0;
   }
 
   /**
@@ -113,7 +127,11 @@ export class Tensor implements Disposable {
 
   /** Frees the memory once queued operations are done with it. */
   dispose(): void {
+    if (this.waiting) makeWaiting(this);
     this.remake = undefined;
+    const { from } = this;
+    this.from = undefined;
+    if (from) for (const t of from) if (--t.readers === 0 && t.done) t.dispose();
     if (this.id === 0) return;
     untrack(this);
     native.free(this.id);

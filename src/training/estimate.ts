@@ -9,7 +9,7 @@ import { DTYPE_BYTES, type FloatDType } from "../tensor/dtype.js";
 import { randomState, restoreRandomState } from "../tensor/ops/random.js";
 import { withGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
-import { empty } from "../tensor/tensor.js";
+import { empty, Tensor } from "../tensor/tensor.js";
 import { accumulateGradients } from "./loss.js";
 import { LEAST_PAGED, stateLayout } from "./optimizer.js";
 import { type OptimizerName, optimizerKind } from "./optimizer-names.js";
@@ -45,7 +45,7 @@ export interface StepBytes {
   host: number;
 }
 
-const GPU_LOGITS = 256 * 2 ** 20; // native/cuda/linear_cross_entropy.cu
+const GPU_LOGITS = 128 * 2 ** 20; // native/cuda/linear_cross_entropy.cu
 const GPU_WORKSPACE = 32 * 2 ** 20; // native/cuda/matmul.cu
 const CPU_LOGITS = 2 ** 24; // elements, native/cpu/cross_entropy.cc
 
@@ -146,5 +146,10 @@ function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; s
   const part = 8 * rows * kvHeads * headDim;
   const parts = Math.min(heads / kvHeads, Math.ceil(528 / blocks), Math.max(1, Math.floor(2 ** 28 / part)));
   const attention = 8 * heads * rows + (parts > 1 ? parts * part : 0);
-  return { logits: Math.ceil(rows / pieces) * row, scratch: GPU_WORKSPACE + 2 * widest + attention };
+  const logits = Math.ceil(rows / pieces) * row;
+  // The logits stand where restored weights stand, unless the head's own weight is rounded for them.
+  const head = network.headWeight();
+  const converted = head instanceof Tensor && DTYPE_BYTES[head.dtype] > item;
+  const restored = 2 * (converted ? Math.max(widest, head.size) : Math.max(0, widest - logits / 2));
+  return { logits, scratch: GPU_WORKSPACE + restored + attention };
 }

@@ -120,7 +120,7 @@ function quantizedProduct(name: string, m: number, out: number, into: number, tr
     calls.gemmNf4(a, v.q, v.absmax, v.absmax2, v.offset, 0, y, m, out, into, transposed, 64, k, n, 0, 1, 1, 0);
   };
   const label = `${name} NF4 ${m} rows, ${out}x${into}${transposed ? "" : ", backward"}`;
-  line(label, time(call), m <= 8 ? { bytes } : { flops: 2 * m * n * k });
+  line(label, time(call), m <= 64 ? { bytes } : { flops: 2 * m * n * k });
   release();
 }
 
@@ -148,6 +148,8 @@ for (const [name, out, into] of WEIGHTS) {
   product(`${name}, dA`, 16, into, rows, 1, 0, true);
   product(`${name}, dB`, out, 16, rows, 1, 0, true);
 }
+for (const [name, out, into] of WEIGHTS)
+  for (const m of [1, 4, 8, 16, 32, 64]) quantizedProduct(`${name}, decoding`, m, out, into, 1);
 for (const [name, out, into] of WEIGHTS) {
   const n = out * into;
   if (!asked("dequantize")) continue;

@@ -191,6 +191,23 @@ const products = WEIGHTS.flatMap(([rows, cols, block]) => [
   ]),
 ]);
 
+// Several sequences decoded at a time: few rows of a weight share its columns among blocks, many rows do not.
+const several = (
+  [
+    [1000, 2048],
+    [300, 768],
+    [20_000, 256],
+    [1024, 14_336],
+    [200, 576],
+    [140, 64],
+    [129, 1600],
+  ] as const
+).flatMap(([rows, cols]) => [
+  ...[9, 16, 17, 24, 32, 33, 48, 64].map((m) => nf4(rows, cols, 64, 0, true, { m, transposed: 1, gaps: [8, m % 2] })),
+  nf4(rows, cols, 64, 1, false, { m: 21, transposed: 1, bias: act(rows), beta: 1 }),
+  nf4(rows, cols, 64, 0, true, { m: 61, transposed: 1, bias: f32(rows), beta: 1, y: "float32" }),
+]);
+
 // ---- head and loss ------------------------------------------------------------------------
 
 const labels = (rows: number, vocab: number): TensorSpec => ({
@@ -233,4 +250,4 @@ const heads: OpCase[] = (
   ),
 );
 
-export const cases: OpCase[] = [...fourBits, ...edges, ...double, ...eightBits, ...products, ...heads];
+export const cases: OpCase[] = [...fourBits, ...edges, ...double, ...eightBits, ...products, ...several, ...heads];

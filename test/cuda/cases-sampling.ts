@@ -44,7 +44,7 @@ const sample: OpCase[] = (
   SETTINGS.map(([k, temperature, p, min], i) => ({
     name: `sample ${rows}x${vocab} k ${k}, t ${temperature}, p ${p}, min ${min}`,
     op: "sample",
-    tensors: [act(rows, vocab), idsOut(rows)],
+    tensors: [act(rows, vocab), null, idsOut(rows)],
     ints: [rows, vocab, k, 1234 + i, i * 100],
     floats: [temperature, p, min],
   })),
@@ -63,7 +63,7 @@ for (const [k, p, min] of [
   sample.push({
     name: `sample among equals, k ${k}, p ${p}, min ${min}`,
     op: "sample",
-    tensors: [{ ...act(8, 200), values: tied }, idsOut(8)],
+    tensors: [{ ...act(8, 200), values: tied }, null, idsOut(8)],
     ints: [8, 200, k, 77, 3],
     floats: [1, p, min],
   });

@@ -7,11 +7,13 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { collate } from "../../src/data/collate.js";
 import { tokenizeRows } from "../../src/data/tokenize.js";
+import { setReplaying } from "../../src/evaluation/decode.js";
 import { type Device, loadModel, type Model, tensor } from "../../src/index.js";
 import type { QuantizeOptions } from "../../src/quantization/nf4.js";
 import type { DTypeName } from "../../src/tensor/dtype.js";
 import { cudaFailure, stats } from "../../src/tensor/native.js";
 import { seed } from "../../src/tensor/ops/random.js";
+import { recordings } from "../../src/tensor/recording.js";
 import { accumulateGradients, restoreGradients } from "../../src/training/loss.js";
 import { colourRows, smallConfig, withModelFolder } from "../facade/small.js";
 import { relativeError } from "../golden.js";
@@ -177,6 +179,36 @@ test("greedy texts, one by one and several at once, are the CPU's in float32", {
   const wanted = await cpu.evaluate(colourRows(8), { metrics: ["loss", "accuracy", "classification"], ...quiet });
   assert.ok(Math.abs(measured.loss! / wanted.loss! - 1) < 1e-4);
   assert.equal(measured.accuracy, wanted.accuracy);
+});
+
+test("decoding by graphs gives the ids of decoding op by op, for 1, 3 and 33 sequences", { skip }, async () => {
+  const words = ["The sea is", "Once", "The grass is green and the", "coal", "A rose", "x"];
+  for (const kind of [KINDS[1]!, KINDS[2]!, KINDS[5]!, KINDS[6]!]) {
+    using model = await load(kind, "cuda");
+    await model.generate("Once", { maxNewTokens: 100 }); // tables of positions are made
+    for (const count of [1, 3, 33]) {
+      const prompts = Array.from({ length: count }, (_, i) => `${words[i % words.length]} ${"a".repeat(i % 5)}`);
+      for (const options of [
+        { maxNewTokens: 40 },
+        { maxNewTokens: 24, temperature: 0.9, topK: 40, topP: 0.95, seed: 3, repetitionPenalty: 1.1 },
+      ]) {
+        const before = stats("cuda");
+        const launches = recordings("cuda").wholeLaunches;
+        const graphs = await model.generate(prompts, { ...options, batch: count });
+        const whole = recordings("cuda").wholeLaunches - launches;
+        setReplaying(false);
+        try {
+          assert.deepEqual(await model.generate(prompts, { ...options, batch: count }), graphs, kind.name);
+        } finally {
+          setReplaying(true);
+        }
+        const { alive, captureError } = recordings("cuda");
+        assert.ok(whole > 0, `${kind.name}, ${count}: no step was launched as a graph (${captureError})`);
+        assert.equal(alive, 0);
+        assert.equal(stats("cuda").handles, before.handles);
+      }
+    }
+  }
 });
 
 test("16-bit activations generate, sample, score and chat", { skip }, async () => {

@@ -28,6 +28,10 @@ test("the tests of the GPU", () => {
   run(["cuda/limits.test.js"], { TUNEBOOK_CUDA_MEMORY_LIMIT: String(64 * 2 ** 20), TUNEBOOK_FAKE_CUDA_DELAY: "200" });
 });
 
+test("recorded decoding where no graph can be captured", () => {
+  run(["evaluation/decode.test.js"], { TUNEBOOK_DEVICE: "cuda", TUNEBOOK_FAKE_CUDA_CAPTURE: "0" });
+});
+
 test("the tests of tensors and models, with the GPU as the default device", () => {
   const all = (folder: string): string[] =>
     readdirSync(join(tests, folder)).flatMap((f) => (f.endsWith(".test.js") ? [`${folder}/${f}`] : []));

@@ -156,7 +156,7 @@ test("sample draws from the filtered distribution", async () => {
     [1, 100, 1, 0],
   ] as const) {
     const ids = i32(new Int32Array(rows));
-    op.sample(h, ids, rows, vocab, topK, 5, 77, temperature, topP, minP);
+    op.sample(h, 0, ids, rows, vocab, topK, 5, 77, temperature, topP, minP);
     const counts = new Float64Array(vocab);
     for (const id of await readInts(ids, rows)) counts[id]! += 1 / rows;
     const expected = distribution(logits, temperature, topK, topP, minP);
@@ -179,7 +179,7 @@ test("sample: greedy, one seed one draw, rows independent, a large vocabulary, l
   logits[777] = 11;
   const ids = i32([0, 0, 0]);
   const h = f32(logits);
-  op.sample(h, ids, 3, vocab, 50, 1, 2, 0, 0.9, 0);
+  op.sample(h, 0, ids, 3, vocab, 50, 1, 2, 0, 0.9, 0);
   assert.equal((await readInts(ids, 3))[0], 123);
   for (const [topK, topP] of [
     [0, 1],
@@ -187,9 +187,9 @@ test("sample: greedy, one seed one draw, rows independent, a large vocabulary, l
     [0, 0.95],
     [40, 0.5],
   ] as const) {
-    op.sample(h, ids, 3, vocab, topK, 1, 2, 1, topP, 0);
+    op.sample(h, 0, ids, 3, vocab, topK, 1, 2, 1, topP, 0);
     const first = await readInts(ids, 3);
-    op.sample(h, ids, 3, vocab, topK, 1, 2, 1, topP, 0);
+    op.sample(h, 0, ids, 3, vocab, topK, 1, 2, 1, topP, 0);
     assert.deepEqual(await readInts(ids, 3), first);
     assert.ok(first.every((id) => id >= 0 && id < vocab));
     if (topK > 0) {
@@ -200,7 +200,7 @@ test("sample: greedy, one seed one draw, rows independent, a large vocabulary, l
       }
     }
   }
-  await fails(() => op.sample(f32([1, Number.NaN]), i32([0]), 1, 2, 0, 1, 0, 1, 1, 0), /logits of row 0 hold NaN/);
+  await fails(() => op.sample(f32([1, Number.NaN]), 0, i32([0]), 1, 2, 0, 1, 0, 1, 1, 0), /logits of row 0 hold NaN/);
   const none = Number.NEGATIVE_INFINITY;
-  await fails(() => op.sample(f32([none, none]), i32([0]), 1, 2, 0, 1, 0, 1, 1, 0), /all -infinity/);
+  await fails(() => op.sample(f32([none, none]), 0, i32([0]), 1, 2, 0, 1, 0, 1, 1, 0), /all -infinity/);
 });

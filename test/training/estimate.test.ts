@@ -141,6 +141,37 @@ test("a model without weights can be estimated, for a GPU too, with 16-bit activ
   model.dispose();
 });
 
+test("a step of Llama-3-8B's shape, 4 x 2048 tokens, fits where it should", async () => {
+  const config = {
+    model_type: "llama",
+    vocab_size: 128256,
+    hidden_size: 4096,
+    intermediate_size: 14336,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: 8,
+    max_position_embeddings: 8192,
+  };
+  const step = { batch: 4, length: 2048, device: "cuda", optimizer: "adamw8bit" } as const;
+  for (const [dropout, full, offload] of [
+    [0, 8.7, 7],
+    [0.05, 8.9, 7],
+  ] as const) {
+    const model = await loadModel(config, { weights: "none", dtype: "bfloat16" })
+      .quantize({ type: "nf4", doubleQuant: true, compute: "bf16" })
+      .addLora({ rank: 16, target: "all-linear", dropout });
+    for (const [checkpointing, gibibytes] of [
+      ["selective", 29.5],
+      ["full", full],
+      ["offload", offload],
+    ] as const) {
+      const { peak } = model.estimate({ ...step, checkpointing });
+      assert.ok(peak < gibibytes * 2 ** 30, `${checkpointing}: ${peak / 2 ** 30} GiB`);
+    }
+    model.dispose();
+  }
+});
+
 test("out of memory: the error shows the parts and what would fit, and what would fit does", () => {
   const child = spawnSync(process.execPath, [fileURLToPath(new URL("estimate-child.js", import.meta.url))], {
     env: { ...process.env, TUNEBOOK_MEMORY_LIMIT: String(40 * 2 ** 20), NODE_TEST_CONTEXT: undefined },

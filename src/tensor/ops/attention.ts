@@ -1,6 +1,7 @@
 import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
-import { recomputable, record } from "../record.js";
+import { handOver, isReplaying, unmade } from "../lifetime.js";
+import { isRecording, recomputable, record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
 import { inDType } from "./layout.js";
@@ -141,24 +142,14 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
     calls.swiglu(gate.handle, up.handle, y.handle, rows, cols, cols, cols, cols);
     return y;
   };
-  const y = product();
+  const later = isReplaying() && isRecording();
+  if (later) for (const t of [gate, up]) void t.handle; // made now, while what they are made from is still there
+  const y = later ? unmade(gate, gate.shape) : product();
   const back = (dy: Tensor): [Tensor, Tensor] => {
-    const dgate = activationLike(gate);
-    const dup = activationLike(up);
-    calls.swigluBackward(
-      gate.handle,
-      up.handle,
-      dy.handle,
-      dgate.handle,
-      dup.handle,
-      rows,
-      cols,
-      cols,
-      cols,
-      cols,
-      cols,
-      cols,
-    );
+    const [g, u] = [gate.handle, up.handle];
+    const dgate = handOver(gate) ?? activationLike(gate);
+    const dup = handOver(up) ?? activationLike(up);
+    calls.swigluBackward(g, u, dy.handle, dgate.handle, dup.handle, rows, cols, cols, cols, cols, cols, cols);
     return [dgate, dup];
   };
   record("swiglu", [gate, up], [y], back, [], [gate, up]);

@@ -39,11 +39,18 @@ export function unary(kind: UnaryKind, given: Tensor, alpha = 0, beta = 0): Tens
   const y = activationLike(x);
   const code = UNARY[kind];
   calls.unary(x.handle, y.handle, code, x.size, alpha, beta);
-  record(kind, [x], [y], (dy) => {
-    const dx = activationLike(x);
-    calls.unaryBackward(x.handle, dy.handle, dx.handle, code, x.size, alpha, beta);
-    return [dx];
-  });
+  record(
+    kind,
+    [x],
+    [y],
+    (dy) => {
+      const dx = activationLike(x);
+      calls.unaryBackward(x.handle, dy.handle, dx.handle, code, x.size, alpha, beta);
+      return [dx];
+    },
+    [],
+    [x],
+  );
   return y;
 }
 
@@ -52,7 +59,7 @@ export function affine(given: Tensor, scale: number, shift: number): Tensor {
   const x = widened(given);
   const y = activationLike(x);
   calls.unary(x.handle, y.handle, UNARY.affine, x.size, scale, shift);
-  record("affine", [x], [y], (dy) => [affine(dy, scale, 0)]);
+  record("affine", [x], [y], (dy) => [affine(dy, scale, 0)], [], []);
   return y;
 }
 
@@ -77,8 +84,16 @@ export function binary(kind: BinaryKind, first: Tensor, second: Tensor): Tensor 
           a.requiresGrad ? broadcastGradient(gradientOfFirst(kind, a, b, dy), a) : undefined,
           b.requiresGrad ? broadcastGradient(gradientOfSecond(kind, a, b, y, dy), b) : undefined,
         ],
+    [],
+    readByGradients(kind, a, b, y),
   );
   return y;
+}
+
+function readByGradients(kind: BinaryKind, a: Tensor, b: Tensor, y: Tensor): (Tensor | undefined)[] {
+  if (kind === "add" || kind === "sub") return [];
+  if (kind === "mul") return [a.requiresGrad ? b : undefined, b.requiresGrad ? a : undefined];
+  return [a, b, y];
 }
 
 function gradientOfFirst(kind: BinaryKind, a: Tensor, b: Tensor, dy: Tensor): Tensor {
@@ -123,10 +138,17 @@ export function where(condition: Tensor, first: Tensor, second: Tensor): Tensor 
   }
   const y = emptyLike(a, a.shape, a.dtype === b.dtype ? a.dtype : "float32");
   calls.where(widened(condition).handle, a.handle, b.handle, y.handle, y.size);
-  record("where", [a, b], [y], (dy) => {
-    const zero = affine(dy, 0, 0);
-    return [where(condition, dy, zero), where(condition, zero, dy)];
-  });
+  record(
+    "where",
+    [a, b],
+    [y],
+    (dy) => {
+      const zero = affine(dy, 0, 0);
+      return [where(condition, dy, zero), where(condition, zero, dy)];
+    },
+    [],
+    [condition],
+  );
   return y;
 }
 

@@ -1,6 +1,7 @@
 import { DeviceError, ShapeError } from "../../errors.js";
 import type { Device } from "../device.js";
 import type { Compute } from "../dtype.js";
+import { whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { shapeMismatch, shapeText, sizeOf } from "../shape.js";
 import { activationLike, empty, requireOneDevice, Tensor } from "../tensor.js";
@@ -103,8 +104,12 @@ export function linearFrozen(given: Tensor, w: FrozenWeight, bias?: Tensor, comp
   requireWeightDevice("linear over a quantised weight", x, w);
   requireOneDevice("linear over a quantised weight", x, bias);
   const rows = x.size / inputs;
-  const y = activationLike(x, [...x.shape.slice(0, -1), outputs]);
-  weightProduct(x, w, y, rows, true, { bias, compute });
+  const shape = [...x.shape.slice(0, -1), outputs];
+  const y = whenRead(x, shape, () => {
+    const out = activationLike(x, shape);
+    weightProduct(x, w, out, rows, true, { bias, compute });
+    return out;
+  });
   const back = (dy: Tensor): [Tensor] => {
     const dx = activationLike(x);
     weightProduct(dy, w, dx, rows, false, { compute });

@@ -12,7 +12,7 @@ import { fill } from "./elementwise.js";
 export function clone(x: Tensor): Tensor {
   const y = emptyLike(x);
   calls.copy(x.handle, y.handle, x.size);
-  record("clone", [x], [y], (dy) => [dy]);
+  record("clone", [x], [y], (dy) => [dy], [], []);
   return y;
 }
 
@@ -56,7 +56,7 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
     throw new ShapeError(`reshape: cannot see ${shapeText(x.shape)} as [${shape.join(", ")}].`);
   }
   const y = view(x, dims);
-  record("reshape", [x], [y], (dy) => [view(dy, x.shape)]);
+  record("reshape", [x], [y], (dy) => [view(dy, x.shape)], [], []);
   return y;
 }
 
@@ -74,13 +74,20 @@ export function permute(x: Tensor, order: readonly number[]): Tensor {
   const lead = 4 - rank;
   const full = [0, 1, 2, 3].map((i) => (i < lead ? i : axes[i - lead]! + lead)) as [number, number, number, number];
   calls.permute(x.handle, y.handle, ...dims4("permute", x.shape), ...full);
-  record("permute", [x], [y], (dy) => {
-    const inverse = new Array<number>(rank);
-    axes.forEach((a, i) => {
-      inverse[a] = i;
-    });
-    return [permute(dy, inverse)];
-  });
+  record(
+    "permute",
+    [x],
+    [y],
+    (dy) => {
+      const inverse = new Array<number>(rank);
+      axes.forEach((a, i) => {
+        inverse[a] = i;
+      });
+      return [permute(dy, inverse)];
+    },
+    [],
+    [],
+  );
   return y;
 }
 
@@ -113,11 +120,18 @@ export function slice(x: Tensor, axis: number, start: number, end: number): Tens
     y = emptyLike(x, shape);
     calls.copy2d(x.handle, y.handle, outer, cols, from * inner, length * inner, 0, cols, 0);
   }
-  record("slice", [x], [y], (dy) => {
-    const dx = fill(emptyLike(dy, x.shape), 0);
-    calls.copy2d(dy.handle, dx.handle, outer, cols, 0, cols, from * inner, length * inner, 0);
-    return [dx];
-  });
+  record(
+    "slice",
+    [x],
+    [y],
+    (dy) => {
+      const dx = fill(emptyLike(dy, x.shape), 0);
+      calls.copy2d(dy.handle, dx.handle, outer, cols, 0, cols, from * inner, length * inner, 0);
+      return [dx];
+    },
+    [],
+    [],
+  );
   return y;
 }
 
@@ -152,14 +166,20 @@ export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
     calls.copy2d(t.handle, y.handle, outer, cols, 0, cols, at, stride, 0);
     at += cols;
   }
-  record("concat", tensors, [y], (dy) =>
-    tensors.map((t, i) => {
-      if (!t.requiresGrad) return undefined;
-      const dx = emptyLike(dy, t.shape);
-      const cols = t.shape[a]! * inner;
-      calls.copy2d(dy.handle, dx.handle, outer, cols, offsets[i]!, stride, 0, cols, 0);
-      return dx;
-    }),
+  record(
+    "concat",
+    tensors,
+    [y],
+    (dy) =>
+      tensors.map((t, i) => {
+        if (!t.requiresGrad) return undefined;
+        const dx = emptyLike(dy, t.shape);
+        const cols = t.shape[a]! * inner;
+        calls.copy2d(dy.handle, dx.handle, outer, cols, offsets[i]!, stride, 0, cols, 0);
+        return dx;
+      }),
+    [],
+    [],
   );
   return y;
 }

@@ -1,5 +1,6 @@
 import * as calls from "../calls.js";
 import type { Compute } from "../dtype.js";
+import { endReading, handOver, whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
@@ -44,19 +45,27 @@ export function linearLora(
   requireOneDevice("linearLora", x, a, b, bias);
   const rows = x.size / inputs;
   const mask = lora.dropout > 0 ? reserveRandom(x.size) : undefined;
-  const dropped = (source: Tensor): Tensor => {
-    if (!mask) return source;
-    const out = activationLike(source);
-    calls.dropout(source.handle, out.handle, source.size, mask.seed, mask.offset, lora.dropout);
+  /** Masks `from`; in its own memory, or in new. */
+  const drop = (from: Tensor, inPlace: boolean): Tensor => {
+    const out = inPlace ? from : activationLike(from);
+    if (mask) calls.dropout(from.handle, out.handle, out.size, mask.seed, mask.offset, lora.dropout);
     return out;
   };
-  const y = activationLike(x, [...x.shape.slice(0, -1), outputs]);
-  const reduced = activationLike(x, [rows, rank]);
-  weightProduct(x, w, y, rows, true, { bias, compute });
-  const input = dropped(x);
-  gemm(input, a, reduced, rows, rank, inputs, { transB: true });
-  if (mask) input.dispose();
-  gemm(reduced, b, y, rows, outputs, rank, { transB: true, alpha: scale, beta: 1 });
+  let dropped: Tensor | undefined; // dropout(x) while it is there
+  const reduced = whenRead(x, [rows, rank], () => {
+    const out = activationLike(x, [rows, rank]);
+    const input = dropped ?? (mask ? drop(x, false) : x);
+    gemm(input, a, out, rows, rank, inputs, { transB: true });
+    if (mask && !dropped) input.dispose();
+    return out;
+  });
+  const shape = [...x.shape.slice(0, -1), outputs];
+  const y = whenRead(x, shape, () => {
+    const out = activationLike(x, shape);
+    weightProduct(x, w, out, rows, true, { bias, compute });
+    gemm(reduced, b, out, rows, outputs, rank, { transB: true, alpha: scale, beta: 1 });
+    return out;
+  });
   record(
     "linearLora",
     [x, a, b],
@@ -64,24 +73,29 @@ export function linearLora(
     (dy) => {
       const dReduced = activationLike(x, [rows, rank]);
       gemm(dy, b, dReduced, rows, rank, outputs, { alpha: scale });
+      if (mask && a.requiresGrad) {
+        const spare = handOver(x, reduced.held ? 1 : 2);
+        dropped = drop(spare ?? x, spare !== undefined);
+      }
       const db = b.requiresGrad ? weightGradient(b, dy, reduced, rows, outputs, rank, scale) : undefined;
       let da: Tensor | undefined;
       if (a.requiresGrad) {
-        const again = dropped(x);
-        da = weightGradient(a, dReduced, again, rows, rank, inputs);
-        if (mask) again.dispose();
+        da = weightGradient(a, dReduced, dropped ?? x, rows, rank, inputs);
+        dropped?.dispose();
+        dropped = undefined;
+        endReading(x);
       }
       let dx: Tensor | undefined;
       if (x.requiresGrad) {
         dx = activationLike(x);
-        weightProduct(dy, w, dx, rows, false, { compute });
         if (mask) {
-          const update = activationLike(x);
-          gemm(dReduced, a, update, rows, inputs, rank);
-          calls.dropout(update.handle, update.handle, update.size, mask.seed, mask.offset, lora.dropout);
-          calls.axpy(update.handle, dx.handle, dx.size, 1);
-          update.dispose();
-        } else gemm(dReduced, a, dx, rows, inputs, rank, { beta: 1 });
+          gemm(dReduced, a, dx, rows, inputs, rank);
+          drop(dx, true);
+          weightProduct(dy, w, dx, rows, false, { compute, beta: 1 });
+        } else {
+          weightProduct(dy, w, dx, rows, false, { compute });
+          gemm(dReduced, a, dx, rows, inputs, rank, { beta: 1 });
+        }
       }
       dReduced.dispose();
       return [dx, da, db];
@@ -89,6 +103,9 @@ export function linearLora(
     [reduced],
     [a, b, w instanceof Tensor ? w : undefined, a.requiresGrad ? x : undefined],
   );
-  if (!y.requiresGrad) reduced.dispose();
+  if (!y.requiresGrad) {
+    void y.handle; // it may not have been made yet
+    reduced.dispose();
+  }
   return y;
 }

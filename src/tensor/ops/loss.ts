@@ -4,7 +4,7 @@ import { leafGradient } from "../gradient.js";
 import * as native from "../native.js";
 import { isRecording, record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
-import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
+import { activationLike, emptyLike, requireOneDevice, Tensor } from "../tensor.js";
 import { affine, fill } from "./elementwise.js";
 import { widened } from "./layout.js";
 import { requireFloat32 } from "./matmul.js";
@@ -122,9 +122,10 @@ export function linearCrossEntropy(
   return { total, rows: loss };
 }
 
-// The upstream gradient is a device scalar, nearly always 1 (the total is what backward() starts from): one cheap pass keeps it exact.
+// The upstream gradient is a device scalar, nearly always 1 (the total is what backward() starts from): one cheap pass in place keeps it exact.
 function upstreamTimes(upstream: Tensor, gradient: Tensor): Tensor {
-  const out = emptyLike(gradient);
-  calls.binary(gradient.handle, upstream.handle, out.handle, 2, 1, 1, 1, gradient.size, 0, 0, 0, 1, 0, 0, 0, 0);
+  const { shape, dtype, size } = gradient;
+  const out = new Tensor(gradient.surrender(), shape, dtype);
+  calls.binary(out.handle, upstream.handle, out.handle, 2, 1, 1, 1, size, 0, 0, 0, 1, 0, 0, 0, 0);
   return out;
 }

@@ -2,6 +2,7 @@ import { ShapeError, StateError } from "../../errors.js";
 import * as calls from "../calls.js";
 import { COMPUTE_CODE, type Compute, computeOf } from "../dtype.js";
 import { leafGradient } from "../gradient.js";
+import { whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { sameShape, shapeMismatch, shapeText, sizeOf } from "../shape.js";
 import { activationLike, emptyLike, requireOneDevice, type Tensor, view } from "../tensor.js";
@@ -58,8 +59,12 @@ export function linear(given: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   if (bias && bias.size !== outputs) shapeMismatch("linear", `a bias of ${outputs}`, bias.shape);
   requireOneDevice("linear", x, weight, bias);
   const rows = x.size / inputs;
-  const y = activationLike(x, [...x.shape.slice(0, -1), outputs]);
-  gemm(x, weight, y, rows, outputs, inputs, { transB: true, bias });
+  const shape = [...x.shape.slice(0, -1), outputs];
+  const y = whenRead(x, shape, () => {
+    const out = activationLike(x, shape);
+    gemm(x, weight, out, rows, outputs, inputs, { transB: true, bias });
+    return out;
+  });
   const back = (dy: Tensor): (Tensor | undefined)[] => {
     let dx: Tensor | undefined;
     if (x.requiresGrad) {

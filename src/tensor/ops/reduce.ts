@@ -29,6 +29,8 @@ export function reduce(kind: ReduceKind, given: Tensor, axis?: number, keepDim =
     [x],
     [y],
     kind === "sum" || kind === "mean" ? (dy) => [spread(dy, kept, x.shape, kind === "mean" ? 1 / n : 1)] : "none",
+    [],
+    [],
   );
   return y;
 }
@@ -58,11 +60,18 @@ export function softmax(given: Tensor): Tensor {
   const cols = x.dim(-1);
   const y = activationLike(x);
   calls.softmax(x.handle, y.handle, x.size / cols, cols);
-  record("softmax", [x], [y], (dy) => {
-    const dx = activationLike(x);
-    calls.softmaxBackward(y.handle, dy.handle, dx.handle, x.size / cols, cols);
-    return [dx];
-  });
+  record(
+    "softmax",
+    [x],
+    [y],
+    (dy) => {
+      const dx = activationLike(x);
+      calls.softmaxBackward(y.handle, dy.handle, dx.handle, x.size / cols, cols);
+      return [dx];
+    },
+    [],
+    [y],
+  );
   return y;
 }
 
@@ -72,11 +81,18 @@ export function logSoftmax(given: Tensor): Tensor {
   const cols = x.dim(-1);
   const y = activationLike(x);
   calls.logSoftmax(x.handle, y.handle, x.size / cols, cols);
-  record("logSoftmax", [x], [y], (dy) => {
-    const dx = activationLike(x);
-    calls.logSoftmaxBackward(y.handle, dy.handle, dx.handle, x.size / cols, cols);
-    return [dx];
-  });
+  record(
+    "logSoftmax",
+    [x],
+    [y],
+    (dy) => {
+      const dx = activationLike(x);
+      calls.logSoftmaxBackward(y.handle, dy.handle, dx.handle, x.size / cols, cols);
+      return [dx];
+    },
+    [],
+    [y],
+  );
   return y;
 }
 
@@ -89,11 +105,18 @@ export function pick(given: Tensor, index: Tensor): Tensor {
   requireOneDevice("pick", x, index);
   const y = activationLike(x, x.shape.slice(0, -1));
   calls.pick(x.handle, index.handle, y.handle, rows, cols);
-  record("pick", [x, index], [y], (dy) => {
-    const dx = activationLike(x);
-    calls.pickBackward(dy.handle, index.handle, dx.handle, rows, cols);
-    return [dx, undefined];
-  });
+  record(
+    "pick",
+    [x, index],
+    [y],
+    (dy) => {
+      const dx = activationLike(x);
+      calls.pickBackward(dy.handle, index.handle, dx.handle, rows, cols);
+      return [dx, undefined];
+    },
+    [],
+    [index],
+  );
   return y;
 }
 

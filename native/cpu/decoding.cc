@@ -1,0 +1,67 @@
+// isa: portable avx2 avx512
+// What a step of decoding does beside the model: keys and values into their cache, and the state of each sequence to its next token.
+#include <cstring>
+
+#include "check.h"
+
+namespace tunebook {
+namespace TB_ISA {
+namespace {
+
+void cache_append(const cache_append_args& a) {
+  check_size("rows", a.rows);
+  check_size("width", a.width);
+  check_size("places", a.places);
+  const DType type = a.k.dtype;
+  check_tensor("k", a.k, product(a.rows, a.width), type);
+  check_tensor("v", a.v, product(a.rows, a.width), type);
+  check_tensor("slots", a.slots, a.rows, DType::Int32);
+  check_tensor("keys", a.keys, product(a.places, a.width), type);
+  check_tensor("values", a.values, product(a.places, a.width), type);
+  const int64_t bytes = a.width * (int64_t)size_of(type);
+  for (int64_t r = 0; r < a.rows; ++r) {
+    const int64_t place = a.slots.i32()[r];
+    if (place >= a.places) fail("place %lld in row %lld, but the cache has %lld", (long long)place, (long long)r, (long long)a.places);
+    if (place < 0) continue;
+    memcpy(a.keys.u8() + place * bytes, a.k.u8() + r * bytes, (size_t)bytes);
+    memcpy(a.values.u8() + place * bytes, a.v.u8() + r * bytes, (size_t)bytes);
+  }
+}
+
+void decode_advance(const decode_advance_args& a) {
+  check_size("rows", a.rows);
+  check_size("limit", a.limit);
+  check_size("seen_width", a.seen_width);
+  check_tensor("chosen", a.chosen, a.rows, DType::Int32);
+  check_tensor("ids", a.ids, a.rows, DType::Int32);
+  check_tensor("positions", a.positions, a.rows, DType::Int32);
+  check_tensor("lengths", a.lengths, a.rows, DType::Int32);
+  check_tensor("slots", a.slots, a.rows, DType::Int32);
+  if (a.draws) check_tensor("draws", a.draws, product(a.rows, 2), DType::Int32);
+  if (a.seen) check_tensor("seen", a.seen, product(a.rows, a.seen_width), DType::Int32);
+  for (int64_t r = 0; r < a.rows; ++r) {
+    int32_t& slot = a.slots.i32()[r];
+    if (slot < 0) continue;
+    const int32_t next = a.positions.i32()[r] + 1;
+    a.ids.i32()[r] = a.chosen.i32()[r];
+    if (a.seen && next < a.seen_width) a.seen.i32()[r * a.seen_width + next] = a.chosen.i32()[r];
+    if (a.draws) a.draws.i32()[2 * r + 1]++;
+    if (next >= a.limit) {
+      slot = -1;
+      continue;
+    }
+    a.positions.i32()[r] = next;
+    a.lengths.i32()[r] = next + 1;
+    slot++;
+  }
+}
+
+}  // namespace
+
+void register_decoding(Backend& b) {
+  b.cache_append = cache_append;
+  b.decode_advance = decode_advance;
+}
+
+}  // namespace TB_ISA
+}  // namespace tunebook

@@ -1,0 +1,97 @@
+// What a step of decoding does beside the model: keys and values into their cache, and the state of each sequence to its next token. Everything that
+// changes from step to step is in device memory, so that a captured step can be launched again.
+#include "check.cuh"
+#include "vector.cuh"
+
+namespace tunebook {
+namespace cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// A block a row: first its words of k, then those of v.
+template <class W>
+__global__ void __launch_bounds__(kThreads)
+    append_kernel(const W* k, const W* v, const int32_t* slots, W* keys, W* values, int64_t words, int32_t places, Fault* fault) {
+  const int64_t row = blockIdx.x;
+  const int32_t place = slots[row];
+  if (place < 0) return;
+  if (place >= places) {
+    if (threadIdx.x == 0) raise(fault, kBadIndex, (int)row, place, places);
+    return;
+  }
+  for (int64_t i = threadIdx.x; i < 2 * words; i += blockDim.x) {
+    if (i < words) keys[place * words + i] = k[row * words + i];
+    else values[place * words + i - words] = v[row * words + i - words];
+  }
+}
+
+void cache_append(const cache_append_args& a) {
+  check_size("rows", a.rows);
+  check_size("width", a.width);
+  check_size("places", a.places);
+  const DType type = a.k.dtype;
+  check_tensor("k", a.k, product(a.rows, a.width), type);
+  check_tensor("v", a.v, product(a.rows, a.width), type);
+  check_tensor("slots", a.slots, a.rows, DType::Int32);
+  check_tensor("keys", a.keys, product(a.places, a.width), type);
+  check_tensor("values", a.values, product(a.places, a.width), type);
+  if (a.places > INT32_MAX) fail("%lld places are too many", (long long)a.places);
+  if (a.rows == 0 || a.width == 0) return;
+  const int64_t bytes = a.width * (int64_t)size_of(type);
+  const auto run = [&](auto word) {
+    using W = decltype(word);
+    const int64_t words = bytes / (int64_t)sizeof(W), threads = (2 * words + 31) / 32 * 32;
+    append_kernel<W><<<grid_of(a.rows, 1), (unsigned)(threads < kThreads ? threads : kThreads), 0, device.stream>>>(
+        a.k.as<const W>(), a.v.as<const W>(), a.slots.i32(), a.keys.as<W>(), a.values.as<W>(), words, (int32_t)a.places, faults());
+  };
+  if (bytes % 16 == 0 && aligned(16, a.k.data, a.v.data, a.keys.data, a.values.data)) run(uint4{});
+  else if (size_of(type) == 4) run(uint32_t{});
+  else if (size_of(type) == 2) run(uint16_t{});
+  else run(uint8_t{});
+  launched("cache_append");
+}
+
+__global__ void advance_kernel(const int32_t* chosen, int32_t* ids, int32_t* positions, int32_t* lengths, int32_t* slots, int32_t* draws, int32_t* seen,
+                               int64_t rows, int64_t limit, int64_t seen_width) {
+  const int64_t r = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (r >= rows || slots[r] < 0) return;
+  const int32_t next = positions[r] + 1;
+  ids[r] = chosen[r];
+  if (seen != nullptr && next < seen_width) seen[r * seen_width + next] = chosen[r];
+  if (draws != nullptr) draws[2 * r + 1]++;
+  if (next >= limit) {
+    slots[r] = -1;
+    return;
+  }
+  positions[r] = next;
+  lengths[r] = next + 1;
+  slots[r]++;
+}
+
+void decode_advance(const decode_advance_args& a) {
+  check_size("rows", a.rows);
+  check_size("limit", a.limit);
+  check_size("seen_width", a.seen_width);
+  check_tensor("chosen", a.chosen, a.rows, DType::Int32);
+  check_tensor("ids", a.ids, a.rows, DType::Int32);
+  check_tensor("positions", a.positions, a.rows, DType::Int32);
+  check_tensor("lengths", a.lengths, a.rows, DType::Int32);
+  check_tensor("slots", a.slots, a.rows, DType::Int32);
+  if (a.draws) check_tensor("draws", a.draws, product(a.rows, 2), DType::Int32);
+  if (a.seen) check_tensor("seen", a.seen, product(a.rows, a.seen_width), DType::Int32);
+  if (a.rows == 0) return;
+  advance_kernel<<<grid_of(a.rows, 64), 64, 0, device.stream>>>(a.chosen.i32(), a.ids.i32(), a.positions.i32(), a.lengths.i32(), a.slots.i32(),
+                                                               a.draws.i32(), a.seen.i32(), a.rows, a.limit, a.seen_width);
+  launched("decode_advance");
+}
+
+}  // namespace
+
+void register_decoding(Backend& b) {
+  b.cache_append = cache_append;
+  b.decode_advance = decode_advance;
+}
+
+}  // namespace cuda
+}  // namespace tunebook
