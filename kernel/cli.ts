@@ -1,11 +1,12 @@
 #!/usr/bin/env node
 // The `tunebook` command.
-import { Command, InvalidArgumentError } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { diagnose, formatFindings } from "./doctor.js";
-import { installKernel, KERNEL_NAME, type Place, uninstallKernel } from "./install.js";
-import { type Parameter, parseParameter } from "./notebook.js";
+import { type InstallOptions, installKernel, KERNEL_NAME, type Place, uninstallKernel } from "./install.js";
+import { joinParameters, type Parameter, parseParameter, readParameters } from "./parameters.js";
 import { VERSION } from "./protocol/info.js";
 import { runNotebook } from "./run.js";
+import type { ServerOptions } from "./run-server.js";
 
 interface PlaceOptions {
   user?: boolean;
@@ -17,6 +18,12 @@ interface PlaceOptions {
 interface RunFlags {
   output?: string;
   parameter: Parameter[];
+  parameterRaw: Parameter[];
+  parametersFile?: string;
+  server?: string;
+  token?: string;
+  kernel?: string;
+  serverFolder?: string;
   timeout?: number;
   allowErrors?: boolean;
 }
@@ -33,12 +40,19 @@ const withPlace = (command: Command): Command =>
     .option("--prefix <dir>", "under DIR/share/jupyter")
     .option("--name <name>", "name of the kernelspec", KERNEL_NAME);
 
-withPlace(program.command("install").description("make the kernel known to Jupyter")).action(
-  async (options: PlaceOptions) => {
-    const folder = await installKernel(place(options) ?? { kind: "user" }, options.name);
+withPlace(program.command("install").description("make the kernel known to Jupyter"))
+  .option("--display-name <text>", "what front ends show")
+  .addOption(
+    new Option("--typecheck <mode>", "how cells are checked until one says %typecheck").choices([
+      "error",
+      "warn",
+      "off",
+    ]),
+  )
+  .action(async (options: PlaceOptions & InstallOptions) => {
+    const folder = await installKernel(place(options) ?? { kind: "user" }, options);
     console.log(`The kernel "${options.name}" is installed in ${folder}`);
-  },
-);
+  });
 
 withPlace(program.command("uninstall").description("take the kernel away from Jupyter")).action(
   (options: PlaceOptions) => {
@@ -63,15 +77,29 @@ program
   .description("execute every cell of a notebook and write it with its outputs")
   .argument("<notebook>", "an .ipynb file")
   .option("-o, --output <file>", "where the executed notebook goes (default: beside it, .out.ipynb)")
-  .option("-p, --parameter <name=value>", "set a parameter; may be repeated", parameter, [])
+  .option(
+    "-p, --parameter <name=value>",
+    "set a parameter (also: -p NAME VALUE); may be repeated",
+    parameter(false),
+    [],
+  )
+  .option("-r, --parameter-raw <name=value>", "the same with a value that stays text", parameter(true), [])
+  .option("-f, --parameters-file <file>", "parameters from a YAML or JSON file; -p and -r override them")
+  .option("--server <url>", "run on this Jupyter server; the notebook is read and written here")
+  .option("--token <token>", "the server's token; better given by the variable JUPYTER_TOKEN, or inside the URL")
+  .option("--kernel <name>", "the kernel on the server")
+  .option("--server-folder <folder>", "the folder below the server's root that the kernel starts in")
   .option("--timeout <seconds>", "the most that one cell may take", positive)
   .option("--allow-errors", "go on after a failed cell")
   .action(async (notebook: string, flags: RunFlags) => {
     const interrupt = new AbortController();
     // The first Ctrl-C stops the cell and still writes the notebook; the second ends the command.
     process.once("SIGINT", () => interrupt.abort());
+    const fromFile = flags.parametersFile === undefined ? [] : await readParameters(flags.parametersFile);
+    const server = serverOf(flags);
     const report = await runNotebook(notebook, {
-      parameters: flags.parameter,
+      parameters: [...fromFile, ...flags.parameter, ...flags.parameterRaw],
+      ...(server === undefined ? {} : { server }),
       progress: process.stderr,
       signal: interrupt.signal,
       ...(flags.output === undefined ? {} : { output: flags.output }),
@@ -98,12 +126,27 @@ function place({ user, sysPrefix, prefix }: PlaceOptions): Place | undefined {
   return user ? { kind: "user" } : undefined;
 }
 
-function parameter(text: string, before: Parameter[]): Parameter[] {
-  try {
-    return [...before, parseParameter(text)];
-  } catch (error) {
-    throw new InvalidArgumentError((error as Error).message);
+function parameter(raw: boolean): (text: string, before: Parameter[]) => Parameter[] {
+  return (text, before) => {
+    try {
+      return [...before, parseParameter(text, raw)];
+    } catch (error) {
+      throw new InvalidArgumentError((error as Error).message);
+    }
+  };
+}
+
+function serverOf({ server, token, kernel, serverFolder }: RunFlags): ServerOptions | undefined {
+  if (server === undefined) {
+    if ([token, kernel, serverFolder].every((flag) => flag === undefined)) return undefined;
+    throw new Error("--token, --kernel and --server-folder go with --server URL.");
   }
+  return {
+    url: server,
+    ...(token === undefined ? {} : { token }),
+    ...(kernel === undefined ? {} : { kernel }),
+    ...(serverFolder === undefined ? {} : { folder: serverFolder }),
+  };
 }
 
 function positive(text: string): number {
@@ -113,7 +156,7 @@ function positive(text: string): number {
 }
 
 try {
-  await program.parseAsync();
+  await program.parseAsync(joinParameters(process.argv));
 } catch (error) {
   console.error(`tunebook: ${(error as Error).message}`);
   process.exitCode = 1;

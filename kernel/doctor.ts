@@ -91,13 +91,17 @@ function kernelspec(): Finding {
   const name = "Kernelspec";
   const specs = findSpecs();
   const here = fileURLToPath(new URL("./main.js", import.meta.url));
-  const first = specs[0];
   const remedy = "Install it with `tunebook install` (or --sys-prefix inside a Python environment).";
-  if (first === undefined) return { name, state: "missing", found: "not installed", remedy };
-  if (!first.works)
-    return { name, state: "missing", found: `${first.folder} starts ${first.main}, which is gone`, remedy };
-  const other = first.main === here ? "" : `; it starts another copy: ${first.main}`;
-  return { name, state: "ok", found: specs.map(({ folder }) => folder).join(", ") + other };
+  if (specs.length === 0) return { name, state: "missing", found: "not installed", remedy };
+  const broken = specs.find(({ works }) => !works);
+  if (broken !== undefined) {
+    return { name, state: "missing", found: `${broken.folder} starts ${broken.main}, which is gone`, remedy };
+  }
+  const lines = specs.map(({ folder, displayName, main }) => {
+    const other = main === here ? "" : `, starts another copy: ${main}`;
+    return `"${displayName}" in ${folder}${other}`;
+  });
+  return { name, state: "ok", found: lines.join("; ") };
 }
 
 function jupyter(): Finding {

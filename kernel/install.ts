@@ -1,7 +1,17 @@
 import { spawnSync } from "node:child_process";
-import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { homedir } from "node:os";
-import { delimiter, dirname, join } from "node:path";
+import { delimiter, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { LOGO_SVG, logoPng } from "./logo.js";
 
@@ -11,10 +21,21 @@ export type Place = { kind: "user" } | { kind: "sys-prefix" } | { kind: "prefix"
 /** A kernelspec of this package that was found. */
 export interface FoundSpec {
   folder: string;
+  /** What front ends show. */
+  displayName: string;
   /** The `main.js` that it starts. */
   main: string;
   /** Whether both the Node and the `main.js` of its argv are there. */
   works: boolean;
+}
+
+export interface InstallOptions {
+  /** Name of the kernelspec; default {@link KERNEL_NAME}. */
+  name?: string;
+  /** What front ends show. */
+  displayName?: string;
+  /** How cells are checked until one says `%typecheck`; default "error", and "off" under the name of tslab's kernel for JavaScript. */
+  typecheck?: "error" | "warn" | "off";
 }
 
 /** Name of the kernelspec. */
@@ -25,11 +46,18 @@ export const KERNEL_NAME = "tunebook";
  *
  * @returns the folder it was written to.
  */
-export async function installKernel(place: Place, name: string = KERNEL_NAME): Promise<string> {
+export async function installKernel(place: Place, options: InstallOptions = {}): Promise<string> {
+  const { name = KERNEL_NAME, typecheck = name === "jslab" ? "off" : undefined } = options;
+  const displayName =
+    options.displayName ?? (name === KERNEL_NAME ? "TypeScript (tunebook)" : `TypeScript (tunebook: ${name})`);
   checkName(name);
+  if (displayName.trim() === "") throw new Error("--display-name must not be empty.");
   const folder = join(dataFolder(place), "kernels", name);
+  if (existsSync(join(folder, "kernel.json")) && readSpec(folder) === undefined) {
+    throw new Error(`${folder} belongs to another kernel. Remove it first, or give another --name.`);
+  }
   mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, "kernel.json"), `${JSON.stringify(kernelSpec(name), null, 2)}\n`);
+  writeFileSync(join(folder, "kernel.json"), `${JSON.stringify(kernelSpec(displayName, typecheck), null, 2)}\n`);
   writeFileSync(join(folder, "logo-svg.svg"), LOGO_SVG);
   for (const width of [32, 64]) {
     const png = await logoPng(width);
@@ -51,7 +79,7 @@ export function uninstallKernel(places: readonly Place[], name: string = KERNEL_
   return removed;
 }
 
-/** All kernelspecs of this package in the folders where Jupyter looks. */
+/** All kernelspecs of this package, under any name, in the folders where Jupyter looks. */
 export function findSpecs(): FoundSpec[] {
   const folders = new Set<string>();
   for (const path of (process.env.JUPYTER_PATH ?? "").split(delimiter)) if (path !== "") folders.add(path);
@@ -59,7 +87,10 @@ export function findSpecs(): FoundSpec[] {
   const prefix = sysPrefix();
   if (prefix !== undefined) folders.add(join(prefix, "share", "jupyter"));
   for (const path of ["/usr/local/share/jupyter", "/usr/share/jupyter"]) folders.add(path);
-  return [...folders].flatMap((folder) => readSpec(join(folder, "kernels", KERNEL_NAME)) ?? []);
+  return [...folders].flatMap((folder) => {
+    const kernels = join(folder, "kernels");
+    return existsSync(kernels) ? readdirSync(kernels).flatMap((name) => readSpec(join(kernels, name)) ?? []) : [];
+  });
 }
 
 /** The folder of the Python environment that `jupyter` runs in, found without running Python if possible. */
@@ -86,20 +117,21 @@ export function which(program: string): string | undefined {
   return undefined;
 }
 
-function kernelSpec(name: string): object {
+function kernelSpec(displayName: string, typecheck: string | undefined): object {
   const main = fileURLToPath(new URL("./main.js", import.meta.url));
   return {
     argv: [process.execPath, main, "{connection_file}"],
-    display_name: name === KERNEL_NAME ? "TypeScript (tunebook)" : `TypeScript (${name})`,
+    display_name: displayName,
     language: "typescript",
     interrupt_mode: "message",
+    ...(typecheck === undefined ? {} : { env: { TUNEBOOK_TYPECHECK: typecheck } }),
     metadata: { debugger: false },
   };
 }
 
 function dataFolder(place: Place): string {
   if (place.kind === "user") return userData();
-  if (place.kind === "prefix") return join(place.folder, "share", "jupyter");
+  if (place.kind === "prefix") return join(resolve(place.folder), "share", "jupyter");
   const prefix = sysPrefix();
   if (prefix === undefined) {
     throw new Error(
@@ -125,11 +157,15 @@ function checkName(name: string): void {
 
 function readSpec(folder: string): FoundSpec | undefined {
   try {
-    const spec = JSON.parse(readFileSync(join(folder, "kernel.json"), "utf8")) as { argv?: unknown };
+    const spec = JSON.parse(readFileSync(join(folder, "kernel.json"), "utf8")) as {
+      argv?: unknown;
+      display_name?: unknown;
+    };
     const argv = Array.isArray(spec.argv) ? spec.argv.map(String) : [];
     const main = argv.find((part) => /[\\/]kernel[\\/]main\.js$/.test(part));
     if (main === undefined) return undefined;
-    return { folder, main, works: existsSync(main) && existsSync(argv[0] ?? "") };
+    const works = existsSync(main) && existsSync(argv[0] ?? "");
+    return { folder, displayName: String(spec.display_name ?? ""), main, works };
   } catch {
     return undefined;
   }

@@ -24,12 +24,6 @@ export interface Notebook {
   nbformat_minor: number;
 }
 
-/** A parameter for a notebook; the value is any JSON value. */
-export interface Parameter {
-  name: string;
-  value: unknown;
-}
-
 /**
  * Reads a notebook and brings it to nbformat 4.5 (every cell gets an id).
  *
@@ -83,63 +77,6 @@ export function tagsOf(cell: NotebookCell): string[] {
   return Array.isArray(tags) ? tags.filter((tag) => typeof tag === "string") : [];
 }
 
-/**
- * Adds a cell with the parameters after the one tagged `parameters` (at the top where there is none); one that an
- * earlier run has added is replaced.
- *
- * @returns names that the `parameters` cell does not declare.
- */
-export function injectParameters(notebook: Notebook, parameters: readonly Parameter[]): string[] {
-  if (parameters.length === 0) return [];
-  notebook.cells = notebook.cells.filter((cell) => !tagsOf(cell).includes("injected-parameters"));
-  const at = notebook.cells.findIndex((cell) => tagsOf(cell).includes("parameters"));
-  const declared = at < 0 ? "" : sourceOf(notebook.cells[at]!);
-  const source = ["// Parameters", ...parameters.map((one) => assignment(one, declared))].join("\n");
-  notebook.cells.splice(at + 1, 0, {
-    cell_type: "code",
-    id: newId(),
-    metadata: { tags: ["injected-parameters"] },
-    source,
-    outputs: [],
-    execution_count: null,
-  });
-  return parameters.filter(({ name }) => declaration(name, declared) === null).map(({ name }) => name);
-}
-
-/**
- * Reads `NAME=VALUE`; a value that is JSON is taken as such, anything else as text.
- *
- * @throws Error when there is no "=" or the name is no identifier.
- */
-export function parseParameter(text: string): Parameter {
-  const at = text.indexOf("=");
-  const name = text.slice(0, at).trim();
-  if (at < 1 || !/^[\p{ID_Start}$_][\p{ID_Continue}$]*$/u.test(name)) {
-    throw new Error(`-p ${text}: expected NAME=VALUE with an identifier as name.`);
-  }
-  const value = text.slice(at + 1);
-  try {
-    return { name, value: JSON.parse(value) as unknown };
-  } catch {
-    return { name, value };
-  }
-}
-
-// A `let` of the parameters cell is assigned to, so that it keeps its type; a `const` is declared anew with its type.
-function assignment({ name, value }: Parameter, declared: string): string {
-  const found = declaration(name, declared);
-  const literal = JSON.stringify(value);
-  if (found === null) return `let ${name} = ${literal};`;
-  if (found[1] !== "const") return `${name} = ${literal};`;
-  const type = found[2]?.trim();
-  return type ? `const ${name}: ${type} = ${literal};` : `let ${name} = ${literal};`;
-}
-
-function declaration(name: string, code: string): RegExpExecArray | null {
-  const escaped = name.replace(/\$/g, "\\$&");
-  return new RegExp(`^\\s*(?:export\\s+)?(let|var|const)\\s+${escaped}\\s*(?::([^=;\\n]+))?\\s*=`, "m").exec(code);
-}
-
 function formatOutput(output: CellOutput): CellOutput {
   if (output.output_type === "stream") return { ...output, text: lines(String(output.text)) };
   if (output.data === undefined) return output;
@@ -154,6 +91,7 @@ function lines(text: string): string[] {
   return text === "" ? [] : text.split(/(?<=\n)/);
 }
 
-function newId(): string {
+/** A fresh id for a cell. */
+export function newId(): string {
   return randomUUID().slice(0, 8);
 }

@@ -1,5 +1,6 @@
 import type { CellOutput, NotebookCell } from "./notebook.js";
-import type { Json, Message } from "./protocol/message.js";
+import type { Json } from "./protocol/message.js";
+import type { Published } from "./run-kernel.js";
 
 /**
  * Turns the IOPub messages of running cells into the outputs that nbformat stores: stream text put together, updates
@@ -10,7 +11,7 @@ export class OutputRecorder {
   readonly #clearing = new Set<NotebookCell>();
 
   /** Takes a message that belongs to a cell. */
-  record(cell: NotebookCell, message: Message): void {
+  record(cell: NotebookCell, message: Published): void {
     const content = message.content;
     switch (message.header.msg_type) {
       case "stream":

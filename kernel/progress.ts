@@ -1,5 +1,6 @@
 import { stripVTControlCharacters } from "node:util";
-import type { Json, Message } from "./protocol/message.js";
+import type { Json } from "./protocol/message.js";
+import type { Published } from "./run-kernel.js";
 
 const MIN_REDRAW_MS = 100;
 const QUIET_MS = 10_000;
@@ -31,7 +32,7 @@ export class RunProgress {
   }
 
   /** Keeps the last line of what a cell prints, and the text of its progress displays. */
-  show(message: Message): void {
+  show(message: Published): void {
     const text = textOf(message);
     if (text === undefined) return;
     const line = stripVTControlCharacters(text)
@@ -81,7 +82,7 @@ export class RunProgress {
   }
 }
 
-function textOf({ header, content }: Message): string | undefined {
+function textOf({ header, content }: Published): string | undefined {
   if (header.msg_type === "stream") return String(content.text);
   if (header.msg_type !== "display_data" && header.msg_type !== "update_display_data") return undefined;
   const plain = (content.data as Json | undefined)?.["text/plain"];

@@ -1,19 +1,12 @@
 import { renameSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import {
-  formatNotebook,
-  injectParameters,
-  type NotebookCell,
-  type Parameter,
-  readNotebook,
-  sourceOf,
-  tagsOf,
-} from "./notebook.js";
+import { formatNotebook, type Notebook, type NotebookCell, readNotebook, sourceOf, tagsOf } from "./notebook.js";
 import { OutputRecorder } from "./outputs.js";
+import { injectParameters, type Parameter } from "./parameters.js";
 import { RunProgress } from "./progress.js";
-import type { Answer, KernelClient } from "./protocol/client.js";
-import { launch } from "./protocol/launch.js";
-import type { Json, Message } from "./protocol/message.js";
+import type { Json } from "./protocol/message.js";
+import { localKernel, type RunKernel } from "./run-kernel.js";
+import type { ServerOptions } from "./run-server.js";
 
 export interface RunOptions {
   /** Where the executed notebook goes; default: beside it, ending in `.out.ipynb`. */
@@ -27,6 +20,8 @@ export interface RunOptions {
   signal?: AbortSignal;
   /** Where progress is written; none by default. */
   progress?: NodeJS.WriteStream;
+  /** Runs on a Jupyter server instead of here; the file is read and written here all the same. */
+  server?: ServerOptions;
 }
 
 export interface RunReport {
@@ -50,19 +45,18 @@ export async function runNotebook(path: string, options: RunOptions = {}): Promi
   const output = options.output ?? defaultOutput(path);
   const cells = notebook.cells.filter((cell) => cell.cell_type === "code");
   for (const cell of cells) Object.assign(cell, { outputs: [], execution_count: null });
-  const kernel = await launch({ cwd: dirname(resolve(path)), log: "inherit" });
+  const kernel = await start(path, notebook, options.server);
   const report: RunReport = { output, executed: 0, seconds: 0 };
-  const interrupt = (): void => void kernel.client.request("control", "interrupt_request").catch(() => {});
+  const interrupt = (): void => void kernel.interrupt();
   options.signal?.addEventListener("abort", interrupt, { once: true });
   try {
-    const info = await kernel.client.request("shell", "kernel_info_request", {}, { timeoutMs: 20_000 });
-    describeKernel(notebook.metadata, info.reply.content);
+    describeKernel(notebook.metadata, await kernel.info());
     // Until this is back the compiler loads, which no cell's time limit should pay for.
-    await kernel.client.execute("0", {}, { silent: true });
+    await kernel.execute(isJavaScript(notebook) ? "%typecheck off" : "0", { silent: true });
     const recorder = new OutputRecorder();
     // Output that comes after its cell has ended is recorded under that cell too.
     const owners = new Map<string, NotebookCell>();
-    kernel.client.on("iopub", (message: Message) => {
+    kernel.listen((message) => {
       const id = String(message.parent.msg_id ?? "");
       const cell = owners.get(id);
       if (cell === undefined) return;
@@ -73,8 +67,11 @@ export async function runNotebook(path: string, options: RunOptions = {}): Promi
       const source = sourceOf(cell);
       if (source.trim() === "") continue;
       progress.start(index + 1, cells.length, source);
-      const reply = await runCell(kernel.client, cell, source, owners, options.timeout);
-      report.executed++;
+      // Interrupted before it runs: while the kernel started, or between two cells.
+      const reply = options.signal?.aborted
+        ? INTERRUPTED
+        : await runCell(kernel, cell, source, owners, options.timeout);
+      if (reply !== INTERRUPTED) report.executed++;
       const failed = reply.status === "error";
       progress.end(failed);
       if (!options.signal?.aborted && (!failed || options.allowErrors || tagsOf(cell).includes("raises-exception")))
@@ -92,27 +89,32 @@ export async function runNotebook(path: string, options: RunOptions = {}): Promi
   return report;
 }
 
-const INTERRUPTED: Json = { ename: "InterruptedError", evalue: "The run was interrupted.", traceback: [] };
+const INTERRUPTED: Json = {
+  status: "error",
+  ename: "InterruptedError",
+  evalue: "The run was interrupted.",
+  traceback: [],
+};
 
 async function runCell(
-  client: KernelClient,
+  kernel: RunKernel,
   cell: NotebookCell,
   source: string,
   owners: Map<string, NotebookCell>,
   timeout: number | undefined,
 ): Promise<Json> {
-  const pending = client.execute(source, { onSent: (id: string) => owners.set(id, cell) });
+  const pending = kernel.execute(source, { onSent: (id: string) => owners.set(id, cell) });
   let timedOut = false;
   const timer =
     timeout === undefined
       ? undefined
       : setTimeout(() => {
           timedOut = true;
-          client.request("control", "interrupt_request").catch(() => {});
+          void kernel.interrupt();
         }, timeout * 1_000);
-  let answer: Answer;
+  let reply: Json;
   try {
-    answer = await pending;
+    reply = await pending;
   } catch (error) {
     // The kernel itself is gone.
     const { message } = error as Error;
@@ -122,7 +124,6 @@ async function runCell(
   } finally {
     clearTimeout(timer);
   }
-  const reply = answer.reply.content;
   if (!timedOut || reply.status !== "error") return reply;
   return { ...reply, ename: "CellTimeout", evalue: `The cell took longer than ${timeout} s and was interrupted.` };
 }
@@ -135,6 +136,19 @@ function errorOf(reply: Json): { ename: string; evalue: string; traceback: strin
 function describeKernel(metadata: Json, info: Json): void {
   metadata.kernelspec ??= { display_name: "TypeScript (tunebook)", language: "typescript", name: "tunebook" };
   metadata.language_info = info.language_info;
+}
+
+async function start(path: string, notebook: Notebook, server: ServerOptions | undefined): Promise<RunKernel> {
+  if (server === undefined) return localKernel(dirname(resolve(path)));
+  const { serverKernel } = await import("./run-server.js");
+  const name = (notebook.metadata.kernelspec as { name?: unknown } | undefined)?.name;
+  return serverKernel(server, typeof name === "string" ? name : undefined);
+}
+
+/** Notebooks in JavaScript (tslab's second kernel) were never type-checked. */
+function isJavaScript({ metadata }: Notebook): boolean {
+  const { kernelspec, language_info } = metadata as Record<string, { name?: unknown; language?: unknown } | undefined>;
+  return (kernelspec?.language ?? language_info?.name) === "javascript";
 }
 
 function defaultOutput(path: string): string {

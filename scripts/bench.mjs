@@ -1,10 +1,11 @@
 // npm run bench: tunebook beside its peers on the same cores, in rounds that take turns. What counts is the ratio: machines differ, and shared ones drift
 // from minute to minute.
-//   node scripts/bench.mjs [lora|decode …] [--rounds N] [--steps N per round] [--tokens N per round] [--filter text] [--smoke] [--no-setup]
-// Parts: "lora" (a LoRA step beside transformers + PEFT and bitsandbytes), "decode" (generation beside llama.cpp); all of them when none is named.
+//   node scripts/bench.mjs [lora|decode|kernel …] [--rounds N] [--steps N per round] [--tokens N per round] [--filter text] [--smoke] [--no-setup]
+// Parts: "lora" (a LoRA step beside transformers + PEFT and bitsandbytes), "decode" (generation beside llama.cpp), "kernel" (the kernel beside tslab, Deno and ipykernel); all of them when none is named.
 // --filter takes the cases whose name contains a text. --smoke takes a small model, which only shows that the harness works.
 import { parseArgs } from "node:util";
 import { benchDecode } from "./bench/decode.mjs";
+import { benchKernel, preparePeers } from "./bench/kernel.mjs";
 import { benchLora } from "./bench/lora.mjs";
 import { setup, step } from "./setup.mjs";
 import { ensureVenv } from "./venv.mjs";
@@ -19,6 +20,13 @@ const PARTS = {
   decode: async (options) => {
     step("decoding");
     await benchDecode(options);
+  },
+  kernel: async (options) => {
+    step("preparing tslab, Deno and ipykernel");
+    await ensureVenv("jupyter");
+    preparePeers();
+    step("the kernel");
+    await benchKernel(options);
   },
 };
 
@@ -41,7 +49,7 @@ async function main() {
     await PARTS[name]({
       smoke: values.smoke,
       filter: values.filter,
-      rounds: Number(values.rounds ?? (name === "lora" ? 5 : 8)),
+      rounds: Number(values.rounds ?? (name === "decode" ? 8 : 5)),
       steps: Number(values.steps),
       count: Number(values.tokens),
     });

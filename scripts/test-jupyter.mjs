@@ -1,7 +1,7 @@
 // npm run test:jupyter: the kernel under Jupyter's own programs. Needs Python 3.11 or newer and a Chromium; the
 // Python packages go into .venv. Ends with "N passed, N failed".
 //   node scripts/test-jupyter.mjs                     everything
-//   node scripts/test-jupyter.mjs --only protocol     jupyter_kernel_test, nbclient, papermill, nbconvert
+//   node scripts/test-jupyter.mjs --only protocol     jupyter_kernel_test, nbclient, papermill, nbconvert, jupyter_console, a server
 //   node scripts/test-jupyter.mjs --only lab          JupyterLab in a browser
 //   node scripts/test-jupyter.mjs --only real         real weights and text of ../shared, by `tunebook run`
 //   … --no-setup                                     with what is built already
@@ -13,6 +13,7 @@ import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { jupyterEnvironment, startLab } from "./jupyter-lab.mjs";
+import { session } from "./jupyter-session.mjs";
 import { run, setup, step } from "./setup.mjs";
 import { bin, ensureVenv } from "./venv.mjs";
 
@@ -24,13 +25,26 @@ async function prepare(built) {
   if (!built) setup();
   step("preparing the Python packages");
   const venv = await ensureVenv("jupyter");
-  step("installing the kernelspec");
+  step("installing papermill's translator and the kernelspec");
+  const build = mkdtempSync(join(tmpdir(), "tunebook-papermill-"));
+  cpSync(join(root, "kernel", "papermill"), build, { recursive: true }); // pip builds where the sources are
+  run(bin("python"), [
+    "-m",
+    "pip",
+    "install",
+    "-qq",
+    "--disable-pip-version-check",
+    "--force-reinstall",
+    "--no-deps",
+    build,
+  ]);
+  rmSync(build, { recursive: true, force: true });
   run(process.execPath, [join("dist", "kernel", "cli.js"), "install", "--prefix", venv]);
 }
 
 /** The Python side: every test module of test/jupyter. */
 function protocol() {
-  step("jupyter_kernel_test, nbclient, papermill, nbconvert");
+  step("jupyter_kernel_test, nbclient, papermill, nbconvert, jupyter_console, a Jupyter server");
   const folder = mkdtempSync(join(tmpdir(), "tunebook-jupyter-"));
   const result = join(folder, "counts.json");
   try {
@@ -67,13 +81,14 @@ async function lab() {
   await withLab("stock", ["jupyterlab-plotly"], async (server) => {
     await frontEnd(server);
     await library(server, "stock", 'img[src^="data:image/png;base64,"]');
+    await session(server, check, screenshots);
   });
   await withLab("with plotly's extension", [], (server) => library(server, "plotly", ".js-plotly-plot .main-svg"));
 }
 
 async function withLab(title, disabledExtensions, body) {
   const folder = mkdtempSync(join(tmpdir(), "tunebook-notebooks-"));
-  for (const name of ["front-end.ipynb", "library.ipynb"]) {
+  for (const name of ["front-end.ipynb", "library.ipynb", "session.ipynb"]) {
     cpSync(join(root, "test", "jupyter", name), join(folder, name));
   }
   let server;

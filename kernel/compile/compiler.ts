@@ -41,12 +41,18 @@ const languageNames = new Set(
   ),
 );
 
+/** What the kernelspec asks for: one made for notebooks in JavaScript turns the checks off. */
+function fromEnvironment(): Typecheck | undefined {
+  const asked = process.env.TUNEBOOK_TYPECHECK;
+  return asked === "error" || asked === "warn" || asked === "off" ? asked : undefined;
+}
+
 /** Compiles the cells of one notebook, each against the names of those before it. Lives in the compile worker. */
 export class Compiler {
   readonly project: Project;
   readonly history: History = new History();
   private pending: Pending[] = [];
-  private override: Typecheck | undefined;
+  private override: Typecheck | undefined = fromEnvironment();
   /** The notebook's. */
   readonly folder: string;
 

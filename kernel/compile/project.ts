@@ -13,6 +13,12 @@ export const CELL_PREFIX = "__tunebook__";
 const packageFolder = fileURLToPath(new URL("../../../", import.meta.url));
 const packageName = "tunebook";
 const ownDeclarations = join(packageFolder, "dist", "src");
+/** What stands for the package "tslab" in cells. */
+const tslab: t.ResolvedModuleFull = {
+  resolvedFileName: join(packageFolder, "dist", "kernel", "execute", "child", "tslab.d.ts"),
+  extension: ts.Extension.Dts,
+  isExternalLibraryImport: true,
+};
 
 /** Strict, but friendly to a notebook: parameters need no type, packages without types are `any`, a caught error too. */
 export const compilerOptions: t.CompilerOptions = {
@@ -227,6 +233,7 @@ export class Project {
     }
     // Node's declarations are there as ambient modules; looking for packages of their names costs each program 10 ms.
     if (isBuiltin(name)) return undefined;
+    if (name === "tslab") return tslab;
     const key = `${dirname(from)}\0${name}\0${mode ?? ""}`;
     const known = this.resolutions.get(key);
     if (known && this.exists(known.resolvedFileName)) return known;

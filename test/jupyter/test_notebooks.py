@@ -1,7 +1,5 @@
-"""Whole notebooks through nbclient, papermill and nbconvert."""
+"""Whole notebooks through nbclient."""
 
-import subprocess
-import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -69,23 +67,3 @@ class Notebooks(unittest.TestCase):
         book = execute(notebook(*[f"console.log({i});" for i in range(count)]))
         missing = [i for i in range(count) if [o.get("text") for o in book.cells[i].outputs] != [f"{i}\n"]]
         self.assertEqual(missing, [])
-
-    def test_papermill_parameters(self):
-        with tempfile.TemporaryDirectory() as folder:
-            source, target = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
-            nbformat.write(notebook('var name = "nobody"; var count = 1;', "`${name} ${count + 1}`", parameters=0), source)
-            command = [sys.executable, "-m", "papermill", str(source), str(target), "-p", "name", "Ada", "-p", "count", "6"]
-            done = subprocess.run([*command, "--log-output"], capture_output=True, text=True, timeout=180)
-            if "NoTranslatorFound" in done.stderr or "No parameter translator" in done.stderr:
-                self.skipTest("papermill has no translator for TypeScript until the kernel's package registers one")
-            self.assertEqual(done.returncode, 0, done.stderr)
-            last = nbformat.read(target, as_version=4).cells[-1]
-            self.assertIn("Ada 7", last.outputs[0].data["text/plain"])
-
-    def test_nbconvert_to_script_gives_typescript(self):
-        with tempfile.TemporaryDirectory() as folder:
-            book = execute(notebook("const a: number = 1;", "a + 1"))
-            nbformat.write(book, Path(folder, "book.ipynb"))
-            command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "script", "book.ipynb"]
-            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
-            self.assertIn("const a: number = 1;", Path(folder, "book.ts").read_text())

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -105,9 +105,47 @@ describe("the command", () => {
     for (const logo of ["logo-svg.svg", "logo-32x32.png", "logo-64x64.png"])
       assert.ok(statSync(join(spec, logo)).size > 0);
     assert.match(command("install", "--prefix", folder, "--name", "../x").text, /letters, digits/);
+    const other = ["--prefix", folder, "--name", "second"];
+    assert.equal(command("install", ...other, "--display-name", "Another", "--typecheck", "warn").status, 0);
+    const second = JSON.parse(readFileSync(join(spec, "..", "second", "kernel.json"), "utf8"));
+    assert.equal(second.display_name, "Another");
+    assert.deepEqual(second.env, { TUNEBOOK_TYPECHECK: "warn" });
+    assert.equal(command("uninstall", ...other).status, 0);
     assert.equal(command("uninstall", "--prefix", folder).status, 0);
     assert.equal(existsSync(spec), false);
     assert.equal(command("uninstall", "--prefix", folder).status, 1);
+  });
+
+  it("leaves the kernelspecs of others alone", () => {
+    const spec = join(folder, "share", "jupyter", "kernels", "theirs");
+    mkdirSync(spec, { recursive: true });
+    const text = JSON.stringify({ argv: ["tslab", "kernel", "{connection_file}"], display_name: "tslab" });
+    writeFileSync(join(spec, "kernel.json"), text);
+    const theirs = ["--prefix", folder, "--name", "theirs"];
+    assert.match(command("install", ...theirs).text, /belongs to another kernel/);
+    assert.equal(command("uninstall", ...theirs).status, 1);
+    assert.equal(readFileSync(join(spec, "kernel.json"), "utf8"), text);
+  });
+
+  it("runs notebooks written for tslab's kernels", () => {
+    for (const name of ["tslab-typescript.ipynb", "tslab-javascript.ipynb"]) {
+      const source = fileURLToPath(new URL(`../../../test/jupyter/${name}`, import.meta.url));
+      const { status, text } = command("run", source, "-o", name);
+      assert.equal(status, 0, text);
+    }
+    const shown = read("tslab-typescript.ipynb").flatMap(({ outputs }) => outputs ?? []);
+    const bundles = shown.map(({ data }) => data as Record<string, unknown> | undefined);
+    assert.ok(bundles.some((data) => String(data?.["text/html"]).includes("Wrenmouth")));
+    // The display that was updated stands there once, with its last content.
+    assert.equal(bundles.filter((data) => /of 3/.test(String(data?.["text/plain"]))).length, 1);
+  });
+
+  it("takes parameters from a file, and from the command line before it", () => {
+    notebook("file.ipynb", [["let a = 1;\nlet b = 'x';", ["parameters"]], ["[a, b].join(' ')"]]);
+    writeFileSync(join(folder, "p.yaml"), "a: 2\nb: file\n");
+    assert.equal(command("run", "file.ipynb", "-f", "p.yaml", "-r", "b", "7").status, 0);
+    assert.deepEqual(read("file.out.ipynb").at(-1)!.outputs![0]!.data, { "text/plain": ["'2 7'"] });
+    assert.match(command("run", "file.ipynb", "--token", "x").text, /go with --server URL/);
   });
 
   it("examines the machine", () => {

@@ -54,7 +54,7 @@ export class Imports {
 
   async #package(load: Load, specifier: string, options?: ImportCallOptions): Promise<Namespace> {
     const own = ownPackage(specifier, this.require);
-    if (own !== undefined) return this.#load(own, options);
+    if (own !== undefined) return this.#load(pathToFileURL(own).href, options);
     try {
       return await load(specifier, options);
     } catch (error) {
@@ -65,7 +65,7 @@ export class Imports {
   // An import inside a local TypeScript file that is no TypeScript file itself.
   #outside(specifier: string, from: string): Promise<Namespace> {
     const own = ownPackage(specifier, this.require);
-    if (own !== undefined) return this.#load(own);
+    if (own !== undefined) return this.#load(pathToFileURL(own).href);
     return importer(join(from, ".."))(specifier);
   }
 
@@ -119,15 +119,18 @@ function importer(folder: string): (specifier: string, options?: ImportCallOptio
 const PACKAGE = "tunebook";
 const ROOT = new URL("../../../../", import.meta.url);
 
+/** Path of what stands for the package "tslab", so that notebooks made for that kernel run unchanged. */
+const TSLAB = fileURLToPath(new URL("./tslab.js", import.meta.url));
+
 // The notebook's own copy of this package comes first; without one, the kernel's.
 function ownPackage(specifier: string, require: NodeJS.Require): string | undefined {
+  if (specifier === "tslab") return TSLAB;
   if (specifier !== PACKAGE && !specifier.startsWith(`${PACKAGE}/`)) return undefined;
   if (builtinModules.includes(specifier)) return undefined;
   try {
-    return pathToFileURL(require.resolve(specifier)).href;
+    return require.resolve(specifier);
   } catch {
-    const kernels = createRequire(new URL("package.json", ROOT));
-    return pathToFileURL(kernels.resolve(specifier)).href;
+    return createRequire(new URL("package.json", ROOT)).resolve(specifier);
   }
 }
 
