@@ -16,7 +16,7 @@ export const DEVICE_LOST = 87;
 /** How a cell ended. */
 export type Outcome =
   | { status: "ok"; result?: { data: MimeBundle; metadata: MimeBundle } }
-  | { status: "error"; error: ErrorReport; interrupted?: boolean };
+  | { status: "error"; error: ErrorReport; interrupted?: boolean /** The executor ends with it. */; last?: boolean };
 
 /** A message of a comm, from either side. Buffers travel as raw frames. */
 export interface CommEvent {

@@ -38,6 +38,8 @@ interface Running {
   sent: boolean;
   /** An interrupt is to end it within the grace period. */
   interrupted: boolean;
+  /** How it ended, if its process ends with it. */
+  last?: Outcome;
 }
 
 /**
@@ -175,7 +177,10 @@ export class Executor extends EventEmitter<Events> {
       this.#ready.resolve();
     } else if (report.type === "done") {
       void this.#drained().then(() => {
-        this.#running.get(report.cell)?.resolve(report.outcome);
+        const running = this.#running.get(report.cell);
+        // The next cell must not reach a process that is about to end.
+        if (running && report.outcome.status === "error" && report.outcome.last) running.last = report.outcome;
+        else running?.resolve(report.outcome);
       });
     } else this.emit("report", report);
   }
@@ -202,7 +207,7 @@ export class Executor extends EventEmitter<Events> {
     this.#child = undefined;
     this.#ready.reject(new Error(reason));
     this.emit("died", reason, running.length > 0);
-    for (const { resolve } of running) resolve({ status: "died", reason });
+    for (const { resolve, last } of running) resolve(last ?? { status: "died", reason });
     this.#failedStarts = this.#isReady ? 0 : this.#failedStarts + 1;
     // One that cannot even start is not started in a tight loop; cells that come meanwhile say why.
     if (this.#failedStarts < MAX_FAILED_STARTS) this.start();

@@ -212,7 +212,10 @@ export class Runner implements Output {
       (error: unknown) => {
         const outcome = this.#failure(cell, error);
         const ends = endsProcess(error);
-        if (ends && outcome.status === "error") outcome.error.traceback.push(DEVICE_LOST_NOTE);
+        if (ends && outcome.status === "error") {
+          outcome.error.traceback.push(DEVICE_LOST_NOTE);
+          outcome.last = true;
+        }
         this.#finish(cell, outcome);
         if (ends) process.exit(DEVICE_LOST);
       },
