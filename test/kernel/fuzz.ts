@@ -49,6 +49,8 @@ export async function fuzz(
     used.push(frames);
     client.sendRaw("shell", frames);
   }
+  // Once they have arrived: a copy that overtakes one on another channel would be the message, and the message the copy.
+  await execute(client, "0");
   const signer = new Signer(kernel.connection.key, kernel.connection.signature_scheme);
   const signed = (...parts: Uint8Array[]): Uint8Array[] => [
     Buffer.from("<IDS|MSG>"),
