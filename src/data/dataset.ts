@@ -9,6 +9,8 @@ import { Groups } from "./dataset-group.js";
 import { compare, type Renamed, type SplitOptions, splitSizes } from "./dataset-order.js";
 import { columnStats } from "./dataset-stats.js";
 import { typeName } from "./dataset-types.js";
+import type { Previewed, PreviewOptions } from "./preview.js";
+import type { Preview } from "./preview-show.js";
 import { Random } from "./random.js";
 
 export { type LoadDatasetOptions, loadDataset } from "./dataset-load.js";
@@ -236,6 +238,12 @@ export class Dataset<Row extends object = AnyRow> implements Iterable<Row> {
   /** The rows, one by one. */
   *[Symbol.iterator](): Generator<Row> {
     for (let i = 0; i < this.length; i++) yield this.#row(i);
+  }
+
+  /** What `model.train` would make of the first rows, with the same options: each token as trained, read only or cut. */
+  async preview(model: Previewed, options: PreviewOptions<Row> = {}): Promise<Preview> {
+    const { previewRows } = await import("./preview.js");
+    return previewRows(this, model, options as PreviewOptions);
   }
 
   /** Arrays of `size` rows (the last may be shorter); other work may run between them. */

@@ -49,6 +49,15 @@ export function packRows(lengths: ArrayLike<number>, capacity: number): Packing 
   };
 }
 
+// A model's own limit can be a hundred thousand tokens, of which one row would make a whole batch.
+const PACKED_LENGTH = 1024;
+
+/** Packs as a run does: rows of maxLength tokens, or else 1,024, or the longest example if that is longer; never more than the model's limit. */
+export function packExamples(lengths: ArrayLike<number>, maxLength: number | undefined, limit: number): Packing {
+  const longest = Array.from(lengths).reduce((a, b) => Math.max(a, b), 1);
+  return packRows(lengths, Math.min(limit, maxLength ?? Math.max(PACKED_LENGTH, longest)));
+}
+
 /** Rows by the room they have left; a tree of flags over the rooms finds the least that suffices in log(capacity) steps. */
 class OpenRows {
   readonly #rows: number[][];

@@ -1,7 +1,6 @@
 import { Dataset } from "../data/dataset.js";
 import type { Format } from "../data/format.js";
-import type { Example } from "../data/mask.js";
-import { type Packing, packRows } from "../data/pack.js";
+import { packExamples } from "../data/pack.js";
 import { describeReport, tokenizeRows } from "../data/tokenize.js";
 import { formatBytes, formatDuration, formatNumber, formatPercent } from "../display/format.js";
 import {
@@ -81,16 +80,6 @@ function resultTable(values: Figures, best: TrainResult["best"], packing: TrainR
 
 function describePacking({ examples, rows, capacity, efficiency }: NonNullable<TrainResult["packing"]>): string {
   return `${examples} rows in ${rows} of ${capacity} tokens, ${formatPercent(efficiency)} full`;
-}
-
-// A model's own limit can be a hundred thousand tokens, of which one row would make a whole batch.
-const PACKED_LENGTH = 1024;
-
-/** Tokens of a packed row: maxLength, or else 1,024, or the longest example if that is longer. */
-function pack(examples: readonly Example[], maxLength: number | undefined, limit: number): Packing {
-  const lengths = Int32Array.from(examples, (e) => e.ids.length);
-  const longest = lengths.reduce((a, b) => Math.max(a, b), 1);
-  return packRows(lengths, Math.min(limit, maxLength ?? Math.max(PACKED_LENGTH, longest)));
 }
 
 /** What a run needs of the model's facade. */
@@ -200,7 +189,13 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       const validation = s.validation
         ? await tokenizeRows(s.validation, tokenizer, { ...prepare, name: "the validation rows" })
         : undefined;
-      const packed = s.packing ? pack(train.examples, s.maxLength, limit) : undefined;
+      const packed = s.packing
+        ? packExamples(
+            train.examples.map((e) => e.ids.length),
+            s.maxLength,
+            limit,
+          )
+        : undefined;
       if (packed) {
         const { rows, capacity, efficiency } = packed;
         this.packing = { examples: train.examples.length, rows: rows.length, capacity, efficiency };
