@@ -73,7 +73,7 @@ export function line(data: PlotData, options: LineOptions = {}): Plot {
 }
 
 /** Indices of the least and the greatest value of each stretch, and of the ends; undefined where all are kept. */
-function thin(values: readonly (number | null)[], limit: number): number[] | undefined {
+export function thin(values: readonly (number | null)[], limit: number): number[] | undefined {
   if (values.length <= limit) return undefined;
   const kept = new Set<number>([0, values.length - 1]);
   const stretches = limit / 2;

@@ -2,51 +2,40 @@ import { publisher } from "../display/host.js";
 import { LiveDisplay } from "../display/live.js";
 import { ProgressBar } from "../display/progress.js";
 import { type Table, table } from "../display/table.js";
-import { line, type Plot } from "../plot/index.js";
+import { runPlot } from "./dashboard.js";
 import type { RunPlan } from "./loop.js";
 import type { TrainStep } from "./options.js";
 import type { TrainResult } from "./run.js";
 
 /** Rows of the growing table: as many of the newest as a screen takes. */
 const SHOWN_ROWS = 12;
+const SHOWN_MEASUREMENTS = 30;
 
-/** Training loss of every step and validation loss where it was measured, over the steps. */
-export function lossPlot(steps: readonly TrainStep[]): Plot {
-  const rows: { step: number; loss: number; series: string }[] = steps.map((s) => ({
-    step: s.step,
-    loss: s.loss,
-    series: "training",
-  }));
-  for (const s of steps)
-    if (s.validationLoss !== undefined) rows.push({ step: s.step, loss: s.validationLoss, series: "validation" });
-  return line(rows, { x: "step", y: "loss", series: "series", title: "Loss", xLabel: "step", yLabel: "nats a token" });
-}
-
-/** Step | Training Loss | Validation Loss: the measurements, or the newest steps where nothing is measured. */
-export function stepsTable(steps: readonly TrainStep[]): Table {
-  const measured = steps.filter((s) => s.validationLoss !== undefined);
-  if (measured.length > 0) {
-    return table(
-      ["Step", "Training Loss", "Validation Loss"],
-      measured.map((s) => [s.step, meanLossUpTo(steps, s.step), s.validationLoss]),
-    );
+/**
+ * Step | Training Loss | Validation Loss: the measurements, or every `every` steps where nothing is measured; the newest where they are many. A
+ * row's training loss is the mean since the row before: steadier than a single step's.
+ */
+export function stepsTable(steps: readonly TrainStep[], every = 1): Table {
+  const measured = steps.some((s) => s.validationLoss !== undefined);
+  const rows: [step: number, loss: number, validation: number | undefined][] = [];
+  let losses: number[] = [];
+  for (const { step, loss, validationLoss } of steps) {
+    losses.push(loss);
+    if (measured ? validationLoss === undefined : step % every !== 0) continue;
+    rows.push([step, losses.reduce((a, b) => a + b, 0) / losses.length, validationLoss]);
+    losses = [];
   }
+  const most = measured ? SHOWN_MEASUREMENTS : SHOWN_ROWS;
+  const earlier = Math.max(0, rows.length - most);
+  const columns = ["Step", "Training Loss", ...(measured ? ["Validation Loss"] : [])];
   return table(
-    ["Step", "Training Loss"],
-    steps.slice(-SHOWN_ROWS).map((s) => [s.step, s.loss]),
+    columns,
+    rows.slice(-most).map((row) => row.slice(0, columns.length)),
+    earlier === 0 ? {} : { footer: `${earlier.toLocaleString("en-US")} earlier rows in run.steps` },
   );
 }
 
-/** Mean training loss since the measurement before: steadier than a single step's. */
-function meanLossUpTo(steps: readonly TrainStep[], step: number): number {
-  const last = steps.findIndex((s) => s.step === step);
-  let first = last;
-  while (first > 0 && steps[first - 1]!.validationLoss === undefined) first--;
-  const part = steps.slice(first, last + 1);
-  return part.reduce((n, s) => n + s.loss, 0) / part.length;
-}
-
-/** What a run shows while it goes on: a bar with the newest figures, a growing table, a chart that redraws itself. */
+/** What a run shows while it goes on: a bar with the newest figures, a growing table, and its charts in one display that redraws itself. */
 export class LiveRun {
   private bar: ProgressBar | undefined;
   /** The cell that has started the run: tokenising may go on after it. */
@@ -56,6 +45,13 @@ export class LiveRun {
     ? new LiveDisplay({ interval: 200, share: 1 })
     : undefined;
   private readonly chart: LiveDisplay | undefined = this.notebook ? new LiveDisplay() : undefined;
+
+  private readonly every: number;
+
+  /** @param every Steps between rows of the table, where nothing is measured. */
+  constructor(every = 1) {
+    this.every = every;
+  }
 
   /** The run is about to begin with `plan.steps` steps; `notes` say what was done to the rows. */
   start(plan: RunPlan, notes: Readonly<Record<string, string>>): void {
@@ -69,8 +65,8 @@ export class LiveRun {
       ...(step.validationLoss === undefined ? {} : { validation: step.validationLoss }),
       "tokens/s": Math.round(step.tokensPerSecond),
     });
-    this.rows?.show(() => stepsTable(steps));
-    this.chart?.show(() => lossPlot(steps));
+    this.rows?.show(() => stepsTable(steps, this.every));
+    this.chart?.show(() => runPlot(steps));
   }
 
   /** Ends the displays; settles when the last picture is published. */

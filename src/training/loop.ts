@@ -12,6 +12,7 @@ import { clone } from "../tensor/ops/layout.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { empty, type Tensor, view } from "../tensor/tensor.js";
+import { improves } from "./early-stopping.js";
 import { explainDivergence } from "./health.js";
 import { accumulateGradients, restoreGradients } from "./loss.js";
 import { Optimizer } from "./optimizer.js";
@@ -30,6 +31,8 @@ export interface LoopInput {
   padId: number;
   /** Called with the tokens of a micro-batch, padding included, before it is computed. */
   onBatch?: (tokens: number) => void;
+  /** Called after a step and its measurement, before it is yielded. */
+  onStep?: (step: TrainStep, optimizerBytes: number) => unknown;
   /** Asks the run to end after the step it is in. */
   stopped: () => boolean;
 }
@@ -147,16 +150,17 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
         model.train(false);
         info.validationLoss = await meanLoss(model, validation, s, input.padId);
         model.train(true);
-        if (!result.best || info.validationLoss < result.best.validationLoss) {
+        const lowest = result.best?.validationLoss;
+        worse = improves(info.validationLoss, lowest, s.earlyStopping?.threshold ?? 0) ? 0 : worse + 1;
+        if (improves(info.validationLoss, lowest, 0)) {
           result.best = { step, validationLoss: info.validationLoss };
-          worse = 0;
           if (s.keepBest) best.keep();
-        } else worse++;
+        }
       }
       result.history.push(info);
-      for (const callback of s.callbacks) await callback(info);
+      await input.onStep?.(info, optimizer.bytes);
       yield info;
-      if (s.earlyStopping !== undefined && worse >= s.earlyStopping) {
+      if (s.earlyStopping !== undefined && worse >= s.earlyStopping.patience) {
         result.ended = "early stopping";
         break;
       }

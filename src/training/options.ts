@@ -1,5 +1,8 @@
 import { CHECKPOINTING, type Checkpointing } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
+import { callbackList, type TrainCallback } from "./callbacks.js";
+import { type EarlyStopping, type EarlyStoppingOption, earlyStopping } from "./early-stopping.js";
+import { type LogOption, logTargets } from "./log/run-log.js";
 import { type OptimizerName, type OptimizerOption, optimizerName } from "./optimizer-names.js";
 import type { ScheduleName } from "./schedule.js";
 
@@ -15,7 +18,21 @@ export interface TrainStep {
   tokens: number;
   /** Tokens that went through the model a second, prompts included. */
   tokensPerSecond: number;
+  /** Bytes of tensors after the step. */
   memory: number;
+  /** Bytes at the step's highest point. */
+  peakMemory?: number;
+  /** Those by part. */
+  memoryParts?: StepMemory;
+}
+
+/** Bytes at the highest point of a step, by part; activations are all that is none of the others. */
+export interface StepMemory {
+  weights: number;
+  adapters: number;
+  gradients: number;
+  optimizer: number;
+  activations: number;
 }
 
 /** Options of `model.train` (api.md). Steps, epochs and sizes are counts; `lr` is the peak learning rate. */
@@ -59,11 +76,14 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   groupByLength?: boolean;
   /** Optimizer steps between measurements of the validation loss; below 1 a share of the run. Every epoch's end by default. */
   evalEvery?: number;
+  /** Steps between rows of the growing table and lines of the logs, 1 by default; their loss is the mean of the steps. */
   logEvery?: number;
+  /** A file of JSON lines, or { jsonl: FILE, tensorboard: FOLDER }. */
+  log?: LogOption;
   /** Goes back to the parameters of the lowest validation loss at the end. */
   keepBest?: boolean;
-  /** Measurements without a lower validation loss after which the run ends. */
-  earlyStopping?: number;
+  /** Measurements without a lower validation loss (by more than `threshold`, 0 by default) after which the run ends. */
+  earlyStopping?: EarlyStoppingOption;
   /** Folder for the adapter (or weights) at the end. */
   output?: string;
   seed?: number;
@@ -73,8 +93,8 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   format?: (row: Row) => unknown;
   labelSmoothing?: number;
   signal?: AbortSignal;
-  /** Called after each step; a promise is awaited. */
-  callbacks?: readonly ((step: TrainStep) => unknown)[];
+  /** Functions called after each step, or objects with some of onStep, onEvaluate, onSave, onEnd; a promise is awaited. They may end the run. */
+  callbacks?: TrainCallback | readonly TrainCallback[];
   /** Shows a live display; true by default. */
   progress?: boolean;
 }
@@ -88,15 +108,21 @@ export type TrainSettings = Required<
     | "maxLength"
     | "evalEvery"
     | "earlyStopping"
+    | "callbacks"
+    | "log"
     | "output"
     | "textField"
     | "format"
     | "signal"
     | "optimizer"
   >
-> & { optimizer: OptimizerName } & Pick<
+> & {
+  optimizer: OptimizerName;
+  callbacks: readonly TrainCallback[];
+  earlyStopping: EarlyStopping | undefined;
+} & Pick<
     TrainOptions,
-    "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "textField" | "format" | "signal"
+    "validation" | "steps" | "maxLength" | "evalEvery" | "output" | "textField" | "format" | "signal" | "log"
   >;
 
 const LATER = ["saveEvery", "resume", "neftune", "beta", "maxPromptLength", "deterministic"] as const;
@@ -126,6 +152,7 @@ const DEFAULTS: TrainSettings = {
   shuffle: true,
   labelSmoothing: 0,
   callbacks: [],
+  earlyStopping: undefined,
   progress: true,
 };
 
@@ -146,7 +173,7 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
     "steps",
     "maxLength",
     "evalEvery",
-    "earlyStopping",
+    "log",
     "output",
     "textField",
     "format",
@@ -180,6 +207,9 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
     );
   oneOf("method", s.method, ["sft"]);
   s.optimizer = optimizerName(s.optimizer);
+  s.callbacks = callbackList(s.callbacks);
+  logTargets(s.log);
+  if (options.earlyStopping !== undefined) s.earlyStopping = earlyStopping(options.earlyStopping);
   oneOf("checkpointing", s.checkpointing, CHECKPOINTING);
   oneOf("schedule", s.schedule, ["linear", "cosine", "constant"]);
   oneOf("paddingSide", s.paddingSide, ["none", "right", "left"]);

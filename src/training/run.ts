@@ -17,11 +17,15 @@ import { InterruptedError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
 import type { Plot } from "../plot/index.js";
-import { recover, resetPeak, stats } from "../tensor/native.js";
+import { recover, stats } from "../tensor/native.js";
 import { seed } from "../tensor/ops/random.js";
+import { Callbacks } from "./callbacks.js";
+import { type Panel, runPlot } from "./dashboard.js";
 import type { PlannedStep } from "./estimate.js";
-import { LiveRun, lossPlot } from "./live.js";
+import { LiveRun } from "./live.js";
+import { RunLog } from "./log/run-log.js";
 import { type LoopResult, planRun, type RunPlan, trainLoop } from "./loop.js";
+import { stepMemory } from "./memory.js";
 import { type TrainOptions, type TrainSettings, type TrainStep, trainSettings } from "./options.js";
 
 /** What a finished run gives. Losses in nats a token, memory in bytes. */
@@ -107,6 +111,8 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
   private stopping = false;
   private packing: TrainResult["packing"];
   private tokens = 0; // of the largest micro-batch
+  private peak = 0; // bytes, of the steps so far
+  private readonly callbacks: Callbacks;
 
   constructor(
     model: Trained,
@@ -118,7 +124,8 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     this.settings = trainSettings(options);
     const signal = interruptSignal(this.settings.signal);
     if (signal) this.settings.signal = signal;
-    this.live = this.settings.progress ? new LiveRun() : undefined;
+    this.callbacks = new Callbacks(this.settings.callbacks, { stop: () => this.stop(), steps: this.steps });
+    this.live = this.settings.progress ? new LiveRun(this.settings.logEvery) : undefined;
     this.promise = this.start(model, network, data, onEnd);
     // The failure is shown in the run's own display; whoever awaits gets it again.
     this.promise.catch(() => {});
@@ -142,9 +149,9 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     this.stopping = true;
   }
 
-  /** Loss of the steps so far as a chart. */
-  plot(): Plot {
-    return lossPlot(this.steps);
+  /** The steps so far as charts: loss, learning rate, gradient norm, tokens a second and memory by part; or one of them alone. */
+  plot(panel?: Panel): Plot {
+    return runPlot(this.steps, panel);
   }
 
   then<A = TrainResult, B = never>(
@@ -175,6 +182,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     // Let the caller have the run before any work is done.
     await Promise.resolve();
     const bytes = { gradients: 0, optimizer: 0, peak: 0 };
+    let log: RunLog | undefined;
     try {
       const { tokenizer } = model;
       const limit = network.config.maxPositions;
@@ -206,7 +214,9 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         ...(report === "" ? {} : { rows: report }),
         ...(this.packing ? { packing: describePacking(this.packing) } : {}),
       });
-      resetPeak(network.device);
+      log = new RunLog(s.log, s.logEvery);
+      log.start({ ...plan, rows: train.report });
+      const measure = stepMemory(network);
       seed(s.seed);
       const started = performance.now();
       const loop = trainLoop({
@@ -219,6 +229,11 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         onBatch: (tokens) => {
           this.tokens = Math.max(this.tokens, tokens);
         },
+        onStep: async (step, optimizer) => {
+          this.peak = Math.max(this.peak, measure(step, optimizer));
+          log?.step(step);
+          await this.callbacks.step(step);
+        },
         stopped: () => this.stopping,
       });
       let next = await loop.next();
@@ -229,11 +244,18 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       const seconds = (performance.now() - started) / 1000;
       const result = next.value;
       bytes.optimizer = result.optimizerBytes;
-      if (s.output !== undefined) await model.save(s.output);
+      if (s.output !== undefined) {
+        await model.save(s.output);
+        await this.callbacks.save({ step: this.steps.length, folder: s.output });
+      }
       const summary = this.summarize(result, plan, seconds, network);
+      const { history: _, toTable: __, ...figures } = summary;
+      log.end(figures);
       await this.live?.finish(summary);
+      await this.callbacks.end(summary);
       return summary;
     } catch (error) {
+      log?.fail(error);
       const shown = this.live?.fail(error);
       // An interrupted cell must come back at once: its last picture may follow.
       if (error instanceof InterruptedError || (error as Error)?.name === "AbortError") recover();
@@ -241,7 +263,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       throw error;
     } finally {
       bytes.gradients = network.trainableParameters().reduce((n, p) => n + p.bytes, 0);
-      bytes.peak = stats(network.device).peakBytes;
+      bytes.peak = Math.max(this.peak, stats(network.device).peakBytes);
       this.ended = true;
       onEnd(bytes);
       for (const resolve of this.wake.splice(0)) resolve();
@@ -269,7 +291,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       stepsPerSecond: history.length / seconds,
       tokensPerSecond: result.processed / seconds,
       flops: 6 * result.processed * (parameters - embedding),
-      peakMemory: stats(network.device).peakBytes,
+      peakMemory: Math.max(this.peak, stats(network.device).peakBytes),
       epoch: history.length / plan.stepsPerEpoch,
     };
     const shown = resultTable(values, result.best, this.packing);
@@ -277,7 +299,9 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       ...values,
       packing: this.packing,
       best: result.best,
-      history: Dataset.from(history.map((h) => ({ ...h, validationLoss: h.validationLoss ?? null }))),
+      history: Dataset.from(
+        history.map(({ memoryParts: _, ...h }) => ({ ...h, validationLoss: h.validationLoss ?? null })),
+      ),
       adapter: this.settings.output,
       ended: result.ended,
       toTable: () => shown,
