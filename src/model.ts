@@ -4,10 +4,11 @@ import { defineDisplay, throwIfInterrupted } from "./display/host.js";
 import type { Table } from "./display/table.js";
 import { ConfigError, StateError, TokenizerError } from "./errors.js";
 import { type EstimateOptions, estimateMemory, type MemoryEstimate } from "./estimate.js";
-import type { Metrics } from "./evaluation/classification.js";
+import { Comparison } from "./evaluation/compare.js";
 import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
 import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
 import { generateBatch } from "./evaluation/generate-batch.js";
+import type { Metrics } from "./evaluation/metrics.js";
 import { StopText, stopsOf } from "./evaluation/stop-text.js";
 import { type AdapterOptions, findAdapter } from "./fetch.js";
 import type { Message } from "./hub/chat.js";
@@ -336,10 +337,31 @@ export class Model implements Disposable {
     return run;
   }
 
-  /** Measures the model on rows. */
-  evaluate<Row>(data: Iterable<Row>, options: EvaluateOptions<Row>): Promise<Metrics> {
+  /** Measures the model on rows; with `adapters`, with each of them one after another. */
+  evaluate<Row>(
+    data: Iterable<Row>,
+    options: EvaluateOptions<Row> & { adapters: readonly string[] },
+  ): Promise<Comparison>;
+  evaluate<Row>(data: Iterable<Row>, options: EvaluateOptions<Row>): Promise<Metrics>;
+  async evaluate<Row>(data: Iterable<Row>, options: EvaluateOptions<Row>): Promise<Metrics | Comparison> {
     this.ready();
-    return evaluate(this, this.network, data as Iterable<Record<string, unknown>>, options as EvaluateOptions);
+    const rows = [...data] as Record<string, unknown>[];
+    const { adapters, ...each } = options as EvaluateOptions;
+    if (adapters === undefined) return evaluate(this, this.network, rows, each);
+    this.idle("evaluate");
+    if (adapters.length === 0) throw new ConfigError('evaluate: adapters must name one at least ("base" for none).');
+    for (const name of adapters) if (name !== "base") this.known(name);
+    const before = this.active;
+    const results: [string, Metrics][] = [];
+    try {
+      for (const name of adapters) {
+        activate(this.network, name === "base" && !this.adapters.has(name) ? undefined : name);
+        results.push([name, await evaluate(this, this.network, rows, each)]);
+      }
+    } finally {
+      activate(this.network, before);
+    }
+    return new Comparison(Object.fromEntries(results));
   }
 
   /** Takes an adapter out and frees it; without any left, the model is what it was before. */

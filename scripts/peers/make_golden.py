@@ -13,6 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 import transformers
 
+import golden_classification
 import golden_llama
 import golden_lora
 import golden_nf4
@@ -32,6 +33,7 @@ PARTS = {
     "quantized": lambda out, shared: golden_quantized.make(out),
     "ops": lambda out, shared: golden_ops.make(out),
     "rouge": lambda out, shared: golden_rouge.make(out),
+    "classification": lambda out, shared: golden_classification.make(out),
 }
 
 

@@ -44,7 +44,7 @@ export interface TokenizeReport {
 }
 
 /**
- * Tokenises rows. Gives the event loop a turn every few hundredths of a second.
+ * Tokenises rows; `indices` are the numbers of the rows that the examples came from. Gives the event loop a turn every few hundredths of a second.
  *
  * @throws DataError for no rows, a row that cannot be read, a row over maxLength with `overlong: "error"`, or when no row has a trained token.
  * @throws InterruptedError when the signal is given.
@@ -53,11 +53,12 @@ export async function tokenizeRows(
   rows: Rows,
   tokenizer: Tokenizer,
   options: TokenizeOptions = {},
-): Promise<{ examples: Example[]; report: TokenizeReport }> {
+): Promise<{ examples: Example[]; indices: number[]; report: TokenizeReport }> {
   const { maxLength = Number.POSITIVE_INFINITY, overlong = "truncate", signal, name = "the data set" } = options;
   checkOptions(maxLength, overlong);
   const read = formatter(options);
   const examples: Example[] = [];
+  const indices: number[] = [];
   const report: TokenizeReport = {
     rows: 0,
     kept: 0,
@@ -90,6 +91,7 @@ export async function tokenizeRows(
         firstUntrained ??= example;
       } else {
         examples.push(example);
+        indices.push(index);
         report.kept++;
         report.truncated += long ? 1 : 0;
         report.tokens += example.ids.length;
@@ -107,7 +109,7 @@ export async function tokenizeRows(
   }
   options.onProgress?.(report.rows, total);
   if (examples.length === 0) throw nothingLeft(name, report, firstUntrained, tokenizer, maxLength);
-  return { examples, report };
+  return { examples, indices, report };
 }
 
 /** What became of the rows, in words; "" when all were kept as they were. */

@@ -1,9 +1,19 @@
-import { formatDuration, formatNumber } from "../display/format.js";
-import { displaySymbol, inspectSymbol, type MimeBundle } from "../display/host.js";
-import { type Table, table } from "../display/table.js";
+/** Precision, recall and F1 of one label, or averaged over the labels; 0 where a rate has nothing to count. */
+export interface Rates {
+  precision: number;
+  recall: number;
+  f1: number;
+}
+
+/** Rates of one label, and the rows that have it. */
+export interface LabelRates extends Rates {
+  label: string;
+  support: number;
+}
 
 /** Counts and rates of a classification; with two labels those of the positive one, otherwise means over the labels. */
-export interface ClassificationResult {
+export interface ClassificationResult extends Rates {
+  /** The labels, and a last name for answers that are none of them where there were such. */
   labels: readonly string[];
   /** matrix[true][predicted], counts. */
   matrix: readonly (readonly number[])[];
@@ -13,101 +23,73 @@ export interface ClassificationResult {
   fn?: number;
   tp?: number;
   accuracy: number;
-  precision: number;
-  recall: number;
-  f1: number;
+  perLabel: readonly LabelRates[];
+  /** Means over the labels; over all rows at once; means weighted by the rows of each label. As scikit-learn names them. */
+  averages: { macro: Rates; micro: Rates; weighted: Rates };
 }
 
-/** Rates from true and predicted label indices; 0 where a rate has nothing to count. */
+/**
+ * Rates from numbers of true and predicted labels, as scikit-learn's precision_recall_fscore_support gives them for these labels.
+ *
+ * @param predicted -1 for an answer that is no label: it counts against recall and accuracy, and for no label.
+ * @param other What such answers are called in the matrix.
+ */
 export function classificationResult(
   labels: readonly string[],
   truth: readonly number[],
   predicted: readonly number[],
-  positive = labels.length - 1,
+  positive: number = labels.length - 1,
+  other = "(other)",
 ): ClassificationResult {
-  const matrix = labels.map(() => labels.map(() => 0));
+  const names = predicted.includes(-1) ? [...labels, other] : labels;
+  const matrix = names.map(() => names.map(() => 0));
   truth.forEach((t, i) => {
-    matrix[t]![predicted[i]!]! += 1;
+    matrix[t]![predicted[i]! < 0 ? labels.length : predicted[i]!]! += 1;
   });
-  const right = matrix.reduce((n, row, i) => n + row[i]!, 0);
-  const accuracy = truth.length === 0 ? 0 : right / truth.length;
-  const rates = labels.map((_, k) => {
-    const tp = matrix[k]![k]!;
-    const claimed = matrix.reduce((n, row) => n + row[k]!, 0);
-    const actual = matrix[k]!.reduce((a, b) => a + b, 0);
-    const precision = claimed === 0 ? 0 : tp / claimed;
-    const recall = actual === 0 ? 0 : tp / actual;
-    return { precision, recall, f1: precision + recall === 0 ? 0 : (2 * precision * recall) / (precision + recall) };
-  });
-  if (labels.length === 2) {
-    const negative = 1 - positive;
-    return {
-      labels,
-      matrix,
-      tn: matrix[negative]![negative]!,
-      fp: matrix[negative]![positive]!,
-      fn: matrix[positive]![negative]!,
-      tp: matrix[positive]![positive]!,
-      accuracy,
-      ...rates[positive]!,
-    };
-  }
-  const mean = (pick: (r: (typeof rates)[number]) => number): number =>
-    rates.reduce((n, r) => n + pick(r), 0) / rates.length;
-  return {
-    labels,
+  const counts = labels.map((_, k) => ({
+    tp: matrix[k]![k]!,
+    claimed: matrix.reduce((n, row) => n + row[k]!, 0),
+    actual: matrix[k]!.reduce((a, b) => a + b, 0),
+  }));
+  const total = counts.reduce((a, b) => ({
+    tp: a.tp + b.tp,
+    claimed: a.claimed + b.claimed,
+    actual: a.actual + b.actual,
+  }));
+  const perLabel = counts.map((c, k) => ({ label: labels[k]!, ...rates(c), support: c.actual }));
+  const macro = mean(perLabel, () => 1);
+  const shared = {
+    labels: names,
     matrix,
-    accuracy,
-    precision: mean((r) => r.precision),
-    recall: mean((r) => r.recall),
-    f1: mean((r) => r.f1),
+    accuracy: truth.length === 0 ? 0 : total.tp / truth.length,
+    perLabel,
+    averages: { macro, micro: rates(total), weighted: mean(perLabel, (r) => r.support) },
+  };
+  if (labels.length !== 2) return { ...shared, ...macro };
+  const negative = 1 - positive;
+  const { precision, recall, f1 } = perLabel[positive]!;
+  // An answer that is no label is no claim of the positive one.
+  const missed = (k: number): number => matrix[k]![labels.length] ?? 0;
+  return {
+    ...shared,
+    tn: matrix[negative]![negative]! + missed(negative),
+    fp: matrix[negative]![positive]!,
+    fn: matrix[positive]![negative]! + missed(positive),
+    tp: matrix[positive]![positive]!,
+    precision,
+    recall,
+    f1,
   };
 }
 
-/** What `evaluate` gives: one number a metric, shown as a table. */
-export class Metrics {
-  loss?: number;
-  perplexity?: number;
-  /** Share of trained tokens, or of classified rows, that are right. */
-  accuracy?: number;
-  exactMatch?: number;
-  /** Mean F1 of ROUGE, 0 … 1. */
-  rouge1?: number;
-  rouge2?: number;
-  rougeL?: number;
-  rougeLsum?: number;
-  /** What was generated for each row (exactMatch, rouge), beside the texts it was compared with. */
-  predictions?: readonly { prediction: string; references: readonly string[] }[];
-  tn?: number;
-  fp?: number;
-  fn?: number;
-  tp?: number;
-  precision?: number;
-  recall?: number;
-  f1?: number;
-  confusion?: { labels: readonly string[]; matrix: readonly (readonly number[])[] };
-  /** Rows measured. */
-  rows: number;
-  seconds: number;
+function rates({ tp, claimed, actual }: { tp: number; claimed: number; actual: number }): Rates {
+  const share = (part: number, whole: number): number => (whole === 0 ? 0 : part / whole);
+  return { precision: share(tp, claimed), recall: share(tp, actual), f1: share(2 * tp, claimed + actual) };
+}
 
-  constructor(values: Partial<Metrics>, rows: number, seconds: number) {
-    Object.assign(this, values);
-    this.rows = rows;
-    this.seconds = seconds;
-  }
-
-  toTable(): Table {
-    const entries = Object.entries(this).filter((e): e is [string, number] => typeof e[1] === "number");
-    const shown = entries.map(([name, v]) => [name, name === "seconds" ? formatDuration(v) : formatNumber(v)]);
-    return table(["metric", "value"], shown, { title: "Evaluation", align: { value: "right" } });
-  }
-
-  [displaySymbol](): MimeBundle {
-    const shown = this.toTable();
-    return { "text/html": shown.toHtml().toString(), "text/plain": shown.toText() };
-  }
-
-  [inspectSymbol](): string {
-    return this.toTable().toText();
-  }
+function mean(all: readonly LabelRates[], weight: (r: LabelRates) => number): Rates {
+  const sum = all.reduce((n, r) => n + weight(r), 0);
+  const of = (pick: (r: Rates) => number): number =>
+    sum === 0 ? 0 : all.reduce((n, r) => n + weight(r) * pick(r), 0) / sum;
+  return { precision: of((r) => r.precision), recall: of((r) => r.recall), f1: of((r) => r.f1) };
 }

@@ -1,5 +1,6 @@
 import { collate } from "../data/collate.js";
 import type { Format } from "../data/format.js";
+import type { Example } from "../data/mask.js";
 import { type TokenizeOptions, tokenizeRows } from "../data/tokenize.js";
 import { throwIfInterrupted } from "../display/host.js";
 import { ProgressBar } from "../display/progress.js";
@@ -8,15 +9,26 @@ import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
 import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
-import { tensor } from "../tensor/tensor.js";
-import { classificationResult, Metrics } from "./classification.js";
+import { multipleChoice } from "./choices.js";
+import { classify } from "./classify.js";
 import type { SamplingOptions } from "./generate.js";
 import { type GenerateIds, generationMetrics } from "./generation.js";
-import { meanLoss, rowsOf } from "./loss.js";
+import { rowsOf } from "./loss.js";
+import { Metrics } from "./metrics.js";
+import { type Normalize, scoreExamples } from "./score.js";
 
 /** What `evaluate` can measure now. */
-export type MetricName = "loss" | "perplexity" | "accuracy" | "exactMatch" | "classification" | "rouge";
-const METRICS: readonly string[] = ["loss", "perplexity", "accuracy", "exactMatch", "classification", "rouge"];
+export type MetricName =
+  | "loss"
+  | "perplexity"
+  | "accuracy"
+  | "exactMatch"
+  | "classification"
+  | "multipleChoice"
+  | "rouge";
+const METRICS: readonly string[] = [
+  ...["loss", "perplexity", "accuracy", "exactMatch", "classification", "multipleChoice", "rouge"],
+];
 
 /** Options of `model.evaluate` (api.md); those of sampling concern metrics of generated texts. */
 export interface EvaluateOptions<Row = Record<string, unknown>> extends SamplingOptions {
@@ -26,6 +38,12 @@ export interface EvaluateOptions<Row = Record<string, unknown>> extends Sampling
   /** The completions to choose from (classification); the last of two is the positive one unless `positive` says otherwise. */
   labels?: readonly string[];
   positive?: string;
+  /** How a row is classified: by the likeliest label (default), or by the label that a generated answer names first. */
+  by?: "likelihood" | "generation";
+  /** What the likelihood of a label or choice is divided by: nothing (default), its tokens, or its bytes. */
+  normalize?: Normalize;
+  /** Measures with each of these adapters ("base": with none) and gives a comparison. */
+  adapters?: readonly string[];
   maxLength?: number;
   textField?: string;
   format?: (row: Row) => unknown;
@@ -60,32 +78,55 @@ export async function evaluate(
   const rows = [...data];
   if (rows.length === 0) throw new DataError("evaluate: the data set is empty; give at least one row.");
   const values: Partial<Metrics> = {};
+  const pad = padId(model.tokenizer);
+  const columns = rows.map((): Record<string, unknown> => ({}));
+  const take = (found: readonly Record<string, unknown>[]): void => {
+    for (const [i, more] of found.entries()) Object.assign(columns[i]!, more);
+  };
   const wants = (...names: MetricName[]): boolean => names.some((n) => metrics.includes(n));
   const bar = (label: string): ProgressBar | undefined =>
     progress ? new ProgressBar({ label, total: rows.length }) : undefined;
   if (wants("loss", "perplexity", "accuracy")) {
-    const { examples } = await tokenizeRows(rows, model.tokenizer, prepareOptions(options, network));
+    const { examples, indices } = await tokenizeRows(rows, model.tokenizer, prepareOptions(options, network));
     const b = bar("Loss");
-    const loss = await guarded(b, () =>
-      meanLoss(network, examples, { batch, signal: options.signal }, padId(model.tokenizer), (done) => b?.update(done)),
+    const scores = await guarded(b, () =>
+      scoreExamples(network, examples, {
+        batch,
+        padId: pad,
+        signal: options.signal,
+        onDone: (done) => b?.update(done),
+      }),
     );
+    const [sum, tokens] = [scores.reduce((n, x) => n + x.logProbability, 0), scores.reduce((n, x) => n + x.tokens, 0)];
+    const loss = -sum / tokens;
+    scores.forEach((x, i) => {
+      Object.assign(columns[indices[i]!]!, { loss: -x.logProbability / x.tokens, tokens: x.tokens });
+    });
     if (wants("loss")) values.loss = loss;
     if (wants("perplexity")) values.perplexity = Math.exp(loss);
-    if (wants("accuracy") && !wants("classification"))
-      values.accuracy = await tokenAccuracy(network, examples, batch, padId(model.tokenizer));
+    if (wants("accuracy") && !wants("classification", "multipleChoice"))
+      values.accuracy = await tokenAccuracy(network, examples, batch, pad);
   }
   if (wants("exactMatch", "rouge")) {
     const b = bar("Generating");
     const generated = guarded(b, () =>
       generationMetrics(rows, model.tokenizer, options, model.generateIds.bind(model), (done) => b?.update(done)),
     );
-    Object.assign(values, await generated);
+    const { columns: found, ...numbers } = await generated;
+    Object.assign(values, numbers);
+    take(found);
   }
-  if (wants("classification")) {
-    const b = bar("Classification");
-    Object.assign(values, await guarded(b, () => classify(model, network, rows, options, b)));
+  for (const [name, label, measure] of [
+    ["classification", "Classification", classify],
+    ["multipleChoice", "Multiple choice", multipleChoice],
+  ] as const) {
+    if (!wants(name)) continue;
+    const b = bar(label);
+    const found = await guarded(b, () => measure(model, network, rows, options, pad, (done) => b?.update(done)));
+    Object.assign(values, found.values);
+    take(found.columns);
   }
-  return new Metrics(values, rows.length, (performance.now() - started) / 1000);
+  return new Metrics(values, columns, (performance.now() - started) / 1000);
 }
 
 async function guarded<T>(bar: ProgressBar | undefined, work: () => Promise<T>): Promise<T> {
@@ -115,7 +156,7 @@ export function padId(tokenizer: Tokenizer): number {
 /** Share of trained tokens that are the likeliest prediction. */
 async function tokenAccuracy(
   network: CausalLM,
-  examples: Parameters<typeof meanLoss>[1],
+  examples: readonly Example[],
   batch: number,
   pad: number,
 ): Promise<number> {
@@ -134,83 +175,4 @@ async function tokenAccuracy(
     });
   }
   return count === 0 ? 0 : right / count;
-}
-
-/** A row as prompt and completion. @throws DataError when it is plain text: there is nothing to compare with. */
-function promptAndCompletion(
-  row: Record<string, unknown>,
-  options: EvaluateOptions,
-  index: number,
-): { prompt: string; completion: string } {
-  const formatted = (options.format ? options.format(row) : row) as Record<string, unknown>;
-  const { prompt, completion } = formatted ?? {};
-  if (typeof prompt !== "string" || typeof completion !== "string") {
-    throw new DataError(
-      `evaluate: row ${index} must give { prompt, completion } as text for this metric; use format: (row) => ({ prompt: …, completion: … }).`,
-    );
-  }
-  return { prompt, completion };
-}
-
-/** Chooses for each row the label whose text is the likeliest continuation of the prompt (sum of log-probabilities of its tokens). */
-async function classify(
-  model: Evaluated,
-  network: CausalLM,
-  rows: readonly Record<string, unknown>[],
-  options: EvaluateOptions,
-  bar: ProgressBar | undefined,
-): Promise<Partial<Metrics>> {
-  const pairs = rows.map((row, i) => promptAndCompletion(row, options, i));
-  const labels = options.labels ?? [...new Set(pairs.map((p) => p.completion))].sort();
-  if (labels.length < 2)
-    throw new ConfigError(
-      `evaluate: classification needs at least two labels, received ${labels.length}; give labels: ["…", "…"].`,
-    );
-  const truth = pairs.map(({ completion }, i) => {
-    const k = labels.findIndex((l) => l.trim() === completion.trim());
-    if (k < 0)
-      throw new DataError(
-        `evaluate: row ${i} has the completion ${JSON.stringify(completion)}, which is none of the labels ${labels.join(", ")}.`,
-      );
-    return k;
-  });
-  const positive = options.positive === undefined ? labels.length - 1 : labels.indexOf(options.positive);
-  if (positive < 0)
-    throw new ConfigError(
-      `evaluate: positive must be one of the labels ${labels.join(", ")}, received ${JSON.stringify(options.positive)}.`,
-    );
-  const predicted: number[] = [];
-  for (const [i, { prompt, completion }] of pairs.entries()) {
-    throwIfInterrupted("Evaluation", options.signal);
-    // The row's own spacing around the completion is kept for every label.
-    const candidates = labels.map((label) => ({
-      prompt,
-      completion: completion.replace(completion.trim(), () => label.trim()),
-    }));
-    const { examples } = await tokenizeRows(candidates, model.tokenizer, {
-      maxLength: options.maxLength ?? network.config.maxPositions,
-    });
-    const scores = await likelihoods(network, examples, padId(model.tokenizer));
-    predicted.push(scores.indexOf(Math.max(...scores)));
-    bar?.update(i + 1);
-  }
-  const { matrix, labels: names, ...rates } = classificationResult(labels, truth, predicted, positive);
-  return { ...rates, confusion: { labels: names, matrix } };
-}
-
-/** Sum of log-probabilities of each example's trained tokens, in nats. */
-async function likelihoods(network: CausalLM, examples: Parameters<typeof collate>[0], pad: number): Promise<number[]> {
-  const b = collate(examples, { padId: pad, paddingSide: "right" });
-  const loss = scope(() =>
-    noGrad(
-      () => network.headLoss(network.hidden(rowsOf(network, b)), tensor(b.labels, { device: network.device }), 1).rows,
-    ),
-  );
-  const values = await loss.data();
-  loss.dispose();
-  const width = values.length / b.batch;
-  return Array.from(
-    { length: b.batch },
-    (_, r) => -values.subarray(r * width, (r + 1) * width).reduce((a, v) => a + v, 0),
-  );
 }

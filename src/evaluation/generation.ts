@@ -2,8 +2,8 @@ import { type Format, formatter } from "../data/format.js";
 import { DataError } from "../errors.js";
 import type { Message } from "../hub/chat.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
-import type { Metrics } from "./classification.js";
 import type { EvaluateOptions } from "./evaluate.js";
+import type { Metrics } from "./metrics.js";
 import { type RougeName, rouge } from "./rouge.js";
 import { cutAt, stopsOf } from "./stop-text.js";
 
@@ -31,7 +31,7 @@ export async function generationMetrics(
   options: EvaluateOptions,
   generate: GenerateIds,
   onDone: (done: number) => void,
-): Promise<Partial<Metrics>> {
+): Promise<Partial<Metrics> & { columns: Record<string, unknown>[] }> {
   const { metrics, stemmer = false, maxNewTokens = metrics.includes("rouge") ? 128 : 64 } = options;
   const tasks: Task[] = [];
   for (const [i, row] of rows.entries()) tasks.push(await taskOf(row, tokenizer, options, i));
@@ -44,19 +44,28 @@ export async function generationMetrics(
     prediction: text.trim(),
     references: tasks[i]!.references.map((reference) => cutAt(reference, strings).trim()),
   }));
-  const values: Partial<Metrics> = { predictions };
+  const columns = predictions.map(
+    (p): Record<string, unknown> => ({ prediction: p.prediction, reference: p.references[0] }),
+  );
+  const values: Partial<Metrics> & { columns: typeof columns } = { predictions, columns };
   if (metrics.includes("exactMatch"))
-    values.exactMatch = mean(predictions, (p) => +p.references.includes(p.prediction));
+    values.exactMatch = mean(predictions, (p, i) => {
+      columns[i]!.exactMatch = p.references.includes(p.prediction);
+      return +p.references.includes(p.prediction);
+    });
   if (metrics.includes("rouge")) {
     const scores = predictions.map((p) => rouge(p.prediction, p.references, { stemmer }));
     for (const name of ["rouge1", "rouge2", "rougeL", "rougeLsum"] satisfies RougeName[])
-      values[name] = mean(scores, (score) => score[name].f1);
+      values[name] = mean(scores, (score, i) => {
+        columns[i]![name] = score[name].f1;
+        return score[name].f1;
+      });
   }
   return values;
 }
 
-function mean<T>(items: readonly T[], value: (item: T) => number): number {
-  return items.reduce((sum, item) => sum + value(item), 0) / items.length;
+function mean<T>(items: readonly T[], value: (item: T, index: number) => number): number {
+  return items.reduce((sum, item, index) => sum + value(item, index), 0) / items.length;
 }
 
 async function taskOf(
