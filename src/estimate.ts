@@ -1,10 +1,13 @@
 import { CHECKPOINTING, type Checkpointing } from "./autograd/checkpoint.js";
 import { formatBytes } from "./display/format.js";
 import { defineDisplay } from "./display/host.js";
+import { el, type HtmlNode } from "./display/html.js";
 import { type Table, table } from "./display/table.js";
 import { ConfigError } from "./errors.js";
+import { barHtml, compareTable, estimatePlot } from "./estimate-show.js";
 import { LoraMatrix, loraLayers } from "./lora/wrap.js";
 import type { CausalLM } from "./models/causal.js";
+import type { Plot } from "./plot/index.js";
 import { listParameters } from "./report.js";
 import type { Device } from "./tensor/device.js";
 import { roundedBytes } from "./tensor/dry.js";
@@ -91,6 +94,46 @@ export class MemoryEstimate {
     return batch;
   }
 
+  /** The longest rows below the limit at this batch, up to what the model was made for; 0 when not even one token fits. */
+  largestLength(checkpointing: Checkpointing = this.step.checkpointing): number {
+    const { limit, network } = this;
+    const most = network.config.maxPositions;
+    if (limit === undefined) return most;
+    const fits = (length: number): boolean =>
+      new MemoryEstimate(network, { ...this.step, checkpointing, length }, limit).fits;
+    if (fits(most)) return most;
+    // Working memory comes in chunks, so that a longer row may need a little less: the search ends where the one after does not fit.
+    let [low, high] = [0, most];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (fits(middle)) low = middle;
+      else high = middle;
+    }
+    return low;
+  }
+
+  /** The same step with each way of checkpointing; on the CPU "offload" is "full". */
+  private ways(): MemoryEstimate[] {
+    const modes = this.step.device === "cpu" ? CHECKPOINTING.filter((mode) => mode !== "offload") : CHECKPOINTING;
+    return modes.map((checkpointing) => new MemoryEstimate(this.network, { ...this.step, checkpointing }, this.limit));
+  }
+
+  /** Side by side for each way of checkpointing: the peak, and the largest batch and the longest rows that fit. */
+  compare(): Table {
+    return compareTable(this.ways());
+  }
+
+  /** Bars by part for each way of checkpointing, and the limit. */
+  plot(): Plot {
+    return estimatePlot(this.ways());
+  }
+
+  /** The bar by part, the table, and what would fit. */
+  toHtml(): HtmlNode {
+    const advice = this.fits ? "" : this.advice();
+    return el("div", {}, barHtml(this), this.toTable().toHtml(), advice === "" ? null : el("p", {}, advice));
+  }
+
   /** What would fit: other checkpointing at this batch, and the largest batches. */
   advice(): string {
     const { limit, step, network } = this;
@@ -164,6 +207,6 @@ export function estimateMemory(network: CausalLM, options: EstimateOptions = {})
 
 defineDisplay(
   MemoryEstimate,
-  (e) => ({ "text/html": e.toTable().toHtml().toString(), "text/plain": e.toTable().toText() }),
+  (e) => ({ "text/html": e.toHtml().toString(), "text/plain": e.toTable().toText() }),
   (e) => e.toTable().toText(),
 );

@@ -18,7 +18,8 @@ let gpuBit = 0; // an addon that knows the CPU alone uses the bit for other thin
 
 /** Number of a handle's device: 0 the CPU, 1 the GPU. @internal */
 export function placeOf(handle: Handle): number {
-  return (handle & gpuBit) === 0 ? 0 : 1;
+  // Handles of a dry run (above 2^40, dry.ts) tell it by the bit even where no GPU is.
+  return (handle & (handle < 2 ** 40 ? gpuBit : 2 ** 30)) === 0 ? 0 : 1;
 }
 
 /** The device of a handle. */
