@@ -35,6 +35,8 @@ export interface EstimateOptions {
   limit?: number;
 }
 
+const MOST_ROWS = 2 ** 16;
+
 /**
  * Predicted peak of a training step in bytes, by part. On the CPU `logits` and `scratch`, the working memory of operations, stand beside `peak`, as
  * in `memory()` and a run's `peakMemory`; on a GPU they are part of it.
@@ -87,11 +89,18 @@ export class MemoryEstimate {
       new MemoryEstimate(this.network, { ...this.step, checkpointing, batch }, limit).peak;
     const one = peak(1);
     if (one > limit) return 0;
-    // Memory grows evenly with the rows, but for chunks and the rounding of sizes.
+    // Memory grows evenly with the rows, but for chunks and the rounding of sizes: a first guess, and steps around it.
     const slope = (peak(9) - one) / 8;
-    let batch = Math.max(1, Math.min(2 ** 16, Math.floor(1 + (limit - one) / slope)));
-    while (batch > 1 && peak(batch) > limit) batch = Math.min(batch - 1, Math.floor(0.97 * batch));
-    return batch;
+    let low = 1;
+    let high = MOST_ROWS + 1;
+    let guess = Math.max(2, Math.min(MOST_ROWS, Math.floor(1 + (limit - one) / slope)));
+    for (let step = 1; high - low > 1; step *= 2) {
+      if (peak(guess) <= limit) low = guess;
+      else high = guess;
+      const next = low === guess ? guess + step : guess - step;
+      guess = next > low && next < high ? next : (low + high) >> 1;
+    }
+    return low;
   }
 
   /** The longest rows below the limit at this batch, up to what the model was made for; 0 when not even one token fits. */
