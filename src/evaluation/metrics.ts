@@ -77,6 +77,7 @@ export class Metrics {
     ];
     const rate = (value: unknown): string => (value as number).toFixed(4);
     return table(["label", "precision", "recall", "F1", "rows"], rows, {
+      title: "By label",
       maxRows: 50,
       format: { precision: rate, recall: rate, F1: rate },
     });
@@ -92,12 +93,12 @@ export class Metrics {
   /** The tables one under the other; with a classification, its confusion matrix too. */
   toHtml(): HtmlNode {
     const parts = [this.toTable(), this.labelTable()].filter((part) => part !== undefined).map((part) => part.toHtml());
+    const column = { style: { flex: "0 0 auto" } };
     const matrix = this.confusion && this.confusion.labels.length <= 12 ? matrixHtml(this.confusion) : undefined;
     return el(
       "div",
       { style: { display: "flex", gap: "32px", overflow: "auto" } },
-      ...parts,
-      ...(matrix ? [matrix] : []),
+      ...[...parts, ...(matrix ? [matrix] : [])].map((part) => el("div", column, part)),
     );
   }
 

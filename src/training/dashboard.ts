@@ -28,9 +28,9 @@ interface PanelShape {
 }
 
 const PANELS: Record<Exclude<Panel, "all">, PanelShape> = {
-  loss: { title: "Loss (nats a token)", x: [0, 0.57], y: [0.56, 0.93] },
-  memory: { title: "Memory at the peak of a step", x: [0.69, 1], y: [0.56, 0.93] },
-  lr: { title: "Learning rate", x: [0, 0.25], y: [0, 0.34], ticks: { tickformat: ".1e", nticks: 5 } },
+  loss: { title: "Loss (nats a token)", x: [0, 0.52], y: [0.56, 0.93] },
+  memory: { title: "Memory at the peak of a step", x: [0.615, 0.835], y: [0.56, 0.93] },
+  lr: { title: "Learning rate", x: [0, 0.25], y: [0, 0.34], ticks: { tickformat: ".2~g", nticks: 5 } },
   gradNorm: { title: "Gradient norm", x: [0.375, 0.625], y: [0, 0.34], ticks: { nticks: 5 } },
   tokensPerSecond: { title: "Tokens a second", x: [0.75, 1], y: [0, 0.34], ticks: { tickformat: ",", nticks: 5 } },
 };
@@ -95,7 +95,7 @@ function dashboard(steps: readonly TrainStep[]): Plot {
     annotations.push({
       text: `<b>${text}</b>`,
       ...place,
-      yshift: panel === "loss" || panel === "memory" ? 24 : 6,
+      yshift: panel === "loss" ? 24 : 6,
       showarrow: false,
       font: { size: 13 },
     });
@@ -109,7 +109,7 @@ function dashboard(steps: readonly TrainStep[]): Plot {
       annotations,
       showlegend: true,
       legend: { ...legend, x: 0, y: 0.93 },
-      legend2: { ...legend, x: 0.69, y: 0.93, orientation: "h" },
+      legend2: { ...legend, x: 0.85, y: 0.93, orientation: "v", yanchor: "top", traceorder: "reversed" },
       hovermode: "x unified",
       margin: { l: 56, r: 16, t: 24, b: 36 },
     },
