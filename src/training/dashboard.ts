@@ -77,7 +77,8 @@ function dashboard(steps: readonly TrainStep[]): Plot {
         ...anchors,
         name,
         x: kept ? kept.map((k) => x[k]) : x,
-        y: kept ? kept.map((k) => y[k]) : y,
+        // Six digits: a Jupyter server passes on one megabyte a second, pictures included.
+        y: (kept ? kept.map((k) => y[k]!) : y).map((value) => Number(value.toPrecision(6))),
         mode: few ? "lines+markers" : "lines",
         line: { color: colorOf(i), width: 2 },
         marker: { color: colorOf(i), size: 5 },

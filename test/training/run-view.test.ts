@@ -126,7 +126,7 @@ test("the charts of a run: five panels in one figure, few points of long runs, a
     ["weights", "adapters", "gradients", "optimizer", "activations"],
   );
   const long = runPlot(dashboardSteps(20_000, 100));
-  assert.ok(JSON.stringify(long.figure).length < 400_000, `${JSON.stringify(long.figure).length} characters`);
+  assert.ok(JSON.stringify(long.figure).length < 200_000, `${JSON.stringify(long.figure).length} characters`);
   const bundle = await toBundle(runPlot(dashboardSteps(50, 10)));
   assert.ok(typeof bundle["image/png"] === "string");
   assert.match(String(bundle["text/plain"]), /validation loss.*\n.*learning rate[\s\S]*memory: weights 1.00 MiB/);
