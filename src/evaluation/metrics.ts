@@ -1,7 +1,7 @@
 import { Dataset } from "../data/dataset.js";
 import { formatDuration, formatNumber } from "../display/format.js";
 import { defineDisplay } from "../display/host.js";
-import { el, type HtmlNode } from "../display/html.js";
+import { type Attributes, el, type HtmlNode } from "../display/html.js";
 import { type Table, table } from "../display/table.js";
 import { StateError } from "../errors.js";
 import { confusion, type Plot } from "../plot/index.js";
@@ -93,13 +93,12 @@ export class Metrics {
   /** The tables one under the other; with a classification, its confusion matrix too. */
   toHtml(): HtmlNode {
     const parts = [this.toTable(), this.labelTable()].filter((part) => part !== undefined).map((part) => part.toHtml());
-    const column = { style: { flex: "0 0 auto" } };
+    // Side by side where the page is wide enough.
+    const column: Attributes = {
+      style: { display: "inline-block", verticalAlign: "top", margin: "0 32px 8px 0", maxWidth: "100%" },
+    };
     const matrix = this.confusion && this.confusion.labels.length <= 12 ? matrixHtml(this.confusion) : undefined;
-    return el(
-      "div",
-      { style: { display: "flex", gap: "32px", overflow: "auto" } },
-      ...[...parts, ...(matrix ? [matrix] : [])].map((part) => el("div", column, part)),
-    );
+    return el("div", {}, ...[...parts, ...(matrix ? [matrix] : [])].map((part) => el("div", column, part)));
   }
 
   toText(): string {

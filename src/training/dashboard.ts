@@ -52,7 +52,7 @@ export function runPlot(steps: readonly TrainStep[], panel: Panel = "all"): Plot
 }
 
 /** Training loss of every step and validation loss where it was measured, over the steps. */
-export function lossPlot(steps: readonly TrainStep[]): Plot {
+function lossPlot(steps: readonly TrainStep[]): Plot {
   const rows = seriesOf(steps, "loss").series.flatMap(({ name, x, y }) =>
     x.map((step, i) => ({ step, loss: y[i]!, series: name })),
   );
