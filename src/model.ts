@@ -4,7 +4,7 @@ import { defineDisplay, throwIfInterrupted } from "./display/host.js";
 import type { Table } from "./display/table.js";
 import { ConfigError, StateError, TokenizerError } from "./errors.js";
 import { type EstimateOptions, estimateMemory, type MemoryEstimate } from "./estimate.js";
-import { Comparison } from "./evaluation/compare.js";
+import { type Comparison, compareAdapters } from "./evaluation/compare.js";
 import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
 import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
 import { generateBatch } from "./evaluation/generate-batch.js";
@@ -349,19 +349,13 @@ export class Model implements Disposable {
     const { adapters, ...each } = options as EvaluateOptions;
     if (adapters === undefined) return evaluate(this, this.network, rows, each);
     this.idle("evaluate");
-    if (adapters.length === 0) throw new ConfigError('evaluate: adapters must name one at least ("base" for none).');
     for (const name of adapters) if (name !== "base") this.known(name);
-    const before = this.active;
-    const results: [string, Metrics][] = [];
+    const use = (name: string | undefined): void => activate(this.network, name);
     try {
-      for (const name of adapters) {
-        activate(this.network, name === "base" && !this.adapters.has(name) ? undefined : name);
-        results.push([name, await evaluate(this, this.network, rows, each)]);
-      }
+      return await compareAdapters(adapters, this.adapters, use, () => evaluate(this, this.network, rows, each));
     } finally {
-      activate(this.network, before);
+      use(this.active);
     }
-    return new Comparison(Object.fromEntries(results));
   }
 
   /** Takes an adapter out and frees it; without any left, the model is what it was before. */

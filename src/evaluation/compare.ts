@@ -2,6 +2,7 @@ import { Dataset } from "../data/dataset.js";
 import { formatNumber } from "../display/format.js";
 import { defineDisplay } from "../display/host.js";
 import { type Table, table } from "../display/table.js";
+import { ConfigError } from "../errors.js";
 import { bar, type Plot } from "../plot/index.js";
 import type { MetricNumber, Metrics } from "./metrics.js";
 
@@ -57,6 +58,28 @@ export class Comparison {
   #metrics(): MetricNumber[] {
     return [...new Set(Object.values(this.results).flatMap((m) => m.numbers().map(([name]) => name)))];
   }
+}
+
+/**
+ * Measures with one adapter after another; "base" is none, unless an adapter has that name.
+ *
+ * @param use Makes an adapter the active one.
+ * @throws ConfigError when there is nothing to compare.
+ */
+export async function compareAdapters(
+  names: readonly string[],
+  known: { has(name: string): boolean },
+  use: (name: string | undefined) => void,
+  measure: () => Promise<Metrics>,
+): Promise<Comparison> {
+  if (names.length === 0)
+    throw new ConfigError('evaluate: adapters must name one at least ("base" for none), received none.');
+  const results: [string, Metrics][] = [];
+  for (const name of names) {
+    use(name === "base" && !known.has(name) ? undefined : name);
+    results.push([name, await measure()]);
+  }
+  return new Comparison(Object.fromEntries(results));
 }
 
 defineDisplay(
