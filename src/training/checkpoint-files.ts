@@ -1,10 +1,11 @@
 /** Checkpoints as folders: whole or not there at all, checked before they are used, the last two kept. */
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { CheckpointError } from "../errors.js";
 import { ConfigFields, readFields } from "../hub/config.js";
 import { isObject } from "../hub/json.js";
+import { SafetensorsFile } from "../hub/safetensors.js";
 import { replaceFile, syncFolder } from "../hub/safetensors-write.js";
 
 /** A file of a checkpoint, as it was meant to be written. */
@@ -73,6 +74,7 @@ export class NewCheckpoint {
     for (const name of (await readdir(folder)).sort()) {
       const facts = await factsOf(join(folder, name), true);
       const expected = meant.get(name);
+      if (!expected) await requireWhole(join(folder, name));
       if (expected && (expected.bytes !== facts.bytes || expected.sha256 !== facts.sha256))
         throw new CheckpointError(
           `${join(folder, name)} should have ${expected.bytes} bytes and has ${facts.bytes}, or others: the disk did not keep what was written to it.`,
@@ -104,6 +106,19 @@ export class NewCheckpoint {
   /** Takes away what was written; never throws. */
   async discard(): Promise<void> {
     await rm(this.folder, { recursive: true, force: true }).catch(() => {});
+  }
+}
+
+/** Of files whose bytes are not known beforehand: that they were not cut short. */
+async function requireWhole(path: string): Promise<void> {
+  if (path.endsWith(".safetensors")) await (await SafetensorsFile.open(path)).close();
+  if (!path.endsWith(".json")) return;
+  try {
+    JSON.parse(await readFile(path, "utf8"));
+  } catch (cause) {
+    throw new CheckpointError(`${path} was not written whole: the disk did not keep what was written to it.`, {
+      cause,
+    });
   }
 }
 
@@ -197,7 +212,10 @@ export async function listCheckpoints(output: string): Promise<Listed[]> {
 /** Removes all but the newest good checkpoints, and what ended processes have left unfinished. */
 export async function pruneCheckpoints(output: string, damaged: ReadonlySet<string> = new Set()): Promise<void> {
   const listed = await listCheckpoints(output);
-  const good = listed.filter((each) => each.checkpoint && !damaged.has(each.folder));
+  const usable = listed.filter((each) => each.checkpoint && !damaged.has(each.folder));
+  const replaced = (folder: string): boolean =>
+    usable.some((each) => each.folder !== folder && folder.startsWith(`${each.folder}.`));
+  const good = usable.filter((each) => !replaced(each.folder));
   const kept = new Set(good.slice(0, KEPT));
   if (kept.size > 0)
     for (const each of listed) if (!kept.has(each)) await rm(each.folder, { recursive: true, force: true });

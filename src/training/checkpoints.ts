@@ -30,11 +30,12 @@ export class Checkpoints {
   last: Checkpoint | undefined;
   /** Why the newest attempt failed; `undefined` after one that did not. */
   problem: string | undefined;
-  /** Attempts that failed. */
-  failures = 0;
+  private failures = 0;
+  private newestFailure = "";
   private readonly options: CheckpointsOptions;
   private readonly damaged: Set<string>;
   private writing: Promise<void> = Promise.resolve();
+  private under: number | undefined;
   private number: number | undefined;
 
   constructor(options: CheckpointsOptions) {
@@ -47,9 +48,9 @@ export class Checkpoints {
     return step % this.options.every === 0;
   }
 
-  /** Whether the newest one holds this step. */
+  /** Whether a step is saved, or being saved. */
   holds(step: number): boolean {
-    return this.last?.step === step;
+    return this.last?.step === step || this.under === step;
   }
 
   /**
@@ -60,6 +61,7 @@ export class Checkpoints {
    */
   async save(state: RunState, tensors: ReadonlyMap<string, Tensor>): Promise<void> {
     await this.writing; // one copy of the state at most is in memory
+    this.under = state.step;
     const { output, saveAdapter, snapshotBytes = SNAPSHOT_BYTES } = this.options;
     const small = stateBytes(tensors) <= snapshotBytes;
     let made: NewCheckpoint | undefined;
@@ -104,9 +106,18 @@ export class Checkpoints {
     );
     const why = full ? `the disk of ${this.options.output} is full; free some space` : (error as Error).message;
     const before = this.last ? `The last good one is of step ${this.last.step}.` : "There is none of this run yet.";
+    this.under = undefined;
     this.failures++;
     this.problem = `The checkpoint of step ${step} was not saved: ${why}. ${before} Training goes on; the next save tries again.`;
+    this.newestFailure = `of step ${step}: ${why}`;
     this.options.onChange?.();
+  }
+
+  /** What a run's result says of saves that failed, also where later ones did not. */
+  warnings(): string[] {
+    if (this.failures === 0) return [];
+    const count = this.failures === 1 ? "A checkpoint was" : `${this.failures} checkpoints were`;
+    return [`${count} not saved, the last one ${this.newestFailure}.`];
   }
 
   /** Waits until nothing is being written. */

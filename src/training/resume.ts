@@ -77,7 +77,10 @@ export class RunSaving {
   join(
     train: readonly Example[],
     validation: readonly Example[] | undefined,
-  ): { identity: Pick<RunState, "fingerprint" | "machine"> | undefined; resumed: { folder: string; state: RunState } | undefined } {
+  ): {
+    identity: Pick<RunState, "fingerprint" | "machine"> | undefined;
+    resumed: { folder: string; state: RunState } | undefined;
+  } {
     if (!this.active) return { identity: undefined, resumed: undefined };
     Object.assign(this.fingerprint, dataFingerprint("training", train), dataFingerprint("validation", validation));
     if (this.resumed) requireEqual(this.resumed.folder, this.resumed.state.fingerprint, this.fingerprint, true);

@@ -306,7 +306,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       history: Dataset.from(history.map((h) => ({ ...h, validationLoss: h.validationLoss ?? null }))),
       adapter: this.settings.output,
       checkpoint: last && { folder: last.folder, step: last.step },
-      warnings: this.checkpoints?.problem ? [this.checkpoints.problem] : [],
+      warnings: this.checkpoints?.warnings() ?? [],
       ended: result.ended,
       toTable: () => shown,
     };
