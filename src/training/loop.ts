@@ -1,7 +1,7 @@
 import { type Batch, collate } from "../data/collate.js";
 import type { Example } from "../data/mask.js";
 import { BatchSampler, updatesPerEpoch } from "../data/sampler.js";
-import { isInterrupted } from "../display/host.js";
+import { throwIfInterrupted } from "../display/host.js";
 import { DataError, InterruptedError } from "../errors.js";
 import { meanLoss } from "../evaluation/loss.js";
 import type { CausalLM } from "../models/causal.js";
@@ -16,6 +16,7 @@ import { empty, type Tensor, view } from "../tensor/tensor.js";
 import { type RunState, restoreTensors, stateTensors } from "./checkpoint-state.js";
 import type { Checkpoints } from "./checkpoints.js";
 import { AdapterCheck, explainDivergence } from "./health.js";
+import { UpdateMarks } from "./interrupted.js";
 import { accumulateGradients, restoreGradients } from "./loss.js";
 import { Optimizer } from "./optimizer.js";
 import { optimizerKind } from "./optimizer-names.js";
@@ -76,6 +77,8 @@ export function planRun(rows: number, s: TrainSettings): RunPlan {
   };
 }
 
+type Boundary = Pick<RunState, "sampler" | "random" | "optimizerSteps">;
+
 /** What a run leaves behind. */
 export interface LoopResult {
   history: TrainStep[];
@@ -134,15 +137,23 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
   };
   let worse = 0;
   let done = 0;
+  let updated = 0; // the newest step whose update was applied
   let spent = 0;
   const check = new AdapterCheck(model);
-  const save = async (): Promise<void> => {
+  const marks = new UpdateMarks(model.device);
+  const now = (): Boundary => ({
+    sampler: sampler.state(),
+    random: randomState(),
+    optimizerSteps: optimizer.steps,
+  });
+  // What stands before a step: when it is broken off, the run can be saved as it was there.
+  let boundary = now();
+  const save = async (at: Boundary = now()): Promise<void> => {
     if (!input.checkpoints || !input.identity || input.checkpoints.holds(done)) return;
     const { best: lowest, processed, samples } = result;
     const numbers = { step: done, seconds: spent, best: lowest, worse, processed, samples, ...input.identity };
     const history = result.history.slice();
-    const own = { sampler: sampler.state(), random: randomState(), optimizerSteps: optimizer.steps };
-    await input.checkpoints.save({ ...numbers, ...own, history }, stateTensors(named, optimizer, best.tensors));
+    await input.checkpoints.save({ ...numbers, ...at, history }, stateTensors(named, optimizer, best.tensors));
   };
   model.train(true);
   try {
@@ -156,16 +167,10 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       const { best: lowest, processed, samples } = state;
       Object.assign(result, { best: lowest, processed, samples, history: [...state.history] });
     }
+    updated = done;
     for (let step = done + 1; step <= plan.steps; step++) {
-      if (isInterrupted(s.signal)) {
-        if (done > 0) await saveAtOnce(save, input.checkpoints);
-        const hint = input.checkpoints?.hint() ?? "";
-        const cause = s.signal?.aborted ? s.signal.reason : undefined;
-        throw new InterruptedError(
-          `Training was interrupted after step ${done}.${hint && ` ${hint}`}`,
-          cause === undefined ? {} : { cause },
-        );
-      }
+      boundary = now();
+      throwIfInterrupted("Training", s.signal);
       if (input.stopped()) {
         result.ended = "stopped";
         if (done > 0) await save();
@@ -182,12 +187,23 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       });
       for (const b of batches) input.onBatch?.(b.inputIds.length);
       const lr = s.lr * scheduleFactor(s.schedule, step - 1, plan.warmup, plan.steps);
-      const { loss, norm, tokens } = await optimizerStep(model, parameters, optimizer, batches, lr, s, sum, check);
+      const { loss, norm, tokens } = await optimizerStep(
+        model,
+        parameters,
+        optimizer,
+        batches,
+        lr,
+        s,
+        sum,
+        check,
+        marks,
+      );
       if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
         await input.checkpoints?.settle();
         const rows = { members, collate: collateRows, describe: input.describe ?? String };
         throw await explainDivergence(model, batches, step, s.checkpointing, rows, input.checkpoints?.hint());
       }
+      updated = step;
       await check.after(step, lr);
       const seconds = (performance.now() - started) / 1000;
       const processed = batches.reduce((n, b) => n + b.sequences.length.reduce((a, l) => a + l, 0), 0);
@@ -216,6 +232,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       result.history.push(info);
       for (const callback of s.callbacks) await callback(info);
       done = step;
+      boundary = now();
       spent += (performance.now() - started) / 1000;
       yield info;
       if (s.earlyStopping !== undefined && worse >= s.earlyStopping) {
@@ -227,9 +244,19 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     await input.checkpoints?.settle();
     if (s.keepBest) best.restore();
     return result;
+  } catch (error) {
+    if (!(error instanceof InterruptedError)) throw error;
+    await input.checkpoints?.settle();
+    // Between an update and its measurement there is no state to go on from.
+    const whole = (await marks.untouched()) && updated === done;
+    if (done > 0 && whole) await save(boundary).catch(() => {});
+    await input.checkpoints?.settle();
+    const hint = input.checkpoints?.hint() ?? "";
+    throw new InterruptedError(`Training was interrupted after step ${done}.${hint && ` ${hint}`}`, { cause: error });
   } finally {
     await input.checkpoints?.settle();
     check.dispose();
+    marks.dispose();
     result.optimizerBytes = optimizer.bytes;
     model.train(false);
     model.zeroGrad();
@@ -248,6 +275,7 @@ async function optimizerStep(
   s: TrainSettings,
   sum: Tensor,
   check: AdapterCheck,
+  marks: UpdateMarks,
 ): Promise<{ loss: number; norm: number; tokens: number }> {
   const tokens = batches.reduce((n, b) => n + b.tokens, 0);
   if (tokens === 0)
@@ -263,7 +291,9 @@ async function optimizerStep(
     }
     restoreGradients(model, parameters, tokens);
     if (lr > 0) check.gradients();
+    marks.begin();
     const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
+    marks.end();
     addScaled(squares, norm);
     norm.dispose();
   } finally {
@@ -271,22 +301,13 @@ async function optimizerStep(
     squares.dispose();
   }
   const [l, n] = await sum.data();
+  marks.done();
   return { loss: l!, norm: Math.sqrt(n!), tokens };
 }
 
 // The sampler says once where an epoch ends; the loop counts epochs by steps.
 function nextBatch(sampler: BatchSampler): Int32Array {
   return sampler.next() ?? sampler.next()!;
-}
-
-// An interrupted run ends in any case, though its state could not be read any more.
-async function saveAtOnce(save: () => Promise<void>, checkpoints: Checkpoints | undefined): Promise<void> {
-  try {
-    await save();
-  } catch (error) {
-    if (!(error instanceof InterruptedError)) throw error;
-  }
-  await checkpoints?.settle();
 }
 
 /** Copies of the trained parameters at the lowest validation loss. */
