@@ -246,11 +246,12 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     return result;
   } catch (error) {
     if (!(error instanceof InterruptedError)) throw error;
-    await input.checkpoints?.settle();
     // Between an update and its measurement there is no state to go on from.
-    const whole = (await marks.untouched()) && updated === done;
-    if (done > 0 && whole) await save(boundary).catch(() => {});
-    await input.checkpoints?.settle();
+    if (input.checkpoints && done > 0 && updated === done) {
+      await input.checkpoints.settle();
+      if (await marks.untouched()) await save(boundary).catch(() => {});
+      await input.checkpoints.settle();
+    }
     const hint = input.checkpoints?.hint() ?? "";
     throw new InterruptedError(`Training was interrupted after step ${done}.${hint && ` ${hint}`}`, { cause: error });
   } finally {
