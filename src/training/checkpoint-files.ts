@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { toItsEnd } from "../display/host.js";
 import { CheckpointError } from "../errors.js";
 import { ConfigFields, readFields } from "../hub/config.js";
 import { isObject } from "../hub/json.js";
@@ -114,7 +115,8 @@ async function requireWhole(path: string): Promise<void> {
   if (path.endsWith(".safetensors")) await (await SafetensorsFile.open(path)).close();
   if (!path.endsWith(".json")) return;
   try {
-    JSON.parse(await readFile(path, "utf8"));
+    const text = await readFile(path, "utf8");
+    toItsEnd(() => JSON.parse(text));
   } catch (cause) {
     throw new CheckpointError(`${path} was not written whole: the disk did not keep what was written to it.`, {
       cause,

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { RandomState } from "../data/random.js";
 import type { SamplerState } from "../data/sampler.js";
+import { toItsEnd } from "../display/host.js";
 import { CheckpointError } from "../errors.js";
 import { ConfigFields } from "../hub/config.js";
 import { isObject, type Json, parseStrict } from "../hub/json.js";
@@ -100,7 +101,7 @@ export async function writeState(
   tensors: readonly TensorToWrite[],
   state: RunState,
 ): Promise<Map<string, FileFacts>> {
-  const text = Buffer.from(`${JSON.stringify(state)}\n`);
+  const text = toItsEnd(() => Buffer.from(`${JSON.stringify(state)}\n`));
   await replaceFile(join(folder, NUMBERS), async (file) => void (await file.writeFile(text)));
   const hash = createHash("sha256");
   let bytes = 0;
