@@ -49,8 +49,8 @@ export class UpdateMarks {
     scope(() => noGrad(() => addScaled(view(this.counts, [1], which), this.one)));
   }
 
-  /** After an interrupt: waits until it is over, and says whether the parameters are those of the last step whose results were read. */
-  async untouched(): Promise<boolean> {
+  /** After an interrupt: waits until it is over, and says where it struck: before the update of the newest step, after it, or within. */
+  async where(): Promise<"before" | "after" | "within"> {
     const flag = interruptHost()?.flag;
     const end = performance.now() + PATIENCE;
     // No timer: the kernel's interrupt takes those away.
@@ -58,9 +58,10 @@ export class UpdateMarks {
     if (state(this.device) !== "running") recover(this.device);
     try {
       const [begun, ended] = await this.counts.data();
-      return begun === ended && begun === this.finished;
+      if (begun !== ended) return "within";
+      return begun === this.finished ? "before" : "after";
     } catch {
-      return false; // interrupted again
+      return "within"; // interrupted again: nobody knows
     }
   }
 

@@ -249,7 +249,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     // Between an update and its measurement there is no state to go on from.
     if (input.checkpoints && done > 0 && updated === done) {
       await input.checkpoints.settle();
-      if (await marks.untouched()) await save(boundary).catch(() => {});
+      if ((await marks.where()) === "before") await save(boundary).catch(() => {});
       await input.checkpoints.settle();
     }
     const hint = input.checkpoints?.hint() ?? "";
@@ -296,15 +296,20 @@ async function optimizerStep(
       if (lr > 0) check.gradients();
       marks.begin();
       const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
-      marks.end();
       addScaled(squares, norm);
+      marks.end();
       norm.dispose();
     });
   } finally {
     loss.dispose();
     squares.dispose();
   }
-  const [l, n] = await sum.data();
+  const [l, n] = await sum.data().catch(async (error) => {
+    // An interrupt that struck after the update took its figures away only on their way here.
+    if (s.output !== undefined && error instanceof InterruptedError && (await marks.where()) === "after")
+      return sum.data();
+    throw error;
+  });
   marks.done();
   return { loss: l!, norm: Math.sqrt(n!), tokens };
 }
