@@ -433,12 +433,16 @@ export class Model implements Disposable {
       );
     if (this.adapters.size > 0)
       throw new StateError("export: the model has adapters; call merge() first, or save() the adapter alone.");
+    await this.writeModel(folder, dtype, shardBytes);
+    if (this.parts.base === "") this.parts.base = folder;
+  }
+
+  private async writeModel(folder: string, dtype: ExportDType = "float32", shardBytes?: number): Promise<void> {
     await exportSafetensors(this.network, folder, dtype, shardBytes);
     const eos = this.stopIds();
     if (eos.length > 0) await writeJson(folder, "generation_config.json", { eos_token_id: eos });
     const { tokenizer } = this.parts;
     if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
-    if (this.parts.base === "") this.parts.base = folder;
   }
 
   /** Saves the active adapter in PEFT's layout, with the tokenizer's files beside it. */
@@ -448,6 +452,17 @@ export class Model implements Disposable {
     await saveAdapter(this.network, info, folder);
     const { tokenizer } = this.parts;
     if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
+  }
+
+  /** Saves what `train` trains: the active adapter, or without adapters the whole model in float32. @internal */
+  async saveTrained(folder: string): Promise<void> {
+    if (this.active !== undefined || this.adapters.size > 0) await this.save(folder);
+    else await this.writeModel(folder);
+  }
+
+  /** How the active adapter was made. @internal */
+  adapterSettings(): object | undefined {
+    return this.active === undefined ? undefined : this.adapters.get(this.active)?.settings;
   }
 
   /** Frees all memory of the model. */

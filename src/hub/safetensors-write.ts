@@ -20,18 +20,24 @@ export interface TensorToWrite {
  * Writes a safetensors file as the Python package lays it out: header padded to 8 bytes, tensors by falling size of their type, then by name.
  * It goes to a temporary file in the same folder, is flushed, and takes its name at the end.
  *
+ * @param onBytes Called with all bytes in their order, to hash what the file should hold.
  * @throws CheckpointError when a tensor does not fit its shape, or the disk fails: what stood under `path` before is then unchanged.
  */
 export async function writeSafetensors(
   path: string,
   tensors: Iterable<TensorToWrite>,
   metadata: Readonly<Record<string, string>> = {},
+  onBytes: (bytes: Uint8Array) => void = () => {},
 ): Promise<void> {
   const ordered = order([...tensors]);
   const header = headerBytes(ordered, metadata);
   await replaceFile(path, async (file) => {
-    await writeAll(file, header);
-    for (const tensor of ordered) await writeAll(file, await bytesOf(tensor, path));
+    const write = async (bytes: Uint8Array): Promise<void> => {
+      onBytes(bytes);
+      await writeAll(file, bytes);
+    };
+    await write(header);
+    for (const tensor of ordered) await write(await bytesOf(tensor, path));
   });
 }
 
@@ -72,7 +78,8 @@ function systemFailure(path: string, error: unknown, renamed: boolean): unknown 
   return new CheckpointError(`${path} could not be written: ${reason}. ${state}.`, { cause: error });
 }
 
-async function syncFolder(folder: string): Promise<void> {
+/** Flushes the names in a folder. */
+export async function syncFolder(folder: string): Promise<void> {
   // Windows cannot open a folder; there the rename is already durable.
   if (process.platform === "win32") return;
   const handle = await open(folder, "r");

@@ -1,15 +1,26 @@
 import type { Checkpointing } from "../autograd/checkpoint.js";
 import type { Batch } from "../data/collate.js";
-import { TunebookError } from "../errors.js";
+import { StateError, TunebookError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
-import { fill } from "../tensor/ops/elementwise.js";
+import type { Parameter } from "../nn/module.js";
+import { addScaled, fill } from "../tensor/ops/elementwise.js";
 import { sumSquares } from "../tensor/ops/reduce.js";
-import { outsideScope } from "../tensor/scope.js";
-import { empty } from "../tensor/tensor.js";
+import { noGrad } from "../tensor/record.js";
+import { outsideScope, scope } from "../tensor/scope.js";
+import { empty, type Tensor, view } from "../tensor/tensor.js";
 import { accumulateGradients } from "./loss.js";
 
 /** A loss or gradient that is no number: the message names the step, the micro-batch and the first parameter concerned. */
 export class DivergenceError extends TunebookError {}
+
+/** The rows behind a step's micro-batches, to say which of them went wrong. */
+export interface StepRows {
+  /** Numbers of the examples of each micro-batch. */
+  members: readonly (readonly number[])[];
+  collate(examples: readonly number[]): Batch;
+  /** An example's text, or what else says which it is. */
+  describe(example: number): string;
+}
 
 /**
  * Runs the micro-batches of a step that went wrong once more, one by one, to say where it did. The optimizer has changed nothing: it leaves
@@ -20,38 +31,110 @@ export async function explainDivergence(
   batches: readonly Batch[],
   step: number,
   checkpointing: Checkpointing = "selective",
+  rows?: StepRows,
+  saved = "",
 ): Promise<DivergenceError> {
-  const fix = "Lower lr, check the rows for broken text, or start again from the last good parameters.";
+  const fix = `Lower lr, check the rows for broken text, or start again from the last good parameters.${saved && ` ${saved}`}`;
   for (const [name, p] of model.namedParameters()) {
     if (!p.materialized || p.dtype !== "float32") continue;
     if (!Number.isFinite(await total(p)))
       return new DivergenceError(`Step ${step}: the parameter ${name} itself holds NaN or infinity. ${fix}`);
   }
   const named = new Map([...model.namedParameters()].map(([name, p]) => [p, name]));
-  for (const [index, batch] of batches.entries()) {
-    model.zeroGrad();
-    const sum = outsideScope(() => fill(empty([1], "float32", model.device), 0));
-    accumulateGradients(model, batch, Math.max(1, batch.tokens), 0, sum, checkpointing);
-    const loss = await sum.item();
-    sum.dispose();
-    const bad: string[] = [];
-    for (const p of model.trainableParameters()) {
-      if (p.grad && !Number.isFinite(await total(p.grad))) bad.push(named.get(p)!);
+  const whichRow = async (index: number): Promise<string> => {
+    const members = rows?.members[index];
+    if (!rows || !members) return "";
+    for (const example of members) {
+      const { loss, bad } = await tryBatch(model, rows.collate([example]), named, checkpointing);
+      if (!Number.isFinite(loss) || bad.length > 0)
+        return ` It comes from training example ${example} (counted from 0): ${rows.describe(example)}`;
     }
-    model.zeroGrad();
+    return ` It comes from training examples ${members.join(", ")} together, from none of them alone.`;
+  };
+  for (const [index, batch] of batches.entries()) {
+    const { loss, bad } = await tryBatch(model, batch, named, checkpointing);
     if (!Number.isFinite(loss) || bad.length > 0) {
       const where =
         bad.length > 0
           ? `the gradient of ${bad.length} parameters is not finite, the last layer's first: ${bad.at(-1)}`
           : "no gradient is";
       return new DivergenceError(
-        `Step ${step}, micro-batch ${index + 1} of ${batches.length}: the loss is ${loss} and ${where}. ${fix}`,
+        `Step ${step}, micro-batch ${index + 1} of ${batches.length}: the loss is ${loss} and ${where}.${await whichRow(index)} ${fix}`,
       );
     }
   }
   return new DivergenceError(
     `Step ${step}: the gradient's norm is not finite, though each micro-batch alone is. ${fix}`,
   );
+}
+
+/** Loss of a batch, and the parameters whose gradient is not finite with it. */
+async function tryBatch(
+  model: CausalLM,
+  batch: Batch,
+  named: ReadonlyMap<Parameter, string>,
+  checkpointing: Checkpointing,
+): Promise<{ loss: number; bad: string[] }> {
+  model.zeroGrad();
+  const sum = outsideScope(() => fill(empty([1], "float32", model.device), 0));
+  accumulateGradients(model, batch, Math.max(1, batch.tokens), 0, sum, checkpointing);
+  const loss = await sum.item();
+  sum.dispose();
+  const bad: string[] = [];
+  for (const p of model.trainableParameters())
+    if (p.grad && !Number.isFinite(await total(p.grad))) bad.push(named.get(p)!);
+  model.zeroGrad();
+  return { loss, bad };
+}
+
+// B begins at zero, so A has no gradient before B has moved: the second step with a learning rate is the first that can reach both.
+const CHECKED_STEPS = 3;
+
+/** Makes sure that every matrix of an adapter is reached by the loss: one that is not would be saved as it began, and nobody would know. */
+export class AdapterCheck {
+  private readonly matrices: [string, Parameter][];
+  private sums: Tensor | undefined;
+  private steps = 0;
+
+  constructor(model: CausalLM) {
+    this.matrices = [...model.namedParameters()].filter(([name, p]) => p.requiresGrad && name.includes(".lora_"));
+    const { length } = this.matrices;
+    if (length > 0) this.sums = outsideScope(() => fill(empty([length], "float32", model.device), 0));
+  }
+
+  /** Takes note of the gradients before an optimizer step uses them up. */
+  gradients(): void {
+    const { sums } = this;
+    if (!sums) return;
+    scope(() =>
+      noGrad(() =>
+        this.matrices.forEach(([, { grad }], i) => {
+          if (grad) addScaled(view(sums, [1], i), sumSquares([grad]));
+        }),
+      ),
+    );
+  }
+
+  /**
+   * After a step that was taken.
+   * @throws StateError after the third with a learning rate above 0 when a matrix never had a gradient: it names them.
+   */
+  async after(step: number, lr: number): Promise<void> {
+    if (!this.sums || lr === 0 || ++this.steps < CHECKED_STEPS) return;
+    const sums = await this.sums.data();
+    this.dispose();
+    const never = this.matrices.flatMap(([name], i) => (sums[i] === 0 ? [name] : []));
+    if (never.length > 0)
+      throw new StateError(
+        `Step ${step}: ${never.length} of the adapter's ${this.matrices.length} matrices never had a gradient other than 0, so they are not trained: ` +
+          `${never.slice(0, 4).join(", ")}${never.length > 4 ? " …" : ""}. Name target layers that the rows go through, and look whether the labels are masked.`,
+      );
+  }
+
+  dispose(): void {
+    this.sums?.dispose();
+    this.sums = undefined;
+  }
 }
 
 async function total(t: Parameters<typeof sumSquares>[0][number]): Promise<number> {

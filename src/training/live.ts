@@ -69,6 +69,11 @@ export class LiveRun {
     this.chart?.show(() => runPlot(steps));
   }
 
+  /** A checkpoint was saved, or could not be. */
+  saved(note: string): void {
+    if (this.bar) this.bar.update(this.bar.done, { saved: note });
+  }
+
   /** Ends the displays; settles when the last picture is published. */
   async finish(result: TrainResult): Promise<void> {
     this.bar?.finish(result.ended === "finished" ? undefined : result.ended);

@@ -2,18 +2,22 @@ import { type Batch, collate } from "../data/collate.js";
 import type { Example } from "../data/mask.js";
 import { BatchSampler, updatesPerEpoch } from "../data/sampler.js";
 import { throwIfInterrupted, toItsEnd } from "../display/host.js";
-import { DataError } from "../errors.js";
+import { DataError, InterruptedError } from "../errors.js";
 import { meanLoss } from "../evaluation/loss.js";
 import type { CausalLM } from "../models/causal.js";
 import type { Parameter } from "../nn/module.js";
 import { stats } from "../tensor/native.js";
 import { addScaled, fill } from "../tensor/ops/elementwise.js";
 import { clone } from "../tensor/ops/layout.js";
+import { randomState, restoreRandomState } from "../tensor/ops/random.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { empty, type Tensor, view } from "../tensor/tensor.js";
+import { type RunState, restoreTensors, stateTensors } from "./checkpoint-state.js";
+import type { Checkpoints } from "./checkpoints.js";
 import { improves } from "./early-stopping.js";
-import { explainDivergence } from "./health.js";
+import { AdapterCheck, explainDivergence } from "./health.js";
+import { UpdateMarks } from "./interrupted.js";
 import { accumulateGradients, restoreGradients } from "./loss.js";
 import { Optimizer } from "./optimizer.js";
 import { optimizerKind } from "./optimizer-names.js";
@@ -35,6 +39,14 @@ export interface LoopInput {
   onStep?: (step: TrainStep, optimizerBytes: number) => unknown;
   /** Asks the run to end after the step it is in. */
   stopped: () => boolean;
+  /** Where the run is saved now and then. */
+  checkpoints?: Checkpoints | undefined;
+  /** What a checkpoint says of the run; the loop adds the rest. */
+  identity?: Pick<RunState, "fingerprint" | "machine"> | undefined;
+  /** A checkpoint to go on from: its folder, and what stands in it. */
+  resumed?: { folder: string; state: RunState } | undefined;
+  /** Says which example a number stands for, for errors. */
+  describe?: (example: number) => string;
 }
 
 /** Lengths of a run, known before it starts. */
@@ -44,22 +56,31 @@ export interface RunPlan {
   steps: number;
   warmup: number;
   evalEvery: number;
+  /** Steps between checkpoints; Infinity for none. */
+  saveEvery: number;
 }
+
+// As transformers' Trainer.
+const DEFAULT_SAVE = 500;
 
 /** Optimizer steps an epoch: full groups of micro-batches, and one for the rest (as transformers' Trainer counts). */
 export function planRun(rows: number, s: TrainSettings): RunPlan {
   const batchesPerEpoch = Math.ceil(rows / s.batch);
   const stepsPerEpoch = updatesPerEpoch(batchesPerEpoch, s.accumulate);
   const steps = s.steps ?? Math.max(1, Math.ceil(stepsPerEpoch * s.epochs));
-  const every = s.evalEvery ?? stepsPerEpoch;
+  const share = (every: number): number => (every < 1 ? Math.max(1, Math.round(steps * every)) : every);
+  const saves = s.output !== undefined && s.saveEvery !== 0;
   return {
     batchesPerEpoch,
     stepsPerEpoch,
     steps,
     warmup: warmupSteps(s.warmup, steps),
-    evalEvery: every < 1 ? Math.max(1, Math.round(steps * every)) : every,
+    evalEvery: share(s.evalEvery ?? stepsPerEpoch),
+    saveEvery: saves ? share(s.saveEvery ?? DEFAULT_SAVE) : Number.POSITIVE_INFINITY,
   };
 }
+
+type Boundary = Pick<RunState, "sampler" | "random" | "optimizerSteps">;
 
 /** What a run leaves behind. */
 export interface LoopResult {
@@ -80,7 +101,13 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
   const { model, train, validation, settings: s } = input;
   const packed = input.rows ?? Array.from(train, (_, i) => Int32Array.of(i));
   const plan = planRun(packed.length, s);
-  const parameters = model.trainableParameters();
+  const named = new Map([...model.namedParameters()].filter(([, p]) => p.requiresGrad));
+  const parameters = [...named.values()];
+  const collateRows = (numbers: readonly number[]): Batch =>
+    collate(
+      numbers.map((i) => train[i]!),
+      { padId: input.padId, paddingSide: s.paddingSide },
+    );
   const [beta1, beta2] = s.adamBetas;
   const { kind, paged } = optimizerKind(s.optimizer);
   const optimizer = new Optimizer(parameters, {
@@ -112,26 +139,75 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     ended: "finished",
   };
   let worse = 0;
+  let done = 0;
+  let updated = 0; // the newest step whose update was applied
+  let spent = 0;
+  const check = new AdapterCheck(model);
+  const marks = new UpdateMarks(model.device);
+  const now = (): Boundary => ({
+    sampler: sampler.state(),
+    random: randomState(),
+    optimizerSteps: optimizer.steps,
+  });
+  // What stands before a step: when it is broken off, the run can be saved as it was there.
+  let boundary = now();
+  const save = async (at: Boundary = now()): Promise<void> => {
+    if (!input.checkpoints || !input.identity || input.checkpoints.holds(done)) return;
+    const { best: lowest, processed, samples } = result;
+    const numbers = { step: done, seconds: spent, best: lowest, worse, processed, samples, ...input.identity };
+    const history = result.history.slice();
+    await input.checkpoints.save({ ...numbers, ...at, history }, stateTensors(named, optimizer, best.tensors));
+  };
   model.train(true);
   try {
-    for (let step = 1; step <= plan.steps; step++) {
+    if (input.resumed) {
+      const { folder, state } = input.resumed;
+      await restoreTensors(folder, named, optimizer, () => best.keep());
+      sampler.restore(state.sampler);
+      restoreRandomState(state.random);
+      optimizer.steps = state.optimizerSteps;
+      ({ step: done, seconds: spent, worse } = state);
+      const { best: lowest, processed, samples } = state;
+      Object.assign(result, { best: lowest, processed, samples, history: [...state.history] });
+    }
+    updated = done;
+    for (let step = done + 1; step <= plan.steps; step++) {
+      boundary = now();
       throwIfInterrupted("Training", s.signal);
       if (input.stopped()) {
         result.ended = "stopped";
+        if (done > 0) await save();
         break;
       }
       const started = performance.now();
       const inEpoch = (step - 1) % plan.stepsPerEpoch;
       const micro = Math.min(s.accumulate, plan.batchesPerEpoch - inEpoch * s.accumulate);
+      const members: number[][] = [];
       const batches = Array.from({ length: micro }, () => {
-        const examples = Array.from(nextBatch(sampler), (row) => Array.from(packed[row]!, (i) => train[i]!)).flat();
-        return collate(examples, { padId: input.padId, paddingSide: s.paddingSide });
+        const numbers = Array.from(nextBatch(sampler), (row) => Array.from(packed[row]!)).flat();
+        members.push(numbers);
+        return collateRows(numbers);
       });
       for (const b of batches) input.onBatch?.(b.inputIds.length);
       const lr = s.lr * scheduleFactor(s.schedule, step - 1, plan.warmup, plan.steps);
-      const { loss, norm, tokens } = await optimizerStep(model, parameters, optimizer, batches, lr, s, sum);
-      if (!Number.isFinite(loss) || !Number.isFinite(norm))
-        throw await explainDivergence(model, batches, step, s.checkpointing);
+      const { loss, norm, tokens } = await optimizerStep(
+        model,
+        parameters,
+        optimizer,
+        batches,
+        lr,
+        s,
+        sum,
+        check,
+        marks,
+      );
+      if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
+        await input.checkpoints?.settle();
+        const rows = { members, collate: collateRows, describe: input.describe ?? String };
+        throw await explainDivergence(model, batches, step, s.checkpointing, rows, input.checkpoints?.hint());
+      }
+      updated = step;
+      await check.after(step, lr);
       const seconds = (performance.now() - started) / 1000;
       const processed = batches.reduce((n, b) => n + b.sequences.length.reduce((a, l) => a + l, 0), 0);
       result.processed += processed;
@@ -159,15 +235,33 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       }
       result.history.push(info);
       await input.onStep?.(info, optimizer.bytes);
+      done = step;
+      boundary = now();
+      spent += (performance.now() - started) / 1000;
       yield info;
       if (s.earlyStopping !== undefined && worse >= s.earlyStopping.patience) {
         result.ended = "early stopping";
         break;
       }
+      if (input.checkpoints?.due(step)) await save();
     }
+    await input.checkpoints?.settle();
     if (s.keepBest) best.restore();
     return result;
+  } catch (error) {
+    if (!(error instanceof InterruptedError)) throw error;
+    // Between an update and its measurement there is no state to go on from.
+    if (input.checkpoints && done > 0 && updated === done) {
+      await input.checkpoints.settle();
+      if ((await marks.where()) === "before") await save(boundary).catch(() => {});
+      await input.checkpoints.settle();
+    }
+    const hint = input.checkpoints?.hint() ?? "";
+    throw new InterruptedError(`Training was interrupted after step ${done}.${hint && ` ${hint}`}`, { cause: error });
   } finally {
+    await input.checkpoints?.settle();
+    check.dispose();
+    marks.dispose();
     result.optimizerBytes = optimizer.bytes;
     model.train(false);
     model.zeroGrad();
@@ -185,6 +279,8 @@ async function optimizerStep(
   lr: number,
   s: TrainSettings,
   sum: Tensor,
+  check: AdapterCheck,
+  marks: UpdateMarks,
 ): Promise<{ loss: number; norm: number; tokens: number }> {
   const tokens = batches.reduce((n, b) => n + b.tokens, 0);
   if (tokens === 0)
@@ -201,15 +297,24 @@ async function optimizerStep(
     }
     toItsEnd(() => {
       restoreGradients(model, parameters, tokens);
+      if (lr > 0) check.gradients();
+      marks.begin();
       const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
       addScaled(squares, norm);
+      marks.end();
       norm.dispose();
     });
   } finally {
     loss.dispose();
     squares.dispose();
   }
-  const [l, n] = await sum.data();
+  const [l, n] = await sum.data().catch(async (error) => {
+    // An interrupt that struck after the update took its figures away only on their way here.
+    if (s.output !== undefined && error instanceof InterruptedError && (await marks.where()) === "after")
+      return sum.data();
+    throw error;
+  });
+  marks.done();
   return { loss: l!, norm: Math.sqrt(n!), tokens };
 }
 
@@ -227,9 +332,15 @@ class BestKeeper {
     this.parameters = parameters;
   }
 
-  keep(): void {
+  /** The copies; none before the first measurement. */
+  get tensors(): readonly Tensor[] {
+    return this.copies;
+  }
+
+  keep(): readonly Tensor[] {
     this.dispose();
     this.copies = outsideScope(() => noGrad(() => this.parameters.map((p) => clone(p))));
+    return this.copies;
   }
 
   restore(): void {

@@ -84,8 +84,12 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   keepBest?: boolean;
   /** Measurements without a lower validation loss (by more than `threshold`, 0 by default) after which the run ends. */
   earlyStopping?: EarlyStoppingOption;
-  /** Folder for the adapter (or weights) at the end. */
+  /** Folder for the adapter (or weights) at the end, and for checkpoints on the way there. */
   output?: string;
+  /** Optimizer steps between checkpoints in `output`, of which the last two stay; below 1 a share of the run; 0: none. 500 by default. */
+  saveEvery?: number;
+  /** Goes on exactly where a checkpoint ends: the newest good one in `output` (true), or the one in a folder. */
+  resume?: string | boolean;
   seed?: number;
   shuffle?: boolean;
   /** Field that holds the text when rows are plain text. */
@@ -111,6 +115,8 @@ export type TrainSettings = Required<
     | "callbacks"
     | "log"
     | "output"
+    | "saveEvery"
+    | "resume"
     | "textField"
     | "format"
     | "signal"
@@ -122,10 +128,20 @@ export type TrainSettings = Required<
   earlyStopping: EarlyStopping | undefined;
 } & Pick<
     TrainOptions,
-    "validation" | "steps" | "maxLength" | "evalEvery" | "output" | "textField" | "format" | "signal" | "log"
+    | "validation"
+    | "steps"
+    | "maxLength"
+    | "evalEvery"
+    | "output"
+    | "saveEvery"
+    | "resume"
+    | "textField"
+    | "format"
+    | "signal"
+    | "log"
   >;
 
-const LATER = ["saveEvery", "resume", "neftune", "beta", "maxPromptLength", "deterministic"] as const;
+const LATER = ["neftune", "beta", "maxPromptLength", "deterministic"] as const;
 
 const DEFAULTS: TrainSettings = {
   method: "sft",
@@ -175,6 +191,8 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
     "evalEvery",
     "log",
     "output",
+    "saveEvery",
+    "resume",
     "textField",
     "format",
     "signal",
@@ -190,7 +208,7 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
   check("batch", s.batch, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");
   check("accumulate", s.accumulate, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");
   check("logEvery", s.logEvery, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");
-  check("lr", s.lr, (v) => Number.isFinite(v) && v >= 0, "a number from 0");
+  check("lr", s.lr, (v) => Number.isFinite(v) && v > 0, "a number above 0 (with 0 nothing would be learnt)");
   check("warmup", s.warmup, (v) => v >= 0 && (v < 1 || Number.isInteger(v)), "a number of steps, or a share below 1");
   check("weightDecay", s.weightDecay, (v) => v >= 0, "a number from 0");
   check("maxGradNorm", s.maxGradNorm, (v) => v >= 0, "a number from 0");
@@ -205,6 +223,7 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
       (v) => v > 0 && (v < 1 || Number.isInteger(v)),
       "a number of steps, or a share below 1",
     );
+  checkSaving(s);
   oneOf("method", s.method, ["sft"]);
   s.optimizer = optimizerName(s.optimizer);
   s.callbacks = callbackList(s.callbacks);
@@ -222,6 +241,23 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
     throw new ConfigError("train: keepBest, earlyStopping and evalEvery need rows to measure on: give { validation }.");
   }
   return s;
+}
+
+function checkSaving(s: TrainSettings): void {
+  const { saveEvery, resume, output } = s;
+  if (saveEvery !== undefined)
+    check(
+      "saveEvery",
+      saveEvery,
+      (v) => v >= 0 && (v < 1 || Number.isInteger(v)),
+      "a number of steps, a share of the run below 1, or 0 for none",
+    );
+  if (saveEvery && output === undefined)
+    throw new ConfigError("train: saveEvery needs a folder for the checkpoints: give { output }.");
+  if (resume !== undefined && typeof resume !== "boolean" && (typeof resume !== "string" || resume === ""))
+    throw new ConfigError(`train: resume must be true or the folder of a checkpoint, received ${String(resume)}.`);
+  if (resume === true && output === undefined)
+    throw new ConfigError("train: resume: true looks for checkpoints in output: give { output }, or a folder.");
 }
 
 function check(name: string, value: unknown, ok: (v: number) => boolean, expected: string): void {

@@ -1,5 +1,6 @@
 import { Dataset } from "../data/dataset.js";
 import type { Format } from "../data/format.js";
+import { describeMask } from "../data/mask.js";
 import { packExamples } from "../data/pack.js";
 import { describeReport, tokenizeRows } from "../data/tokenize.js";
 import { formatBytes, formatDuration, formatNumber, formatPercent } from "../display/format.js";
@@ -20,6 +21,7 @@ import type { Plot } from "../plot/index.js";
 import { recover, stats } from "../tensor/native.js";
 import { seed } from "../tensor/ops/random.js";
 import { Callbacks } from "./callbacks.js";
+import type { Checkpoints } from "./checkpoints.js";
 import { type Panel, runPlot } from "./dashboard.js";
 import type { PlannedStep } from "./estimate.js";
 import { LiveRun } from "./live.js";
@@ -27,6 +29,7 @@ import { RunLog } from "./log/run-log.js";
 import { type LoopResult, planRun, type RunPlan, trainLoop } from "./loop.js";
 import { stepMemory } from "./memory.js";
 import { type TrainOptions, type TrainSettings, type TrainStep, trainSettings } from "./options.js";
+import { RunSaving } from "./resume.js";
 
 /** What a finished run gives. Losses in nats a token, memory in bytes. */
 export interface TrainResult {
@@ -47,6 +50,9 @@ export interface TrainResult {
   history: Dataset;
   /** Folder the adapter was saved to, when `output` was given. */
   adapter: string | undefined;
+  /** The newest checkpoint of the run, and why checkpoints are missing where some could not be saved. */
+  checkpoint: { folder: string; step: number } | undefined;
+  warnings: string[];
   /** "finished", "stopped" or "early stopping". */
   ended: LoopResult["ended"];
   toTable(): Table;
@@ -89,7 +95,10 @@ function describePacking({ examples, rows, capacity, efficiency }: NonNullable<T
 /** What a run needs of the model's facade. */
 export interface Trained {
   readonly tokenizer: Tokenizer;
-  save(folder: string): Promise<void>;
+  /** Saves what was trained: the adapter, or without one the whole model. */
+  saveTrained(folder: string): Promise<void>;
+  /** How the active adapter was made; `undefined` without one. */
+  adapterSettings(): object | undefined;
   stopIds(): number[];
 }
 
@@ -110,6 +119,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
   private ended = false;
   private stopping = false;
   private packing: TrainResult["packing"];
+  private checkpoints: Checkpoints | undefined;
   private tokens = 0; // of the largest micro-batch
   private peak = 0; // bytes, of the steps so far
   private readonly callbacks: Callbacks;
@@ -186,6 +196,8 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     try {
       const { tokenizer } = model;
       const limit = network.config.maxPositions;
+      // A run that cannot go on where another ended must not begin.
+      const saving = await RunSaving.open(s, network, model);
       const prepare = {
         maxLength: Math.min(s.maxLength ?? limit, limit),
         overlong: s.overlong,
@@ -209,11 +221,16 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         this.packing = { examples: train.examples.length, rows: rows.length, capacity, efficiency };
       }
       const plan = planRun(packed?.rows.length ?? train.examples.length, s);
+      const { identity, resumed } = saving.join(train.examples, validation?.examples);
+      const checkpoints = saving.checkpoints(plan.saveEvery, () => this.live?.saved(checkpoints?.note() ?? ""));
+      this.checkpoints = checkpoints;
       const report = describeReport(train.report, prepare.maxLength);
       this.live?.start(plan, {
         ...(report === "" ? {} : { rows: report }),
         ...(this.packing ? { packing: describePacking(this.packing) } : {}),
+        ...(saving.note === "" ? {} : { resumed: saving.note }),
       });
+      for (const step of resumed?.state.history ?? []) this.push(step);
       log = new RunLog(s.log, s.logEvery);
       log.start({ ...plan, rows: train.report });
       const measure = stepMemory(network);
@@ -235,17 +252,21 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
           await this.callbacks.step(step);
         },
         stopped: () => this.stopping,
+        checkpoints,
+        identity,
+        resumed,
+        describe: (i) => describeMask(train.examples[i]!, tokenizer, 200),
       });
       let next = await loop.next();
       while (!next.done) {
         this.push(next.value);
         next = await loop.next();
       }
-      const seconds = (performance.now() - started) / 1000;
+      const seconds = (resumed?.state.seconds ?? 0) + (performance.now() - started) / 1000;
       const result = next.value;
       bytes.optimizer = result.optimizerBytes;
       if (s.output !== undefined) {
-        await model.save(s.output);
+        await model.saveTrained(s.output);
         await this.callbacks.save({ step: this.steps.length, folder: s.output });
       }
       const summary = this.summarize(result, plan, seconds, network);
@@ -294,6 +315,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       peakMemory: Math.max(this.peak, stats(network.device).peakBytes),
       epoch: history.length / plan.stepsPerEpoch,
     };
+    const { last } = this.checkpoints ?? {};
     const shown = resultTable(values, result.best, this.packing);
     const out: TrainResult = {
       ...values,
@@ -303,6 +325,8 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         history.map(({ memoryParts: _, ...h }) => ({ ...h, validationLoss: h.validationLoss ?? null })),
       ),
       adapter: this.settings.output,
+      checkpoint: last && { folder: last.folder, step: last.step },
+      warnings: this.checkpoints?.warnings() ?? [],
       ended: result.ended,
       toTable: () => shown,
     };

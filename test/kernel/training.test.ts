@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { withModelFolder } from "../facade/small.js";
 import { execute, of, published, sleep, startKernel, type TestKernel, value } from "./support.js";
@@ -57,6 +58,17 @@ const data = ${rows};`;
       String(await value(kernel.client, "typeof (await model.generate('The', { maxNewTokens: 3 }))")),
       /string/,
     );
+  });
+
+  it("is saved where an interrupt stops it, and goes on from there", async () => {
+    const options = `{ steps: 1_000_000, batch: 2, output: ${JSON.stringify(join(folder, "run"))} }`;
+    const ms = await interrupt(`const cut = model.train(data, ${options}); await cut`);
+    assert.ok(ms < 1_000, `${ms} ms`);
+    const error = String(await value(kernel.client, "await cut.then(String, String)"));
+    const step = Number(/interrupted after step (\d+)\. Step \1 is saved in/.exec(error)?.[1]);
+    assert.ok(step > 0, error);
+    const again = `const on = model.train(data, { ...${options}, resume: true }); for await (const s of on) if (s.step > ${step + 2}) on.stop(); (await on).history.length`;
+    assert.ok(Number(await value(kernel.client, again)) > step + 2);
   });
 
   it("stops within a second while it evaluates or generates", async () => {
