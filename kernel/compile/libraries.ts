@@ -21,7 +21,10 @@ declare function input(prompt?: string, options?: { password?: boolean }): Promi
 ${inputDeclarations}${commDeclarations}`;
 
 /** The folder of the declarations of Node, a dependency of this package. */
-export const nodeTypes: string = dirname(createRequire(import.meta.url).resolve("@types/node/package.json"));
+const nodeTypes: string = dirname(createRequire(import.meta.url).resolve("@types/node/package.json"));
+
+/** The one file that stands for most of them. */
+export const nodeFile: string = join(nodeTypes, "tunebook.d.ts");
 
 export function libraries(): Libraries {
   return {
@@ -76,5 +79,5 @@ function node(): Map<string, string> {
     else scripts.push(text);
   };
   add(join(nodeTypes, "index.d.ts"));
-  return files.set(join(nodeTypes, "tunebook.d.ts"), scripts.join("\n"));
+  return files.set(nodeFile, scripts.join("\n"));
 }
