@@ -3,7 +3,7 @@ import { isBuiltin } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type t from "typescript";
-import { type Libraries, libraries, nodeFile } from "./libraries.js";
+import { type Libraries, languageFile, libraries, nodeFile } from "./libraries.js";
 import { libFolder, ts } from "./typescript.js";
 
 /** Marks the virtual files of cells, so that no file of the user's can have such a name. */
@@ -93,8 +93,8 @@ export class Project {
     if (this.nodeLoaded) return;
     this.nodeLoaded = true;
     for (const [path, text] of this.libraries.node()) {
+      if (!this.virtual.has(path)) this.roots.push(path);
       this.virtual.set(path, text);
-      this.roots.push(path);
     }
     this.version++;
   }
@@ -173,7 +173,7 @@ export class Project {
       getScriptVersion: (path) => this.versionOf(path),
       getScriptSnapshot: (path) => this.snapshot(path),
       getCurrentDirectory: () => this.folder,
-      getDefaultLibFileName: () => join(libFolder, "lib.tunebook.d.ts"),
+      getDefaultLibFileName: () => languageFile,
       fileExists: (path) => this.exists(path),
       readFile: (path) => this.read(path),
       directoryExists: ts.sys.directoryExists,
@@ -195,6 +195,7 @@ export class Project {
   private versionOf(path: string): string {
     if (path === this.current) return `${this.version}`;
     if (path === this.packages) return `${this.kept.size}`;
+    if (path === languageFile) return this.nodeLoaded ? "2" : "1";
     // Packages do not change while a kernel runs, nor does this one.
     if (this.virtual.has(path) || path.startsWith(ownDeclarations)) return "1";
     if (path.includes("/node_modules/") && !(this.installing && !path.startsWith(packageFolder))) return "1";
