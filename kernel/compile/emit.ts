@@ -2,6 +2,7 @@ import type t from "typescript";
 import type { Directive } from "../magics/directives.js";
 import { type Analysis, analyze, type Fault } from "./analyze.js";
 import { contexts, HERE } from "./contexts.js";
+import { type Printed, printAlone } from "./print.js";
 import { boxName, type Prologue, rewriter, type Surroundings } from "./rewrite.js";
 import { ts } from "./typescript.js";
 
@@ -11,6 +12,8 @@ export interface Emitted {
   analysis: Analysis;
   /** Syntax errors and what the analysis objects to; with any, `js` must not run. */
   faults: Fault[];
+  /** Was it printed without a program of its own? */
+  alone: boolean;
 }
 
 const options: t.CompilerOptions = {
@@ -27,8 +30,26 @@ const options: t.CompilerOptions = {
  * @param code - the cell, magics already gone
  * @param cell - its name, the source's name in the map
  * @param magics - what they have left behind in the code, in order
+ * @param alone - may it be printed without a program of its own, where that is possible?
  */
-export function emitCell(code: string, cell: string, around: Surroundings, magics: readonly Directive[] = []): Emitted {
+export function emitCell(
+  code: string,
+  cell: string,
+  around: Surroundings,
+  magics: readonly Directive[] = [],
+  alone = true,
+): Emitted {
+  return (alone && emit(code, cell, around, magics, true)) || emit(code, cell, around, magics, false)!;
+}
+
+/** @returns undefined for code that cannot be printed alone, if it is to be */
+function emit(
+  code: string,
+  cell: string,
+  around: Surroundings,
+  magics: readonly Directive[],
+  alone: boolean,
+): Emitted | undefined {
   let analysis: Analysis | undefined;
   const prologue: Prologue = { boxes: new Set(), functions: [], awaits: false };
   const faults: Fault[] = [];
@@ -39,13 +60,16 @@ export function emitCell(code: string, cell: string, around: Surroundings, magic
     faults.push(...analysis.faults, ...constantFaults(file, analysis, around), ...joinedFaults(file, magics));
     return rewriter(analysis, around, prologue, magics)(context)(file);
   };
-  const { outputText, sourceMapText } = ts.transpileModule(code, {
-    compilerOptions: options,
-    fileName: `${cell}.ts`,
-    transformers: { before: [transform, contexts(prologue)] },
-  });
-  const body = outputText.replace(/\n?\/\/# sourceMappingURL=.*\s*$/, "").replace(/(^|\n)export \{\};\s*$/, "");
-  return { js: `${setUp(prologue)}\n${body}`, map: shiftMap(sourceMapText ?? "", cell), analysis: analysis!, faults };
+  const before = [transform, contexts(prologue)];
+  const printed = alone ? printAlone(code, `${cell}.ts`, options, before) : print(code, `${cell}.ts`, before);
+  if (printed === undefined) return undefined;
+  const body = printed.js.replace(/\n?\/\/# sourceMappingURL=.*\s*$/, "").replace(/(^|\n)export \{\};\s*$/, "");
+  return { js: `${setUp(prologue)}\n${body}`, map: shiftMap(printed.map, cell), analysis: analysis!, faults, alone };
+}
+
+function print(code: string, fileName: string, before: t.TransformerFactory<t.SourceFile>[]): Printed {
+  const made = ts.transpileModule(code, { compilerOptions: options, fileName, transformers: { before } });
+  return { js: made.outputText, map: made.sourceMapText ?? "" };
 }
 
 /** Assignments to constants: boxes would let them pass. */

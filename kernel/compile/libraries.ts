@@ -11,7 +11,7 @@ export interface Libraries {
   language: Map<string, string>;
   /** What cells have beside it: `display`, `input` and the like. */
   cell: Map<string, string>;
-  /** Node, read when first needed. */
+  /** Node and, in the same file, the language: read when first needed, and then instead of the language alone. */
   node(): Map<string, string>;
 }
 
@@ -21,13 +21,23 @@ declare function input(prompt?: string, options?: { password?: boolean }): Promi
 ${inputDeclarations}${commDeclarations}`;
 
 /** The folder of the declarations of Node, a dependency of this package. */
-export const nodeTypes: string = dirname(createRequire(import.meta.url).resolve("@types/node/package.json"));
+const nodeTypes: string = dirname(createRequire(import.meta.url).resolve("@types/node/package.json"));
+
+/** The one file that stands for most of the language. */
+export const languageFile: string = join(libFolder, "lib.tunebook.d.ts");
+
+/**
+ * The one file that stands for most of Node's, and for the language's: in two files their declarations of one name would be put together
+ * anew for each program, which is half of the work of making a checker.
+ */
+export const nodeFile: string = join(nodeTypes, "tunebook.d.ts");
 
 export function libraries(): Libraries {
+  const known = language();
   return {
-    language: language(),
+    language: known,
     cell: new Map([[join(libFolder, "lib.tunebook.cell.d.ts"), cellDeclarations]]),
-    node,
+    node: () => node(known.get(languageFile)!).set(languageFile, ""),
   };
 }
 
@@ -54,12 +64,12 @@ function language(): Map<string, string> {
   if ("fromAsync" in Array) add("esnext.array");
   if ("withResolvers" in Promise)
     for (const name of ["es2024.promise", "es2024.object", "es2024.collection"]) add(name);
-  return files.set(join(libFolder, "lib.tunebook.d.ts"), scripts.join("\n"));
+  return files.set(languageFile, scripts.join("\n"));
 }
 
-function node(): Map<string, string> {
+function node(language: string): Map<string, string> {
   const files = new Map<string, string>();
-  const scripts: string[] = [];
+  const scripts: string[] = [language];
   const seen = new Set<string>();
   const add = (path: string): void => {
     if (seen.has(path)) return;
@@ -76,5 +86,5 @@ function node(): Map<string, string> {
     else scripts.push(text);
   };
   add(join(nodeTypes, "index.d.ts"));
-  return files.set(join(nodeTypes, "tunebook.d.ts"), scripts.join("\n"));
+  return files.set(nodeFile, scripts.join("\n"));
 }

@@ -3,7 +3,7 @@ import { isBuiltin } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type t from "typescript";
-import { type Libraries, libraries, nodeTypes } from "./libraries.js";
+import { type Libraries, languageFile, libraries, nodeFile } from "./libraries.js";
 import { libFolder, ts } from "./typescript.js";
 
 /** Marks the virtual files of cells, so that no file of the user's can have such a name. */
@@ -58,6 +58,7 @@ export class Project {
   private readonly kept = new Set<string>();
   private roots: string[];
   private nodeLoaded = false;
+  private thinned = false;
   private folder = "";
   private currentPath = "";
   private packages = "";
@@ -92,8 +93,8 @@ export class Project {
     if (this.nodeLoaded) return;
     this.nodeLoaded = true;
     for (const [path, text] of this.libraries.node()) {
+      if (!this.virtual.has(path)) this.roots.push(path);
       this.virtual.set(path, text);
-      this.roots.push(path);
     }
     this.version++;
   }
@@ -155,7 +156,12 @@ export class Project {
   }
 
   program(): t.Program {
-    return this.service.getProgram()!;
+    const program = this.service.getProgram()!;
+    if (this.nodeLoaded && !this.thinned) {
+      this.thinned = true;
+      thin(program.getSourceFile(nodeFile));
+    }
+    return program;
   }
 
   private host(jsDocParsingMode: t.JSDocParsingMode): t.LanguageServiceHost {
@@ -167,7 +173,7 @@ export class Project {
       getScriptVersion: (path) => this.versionOf(path),
       getScriptSnapshot: (path) => this.snapshot(path),
       getCurrentDirectory: () => this.folder,
-      getDefaultLibFileName: () => join(libFolder, "lib.tunebook.d.ts"),
+      getDefaultLibFileName: () => languageFile,
       fileExists: (path) => this.exists(path),
       readFile: (path) => this.read(path),
       directoryExists: ts.sys.directoryExists,
@@ -189,6 +195,7 @@ export class Project {
   private versionOf(path: string): string {
     if (path === this.current) return `${this.version}`;
     if (path === this.packages) return `${this.kept.size}`;
+    if (path === languageFile) return this.nodeLoaded ? "2" : "1";
     // Packages do not change while a kernel runs, nor does this one.
     if (this.virtual.has(path) || path.startsWith(ownDeclarations)) return "1";
     if (path.includes("/node_modules/") && !(this.installing && !path.startsWith(packageFolder))) return "1";
@@ -264,10 +271,21 @@ export class Project {
     const name = typeof reference === "string" ? reference : reference.fileName;
     if (name === "node") {
       // The declarations are there once, as one file.
-      const resolvedFileName = join(nodeTypes, "tunebook.d.ts");
-      if (this.nodeLoaded) return { resolvedTypeReferenceDirective: { primary: true, resolvedFileName } } as never;
+      const primary = { primary: true, resolvedFileName: nodeFile };
+      if (this.nodeLoaded) return { resolvedTypeReferenceDirective: primary } as never;
       return { resolvedTypeReferenceDirective: undefined } as never;
     }
     return ts.resolveTypeReferenceDirective(name, from, options, ts.sys, redirect);
   }
+}
+
+/**
+ * Node's modules import each other, more than 200 times, and all of them are declared in the one file. A program looks each import up
+ * whenever the imports of a cell change, to find that there is no file for it; so they are taken off the file's list.
+ */
+function thin(file: t.SourceFile | undefined): void {
+  const known = file as unknown as { imports?: readonly t.StringLiteralLike[]; ambientModuleNames?: readonly string[] };
+  if (!known?.imports || !known.ambientModuleNames) return;
+  const own = new Set(known.ambientModuleNames);
+  known.imports = known.imports.filter(({ text }) => !own.has(text));
 }

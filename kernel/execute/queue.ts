@@ -43,12 +43,16 @@ export class Session {
   others = 0;
   /** What the next cell has to tell: how the executor ended between two cells. */
   notice = "";
-  #compiling: Promise<unknown> = Promise.resolve();
+  #compiling: Promise<void> | undefined;
 
-  /** One cell at a time is compiled and committed, so that the compiler sees them in one order. */
+  /** One cell at a time is compiled and committed, so that the compiler sees them in one order; it begins at once if no other one is. */
   alone<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#compiling.then(work);
-    this.#compiling = done.catch(() => {});
+    const done = this.#compiling === undefined ? work() : this.#compiling.then(work);
+    const ended = (): void => {
+      if (this.#compiling === settled) this.#compiling = undefined;
+    };
+    const settled: Promise<void> = done.then(ended, ended);
+    this.#compiling = settled;
     return done;
   }
 }
@@ -77,6 +81,7 @@ export class ExecuteQueue {
   #allowStdin = false;
   #pages: MimeBundle[] = [];
   #interrupted: ((ending: Ending) => void) | undefined;
+  #compiler: Compiler | undefined;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -113,12 +118,19 @@ export class ExecuteQueue {
     for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
       this.#active = next;
       const { sockets } = this.#parts;
-      sockets.publish("status", { execution_state: "busy" }, next.rawHeader);
+      let told = false;
+      const busy = (): void => {
+        if (!told) sockets.publish("status", { execution_state: "busy" }, next.rawHeader);
+        told = true;
+      };
       let doomed: Message[] = [];
       try {
-        if (Comms.has(next.header.msg_type)) await this.#event(next);
-        else doomed = await this.#execute(next);
+        if (Comms.has(next.header.msg_type)) {
+          busy();
+          await this.#event(next);
+        } else doomed = await this.#execute(next, busy);
       } catch (error) {
+        busy();
         const report = failure(error as Error);
         const { count } = this.#parts.session;
         sockets.send("shell", next, "execute_reply", { status: "error", execution_count: count, ...report });
@@ -164,8 +176,11 @@ export class ExecuteQueue {
     done();
   }
 
-  /** @returns the requests that are to be aborted. */
-  async #execute(message: Message): Promise<Message[]> {
+  /**
+   * @param busy - publishes the status, before all else
+   * @returns the requests that are to be aborted.
+   */
+  async #execute(message: Message, busy: () => void): Promise<Message[]> {
     const { sockets, output, history, session } = this.#parts;
     const request = readRequest(message.content);
     if (request.store) session.count++;
@@ -174,6 +189,10 @@ export class ExecuteQueue {
     this.#cell = cell;
     this.#allowStdin = request.allowStdin;
     this.#pages = [];
+    const blank = request.code.trim() === "";
+    // The compiler's thread works while this one tells the front ends.
+    const begun = blank ? undefined : this.#run(cell, request.code, request);
+    busy();
     if (request.silent) output.mute(cell);
     else {
       output.begin(cell, message.rawHeader);
@@ -181,8 +200,7 @@ export class ExecuteQueue {
       if (session.notice !== "") output.stream("stderr", session.notice, cell);
     }
     session.notice = "";
-    const blank = request.code.trim() === "";
-    const ending: Ending = blank ? { ok: true } : await this.#run(cell, request.code, request);
+    const ending: Ending = begun === undefined ? { ok: true } : await begun;
     this.#parts.ended(cell);
     output.flush();
     let reply: Json = { status: "ok", execution_count: count, user_expressions: {}, payload: [] };
@@ -217,7 +235,8 @@ export class ExecuteQueue {
       };
     });
     const work = async (): Promise<Ending> => {
-      const compiler = await this.#parts.compiler();
+      this.#compiler ??= await this.#parts.compiler();
+      const compiler = this.#compiler;
       let compiled: CompiledCell;
       try {
         compiled = await this.#parts.session.alone(async () => {

@@ -39,15 +39,18 @@ export class HistoryFile {
       await this.#shrink();
       await this.entries();
       const session = this.#last + 1;
-      await this.#append({ s: session });
+      await this.#append([{ s: session }]);
       return session;
     });
   }
 
   /** Appends what was executed; too long a line is left out. */
-  async add({ session, line, input, output }: Entry): Promise<void> {
-    const shown = output !== undefined && output.length > MAX_OUTPUT ? undefined : output;
-    await this.#append({ s: session, l: line, i: input, ...(shown === undefined ? {} : { o: shown }) });
+  async add(entries: readonly Entry[]): Promise<void> {
+    const records = entries.map(({ session, line, input, output }) => {
+      const shown = output !== undefined && output.length > MAX_OUTPUT ? undefined : output;
+      return { s: session, l: line, i: input, ...(shown === undefined ? {} : { o: shown }) };
+    });
+    await this.#append(records);
   }
 
   /** All entries in the order they were written, read anew when the file has changed. */
@@ -89,10 +92,11 @@ export class HistoryFile {
     }
   }
 
-  // One write of one line: appends of several kernels do not mix.
-  async #append(record: object): Promise<void> {
-    const line = Buffer.from(`${JSON.stringify(record)}\n`);
-    if (line.length > MAX_LINE_BYTES) return;
+  // One write of whole lines: appends of several kernels do not mix.
+  async #append(records: readonly object[]): Promise<void> {
+    const lines = records.map((record) => Buffer.from(`${JSON.stringify(record)}\n`));
+    const text = Buffer.concat(lines.filter(({ length }) => length <= MAX_LINE_BYTES));
+    if (text.length === 0) return;
     for (let attempt = 0; attempt < 3; attempt++) {
       const flags = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW;
       const file = await open(this.path, flags, 0o600);
@@ -102,8 +106,8 @@ export class HistoryFile {
         if (size > 0) await file.read(end, 0, 1, size - 1);
         // A torn last line is ended first, so that it spoils itself alone.
         const torn = size > 0 && end[0] !== 10;
-        await file.write(torn ? Buffer.concat([Buffer.from("\n"), line]) : line);
-        // Another kernel has put a shorter file in this one's place meanwhile: it gets the line too.
+        await file.write(torn ? Buffer.concat([Buffer.from("\n"), text]) : text);
+        // Another kernel has put a shorter file in this one's place meanwhile: it gets the lines too.
         if ((await stat(this.path)).ino === ino) return;
       } finally {
         await file.close();

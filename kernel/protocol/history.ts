@@ -21,6 +21,9 @@ export function historyFile(env: NodeJS.ProcessEnv = process.env): string | unde
   return join(data, "tunebook", "history.jsonl");
 }
 
+// A cell's reply comes first: what was executed is written a little later, and all at once where cells follow each other.
+const WRITE_AFTER_MS = 200;
+
 /** What was executed in this session and those before it, and the answers to `history_request`. */
 export class History {
   readonly #file: HistoryFile | undefined;
@@ -30,6 +33,8 @@ export class History {
   #usable = false;
   #begun: Promise<void> | undefined;
   #saving: Promise<void> = Promise.resolve();
+  #unsaved: Entry[] = [];
+  #timer: NodeJS.Timeout | undefined;
 
   /** @param path - where sessions are kept; undefined: this session alone is remembered */
   constructor(path?: string, log: (text: string) => void = () => {}) {
@@ -45,23 +50,32 @@ export class History {
 
   /** Remembers one execution: its number, its code, and the text of its result. */
   add(line: number, input: string, output: string | undefined): void {
-    this.#entries.push({ session: this.#session, line, input, output });
+    const entry = { session: this.#session, line, input, output };
+    this.#entries.push(entry);
+    if (this.#file === undefined) return;
+    this.#unsaved.push(entry);
+    this.#timer ??= setTimeout(() => void this.saved(), WRITE_AFTER_MS);
+  }
+
+  /** Resolves when everything is in the file. */
+  saved(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const entries = this.#unsaved;
+    this.#unsaved = [];
     const file = this.#file;
-    if (file === undefined) return;
+    if (file === undefined || entries.length === 0) return this.#saving;
     this.#saving = this.#saving.then(async () => {
+      // It numbers the entries anew: only now the session has its number.
       await this.start();
       if (!this.#usable) return;
       try {
-        await file.add({ session: this.#session, line, input, output });
+        await file.add(entries);
       } catch (error) {
         this.#usable = false;
         this.#log(`the history is not kept any more: ${(error as Error).message}`);
       }
     });
-  }
-
-  /** Resolves when everything is in the file. */
-  saved(): Promise<void> {
     return this.#saving;
   }
 

@@ -192,6 +192,7 @@ async function interrupts(kernel) {
     try {
       await probe.info();
       await probe.run(cells.keep);
+      await sleep(1_500); // a kernel that still loads behind its first reply has not begun to run the loop when it is interrupted
       const running = probe.run(code, { limit: 5_000 });
       await sleep(500);
       const began = performance.now();

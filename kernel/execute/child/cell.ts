@@ -38,7 +38,7 @@ export class Cell implements TimerOwner {
   readonly timers: Set<NodeJS.Timeout | NodeJS.Immediate> = new Set();
   /** Output that is still being made. */
   readonly pending: Set<Promise<void>> = new Set();
-  readonly console: Console;
+  #console: Console | undefined;
   interrupted = false;
   finished = false;
   /** Somebody asked for the signal, so the cell may end by itself when it is aborted. */
@@ -52,16 +52,18 @@ export class Cell implements TimerOwner {
     this.quiet = command.quiet ?? false;
     this.#allowStdin = command.allowStdin ?? false;
     this.#output = output;
+  }
+
+  /** Its own console, made when it is first asked for: most cells print nothing. */
+  get console(): Console {
+    if (this.#console !== undefined) return this.#console;
     const stream = (name: "stdout" | "stderr") =>
       ({
-        write: (text: string) => output.stream(output.here(this), name, String(text)),
+        write: (text: string) => this.#output.stream(this.#output.here(this), name, String(text)),
       }) as unknown as NodeJS.WritableStream;
-    this.console = new Console({
-      stdout: stream("stdout"),
-      stderr: stream("stderr"),
-      ignoreErrors: false,
-      colorMode: false,
-    });
+    const streams = { stdout: stream("stdout"), stderr: stream("stderr") };
+    this.#console = new Console({ ...streams, ignoreErrors: false, colorMode: false });
+    return this.#console;
   }
 
   signal(): AbortSignal {

@@ -272,7 +272,9 @@ export class Runner implements Output {
   #bindings(cell: Cell): object {
     return {
       id: cell.id,
-      console: cell.console,
+      get console() {
+        return cell.console;
+      },
       display: cell.display,
       input: cell.input,
       prompt: cell.prompt,
