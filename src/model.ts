@@ -12,11 +12,14 @@ import { StopText, stopsOf } from "./evaluation/stop-text.js";
 import { type AdapterOptions, findAdapter } from "./fetch.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
-import type { Tokenizer } from "./hub/tokenizer.js";
+import { Tokenizer } from "./hub/tokenizer.js";
 import { type AdapterInfo, loadAdapterFiles, saveAdapter } from "./lora/adapter.js";
-import { mergeLora, removeLora } from "./lora/merge.js";
-import { type LoraOptions, loraSettings } from "./lora/options.js";
-import { activate, loraLayers, wrapLora } from "./lora/wrap.js";
+import { disposeBiases } from "./lora/biases.js";
+import { initialise } from "./lora/initialise.js";
+import { mergeLora } from "./lora/merge.js";
+import { type LoraOptions, type LoraSettings, loraSettings } from "./lora/options.js";
+import { resizeTables } from "./lora/tables.js";
+import { activate, adaptedLayers, removeLora, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
 import { packedRows } from "./nn/cache.js";
@@ -62,6 +65,8 @@ export class Model implements Disposable {
   private readonly parts: ModelParts;
   private readonly adapters = new Map<string, AdapterInfo>();
   private active: string | undefined;
+  /** Whether tokens were added: adapters save the tables then. */
+  private resized = false;
   private run: TrainRun | undefined;
   private lastRun: { gradients: number; optimizer: number; peak: number } = { gradients: 0, optimizer: 0, peak: 0 };
 
@@ -142,31 +147,91 @@ export class Model implements Disposable {
   /** Quantises the linear layers in place. @throws StateError after addLora: adapters belong to the quantised layers. */
   quantize(options: QuantizeOptions): this {
     this.idle("quantize");
-    if (loraLayers(this.network).length > 0)
+    if (adaptedLayers(this.network).length > 0)
       throw new StateError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
     quantizeModule(this.network, quantizeSettings(options), [this.network.headName]);
     return this;
   }
 
-  /** Freezes the model and adds a low-rank adapter, which becomes the active one. */
+  /**
+   * Freezes the model and adds a low-rank adapter, which becomes the active one.
+   * @throws ConfigError for an init that is computed from the weights ("pissa", "loftq"): `adaptLora` does that.
+   */
   addLora(options: LoraOptions): this {
-    this.idle("addLora");
     const settings = loraSettings(options);
+    if (settings.init === "pissa" || settings.init === "loftq")
+      throw new ConfigError(
+        `addLora: init "${settings.init}" is computed from the weights: say it in the plan, loadModel(…).addLora({ init: "${settings.init}", … }), or await model.adaptLora({ … }).`,
+      );
+    return this.wrap(settings);
+  }
+
+  /** `addLora` for every init: "pissa" and "loftq" are computed from the weights, which they change. */
+  async adaptLora(options: LoraOptions): Promise<this> {
+    const settings = loraSettings(options);
+    this.wrap(settings);
+    try {
+      await initialise(this.network, settings);
+    } catch (error) {
+      this.removeAdapter(settings.name);
+      throw error;
+    }
+    return this;
+  }
+
+  private wrap(settings: LoraSettings): this {
+    this.idle("addLora");
+    if (this.adapters.has(settings.name))
+      throw new ConfigError(`addLora: there is an adapter named "${settings.name}" already; give another name.`);
     if (settings.seed !== undefined) seed(settings.seed);
-    const layers = wrapLora(this.network, settings, this.network.defaultTargets, this.network.headName);
-    const targets =
-      settings.target === "all-linear" || settings.target === undefined ? lastParts(layers) : settings.target;
-    this.adapters.set(settings.name, { settings, targets, base: this.parts.base, raw: undefined });
+    const layers = wrapLora(this.network, settings);
+    const { target } = settings;
+    const targets = target === "all-linear" || target === undefined ? lastParts(layers) : target;
+    this.adapters.set(settings.name, { settings, targets, base: this.parts.base, raw: undefined, resized: this.resized });
     this.setAdapter(settings.name);
     return this;
   }
 
-  /** Loads an adapter in PEFT's layout, a folder or "organisation/name" on the hub, and makes it the active one. */
+  /**
+   * Adds tokens to the tokenizer and rows for them to the embedding and the output layer, which begin as the mean of the others. To train these, name
+   * them in `modulesToSave` or `target` of `addLora`; adapters that are made from now on save the larger tables with them.
+   * @param options.padTo the number of rows becomes a multiple of it.
+   * @param options.special whether they are left out of decoded text, as roles are; true by default.
+   * @returns the ids of the tokens, those included that there were already.
+   */
+  addTokens(tokens: readonly string[], options: { padTo?: number; special?: boolean } = {}): number[] {
+    this.idle("addTokens");
+    const { padTo = 1, special = true } = options;
+    if (!Number.isInteger(padTo) || padTo < 1)
+      throw new ConfigError(`addTokens: padTo must be a whole number from 1, received ${padTo}.`);
+    const tokenizer = this.tokenizer.withTokens(tokens, special);
+    const rows = Math.ceil(Math.max(this.config.vocabSize, tokenizer.vocabSize) / padTo) * padTo;
+    if (rows > this.config.vocabSize) {
+      resizeTables(this.network, rows).keep();
+      this.resized = true;
+      for (const info of this.adapters.values()) info.resized = true;
+    }
+    this.parts.tokenizer = tokenizer;
+    return tokens.map((token) => tokenizer.idOf(token)!);
+  }
+
+  /**
+   * Loads an adapter in PEFT's layout, a folder or "organisation/name" on the hub, and makes it the active one. One with larger tables than the
+   * model's brings its tokenizer along.
+   */
   async loadAdapter(folderOrId: string, options: AdapterOptions = {}): Promise<this> {
     this.idle("loadAdapter");
     const name = options.name ?? "default";
+    if (this.adapters.has(name))
+      throw new ConfigError(`loadAdapter: there is an adapter named "${name}" already; give another name.`);
     const folder = await findAdapter(folderOrId, options);
+    const rows = this.config.vocabSize;
     const info = await loadAdapterFiles(this.network, folder, name);
+    if (this.config.vocabSize > rows) {
+      this.resized = true;
+      const own = await Tokenizer.fromFolder(folder).catch(() => undefined);
+      if (own) this.parts.tokenizer = own;
+    }
     this.adapters.set(name, { ...info, base: info.base || this.parts.base });
     this.setAdapter(name);
     return this;
@@ -436,6 +501,7 @@ export class Model implements Disposable {
 
   /** Frees all memory of the model. */
   dispose(): void {
+    disposeBiases(this.network);
     this.network.dispose();
   }
 
