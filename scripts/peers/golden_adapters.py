@@ -106,9 +106,6 @@ def adapter(name: str, base: str, options: dict, out: Path) -> None:
     golden.value(base=base)
     logits(model, golden, ROWS[2]["ids"])
     gradients(model, golden, ROWS[:2])
-    merged = model.merge_and_unload()
-    with torch.no_grad():
-        golden.array("logits.merged", merged(input_ids=torch.tensor([ROWS[2]["ids"]])).logits[0])
     golden.save()
 
 

@@ -1,6 +1,6 @@
 import { StateError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
-import { Linear } from "../nn/layers.js";
+import { Embedding, Linear } from "../nn/layers.js";
 import type { Parameter } from "../nn/module.js";
 import { FrozenLinear } from "../quantization/frozen.js";
 import { addScaled } from "../tensor/ops/elementwise.js";
@@ -38,8 +38,8 @@ export function mergeLora(model: CausalLM, name: string): Merged {
     if (!(layer instanceof LoraEmbedding) && layer.lora_B[name]?.bias && !layer.base_layer.bias)
       throw new StateError(`merge: B of "${path}" has a bias (loraBias) and the layer itself has none to add it to.`);
   const merged: Merged = { layers: [], dequantised: 0 };
-  const changesTable = [...layers, ...saved].some(([path, m]) => path !== model.headName && has(m, name) && "table" in m && isTable(m));
-  if (changesTable && headIsTied(model)) untie(model);
+  const changes = [...layers, ...saved].some(([path, m]) => has(m, name) && (path === model.headName || isTable(m)));
+  if (changes && headIsTied(model)) untie(model);
   removeBiases(model, name, true);
   for (const [path, layer] of layers) {
     let base = layer.base_layer;
@@ -78,7 +78,7 @@ function has(m: Adapted | ReturnType<typeof savedModules>[number][1], name: stri
 }
 
 function isTable(m: object): boolean {
-  return m instanceof LoraEmbedding || ("original_module" in m && "table" in (m.original_module as object));
+  return m instanceof LoraEmbedding || ("original_module" in m && m.original_module instanceof Embedding);
 }
 
 function headIsTied(model: CausalLM): boolean {

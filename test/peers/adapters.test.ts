@@ -73,8 +73,9 @@ for (const name of KINDS) {
     }
     model.module.zeroGrad();
     await model.merge();
-    const merged = relativeError(await model.logits([values.sequence]), goldenFloats(arrays, "logits.merged"));
-    assert.ok(merged < 1e-4, `merged: relative error ${merged}`);
+    // PEFT itself, merging into a tied table, changes the output layer along; here it keeps its own.
+    const merged = relativeError(await model.logits([values.sequence]), goldenFloats(arrays, "logits"));
+    assert.ok(merged < 1e-5, `merged: relative error ${merged}`);
     model.dispose();
   });
 
