@@ -187,7 +187,13 @@ export class Model implements Disposable {
     const layers = wrapLora(this.network, settings);
     const { target } = settings;
     const targets = target === "all-linear" || target === undefined ? lastParts(layers) : target;
-    this.adapters.set(settings.name, { settings, targets, base: this.parts.base, raw: undefined, resized: this.resized });
+    this.adapters.set(settings.name, {
+      settings,
+      targets,
+      base: this.parts.base,
+      raw: undefined,
+      resized: this.resized,
+    });
     this.setAdapter(settings.name);
     return this;
   }

@@ -88,7 +88,8 @@ export class LoadPlan implements PromiseLike<Model> {
     this.adapters.push(async (model) => {
       await model.adaptLora(all);
       // What the adapter began from had to be dense; the rest of it is quantised now.
-      if (from && this.quantization) quantizeModule(model.module, quantizeSettings(this.quantization), ["lm_head"], true);
+      if (from && this.quantization)
+        quantizeModule(model.module, quantizeSettings(this.quantization), ["lm_head"], true);
     });
     return this;
   }

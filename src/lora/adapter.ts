@@ -74,7 +74,8 @@ type Initial = ReadonlyMap<string, { a: Float32Array; b: Float32Array }>;
 function written(key: string, p: Parameter, initial: Initial): TensorToWrite {
   const match = /^(.*)\.lora_([AB])\.weight$/.exec(key);
   const first = match ? initial.get(match[1]!) : undefined;
-  if (!match || !first) return { name: key, dtype: "F32", shape: p.shape, data: async () => bytes(await finite(p, key)) };
+  if (!match || !first)
+    return { name: key, dtype: "F32", shape: p.shape, data: async () => bytes(await finite(p, key)) };
   const [rows, columns] = p.shape as [number, number];
   if (match[2] === "A") {
     const data = async (): Promise<Uint8Array> => bytes(Float32Array.from([...(await finite(p, key)), ...first.a]));
@@ -134,7 +135,8 @@ export async function loadAdapterFiles(model: CausalLM, folder: string, name: st
   return {
     settings,
     targets: settings.target === undefined || settings.target === "all-linear" ? layers : settings.target,
-    base: fields.get("base_model_name_or_path") === null ? "" : fields.string("base_model_name_or_path", { default: "" }),
+    base:
+      fields.get("base_model_name_or_path") === null ? "" : fields.string("base_model_name_or_path", { default: "" }),
     raw: fields.values,
     resized: tablesOf(model, file).length > 0,
   };
@@ -143,7 +145,8 @@ export async function loadAdapterFiles(model: CausalLM, folder: string, name: st
 async function read(file: SafetensorsFile, key: string, p: Parameter): Promise<void> {
   const data = await file.readFloat32(key);
   for (const v of data)
-    if (!Number.isFinite(v)) throw new CheckpointError(`${file.path}: ${key} holds NaN or infinity; it cannot be used.`);
+    if (!Number.isFinite(v))
+      throw new CheckpointError(`${file.path}: ${key} holds NaN or infinity; it cannot be used.`);
   const full = outsideScope(() => tensor(data, { shape: p.shape, device: p.device }));
   p.adopt(p.dtype === "float32" ? full : outsideScope(() => noGrad(() => full.to(p.dtype))));
   full.dispose();
@@ -151,7 +154,9 @@ async function read(file: SafetensorsFile, key: string, p: Parameter): Promise<v
 
 /** The base model's own tables that PEFT saves beside adapters of them, or where tokens were added. */
 function tablesOf(model: CausalLM, file: SafetensorsFile): [string, Parameter][] {
-  return [...baseTables(model)].map(([key, p]) => [`${PREFIX}${key}`, p] as [string, Parameter]).filter(([key]) => file.has(key));
+  return [...baseTables(model)]
+    .map(([key, p]) => [`${PREFIX}${key}`, p] as [string, Parameter])
+    .filter(([key]) => file.has(key));
 }
 
 /** Compares names and shapes before anything is read. */

@@ -18,7 +18,12 @@ interface Bias {
 const all = new WeakMap<Module, Map<string, Bias[]>>();
 
 /** Copies the biases that an adapter trains: of all layers, or of its own (`layers`). */
-export function addBiases(model: Module, adapter: string, which: "none" | "all" | "lora_only", layers: readonly string[]): void {
+export function addBiases(
+  model: Module,
+  adapter: string,
+  which: "none" | "all" | "lora_only",
+  layers: readonly string[],
+): void {
   if (which === "none") return;
   useBiases(model, undefined); // copies are made of the originals
   const found: Bias[] = [];

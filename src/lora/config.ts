@@ -65,7 +65,10 @@ export function settingsFromConfig(fields: ConfigFields, name: string): LoraSett
     rslora: flag("use_rslora"),
     dora: flag("use_dora"),
     init: initOf(fields),
-    loftq: { iterations: fields.object("loftq_config")?.integer("loftq_iter", { default: 1, min: 1, max: 64 }) ?? 1, quantize: { type: "nf4" } },
+    loftq: {
+      iterations: fields.object("loftq_config")?.integer("loftq_iter", { default: 1, min: 1, max: 64 }) ?? 1,
+      quantize: { type: "nf4" },
+    },
     seed: undefined,
     name,
   };

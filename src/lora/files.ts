@@ -1,5 +1,4 @@
-import type { Parameter } from "../nn/module.js";
-import type { Module } from "../nn/module.js";
+import type { Module, Parameter } from "../nn/module.js";
 import { biasesOf } from "./biases.js";
 import { LoraEmbedding } from "./embedding.js";
 import { LoraLinear } from "./linear.js";

@@ -24,12 +24,16 @@ export function requireDense(layers: readonly [string, LoraLinear][], init: "pis
       );
     const { rank } = layer.settingsOf(layer.adapters.at(-1)!);
     const most = Math.min(layer.inFeatures, layer.outFeatures);
-    if (rank > most) throw new ConfigError(`addLora: init "${init}": rank ${rank} is more than the ${most} that "${path}" can have.`);
+    if (rank > most)
+      throw new ConfigError(`addLora: init "${init}": rank ${rank} is more than the ${most} that "${path}" can have.`);
   }
 }
 
 /** Computes an adapter's first values from the weights that it stands on, layer by layer, and changes these (PiSSA, LoftQ). */
-export async function initialise(model: Module, settings: Pick<LoraSettings, "init" | "loftq" | "name">): Promise<void> {
+export async function initialise(
+  model: Module,
+  settings: Pick<LoraSettings, "init" | "loftq" | "name">,
+): Promise<void> {
   const { init, name } = settings;
   if (init !== "pissa" && init !== "loftq") return;
   const layers = loraLayers(model).filter(([, layer]) => layer.adapters.includes(name));
@@ -58,7 +62,9 @@ async function pissa(layer: LoraLinear, name: string): Promise<void> {
 /** R = W; then, taking turns: Q = quantised R, A B = the r largest parts of W - Q, R = W - A B (Li et al. 2023, algorithm 1). */
 async function loftq(layer: LoraLinear, name: string, options: LoraSettings["loftq"]): Promise<void> {
   const base = layer.denseBase("loftq");
-  const full = outsideScope(() => noGrad(() => (base.weight.dtype === "float32" ? clone(base.weight) : base.weight.to("float32"))));
+  const full = outsideScope(() =>
+    noGrad(() => (base.weight.dtype === "float32" ? clone(base.weight) : base.weight.to("float32"))),
+  );
   const quantised = new QuantizedLinear(base, quantizeSettings(options.quantize)); // takes the dense weight's place
   for (let i = 0; i < options.iterations; i++) {
     const rest = outsideScope(() => clone(full));
@@ -80,7 +86,12 @@ async function loftq(layer: LoraLinear, name: string, options: LoraSettings["lof
 }
 
 /** Sets A and B to the r largest parts of a matrix (out, in) divided by `scale`. */
-async function decompose(w: Tensor, layer: LoraLinear, name: string, scale: number): Promise<{ a: Float32Array; b: Float32Array }> {
+async function decompose(
+  w: Tensor,
+  layer: LoraLinear,
+  name: string,
+  scale: number,
+): Promise<{ a: Float32Array; b: Float32Array }> {
   const [outputs, inputs] = w.shape as [number, number];
   const { rank } = layer.settingsOf(name);
   const { u, s, v } = await topSvd(w, rank);

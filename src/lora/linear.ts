@@ -29,7 +29,10 @@ export class LoraMatrix extends Module {
 }
 
 /** What a layer takes of an adapter's settings, its own rank and alpha among them. */
-export type LayerSettings = Pick<LoraSettings, "rank" | "alpha" | "dropout" | "rslora" | "dora" | "loraBias" | "init" | "name">;
+export type LayerSettings = Pick<
+  LoraSettings,
+  "rank" | "alpha" | "dropout" | "rslora" | "dora" | "loraBias" | "init" | "name"
+>;
 
 /** alpha / r, or alpha / sqrt(r). */
 export function scaleOf({ alpha, rank, rslora }: LayerSettings): number {
@@ -132,7 +135,13 @@ export class LoraLinear extends LinearLike {
   /** Lengths of the rows of W + s · B A (out), by a product with A: a quantised weight is restored only once, for its own rows' lengths. */
   norms(name: string): Tensor {
     const { scale } = this.#kinds.get(name)!;
-    return adaptedNorms(this.#baseSquares(), this.baseWeight(), this.lora_A[name]!.weight, this.lora_B[name]!.weight, scale);
+    return adaptedNorms(
+      this.#baseSquares(),
+      this.baseWeight(),
+      this.lora_A[name]!.weight,
+      this.lora_B[name]!.weight,
+      scale,
+    );
   }
 
   /** The magnitudes begin as the lengths that there are. */

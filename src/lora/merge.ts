@@ -127,7 +127,9 @@ function addMatrix(layer: LoraLinear, name: string, { weight, bias }: Linear, ga
   const b = layer.lora_B[name]!.weight; // (out, r)
   const [rank, inputs] = a.shape as [number, number];
   const scale = layer.scaleOf(name);
-  change(weight, gain?.reshape(-1, 1), (full) => gemm(b, a, full, layer.outFeatures, inputs, rank, { alpha: scale, beta: 1 }));
+  change(weight, gain && (() => gain.reshape(-1, 1)), (full) =>
+    gemm(b, a, full, layer.outFeatures, inputs, rank, { alpha: scale, beta: 1 }),
+  );
   const own = layer.lora_B[name]!.bias;
   if (own && bias) addScaled(bias, own, scale);
 }
@@ -138,18 +140,19 @@ function addTable(layer: LoraEmbedding, name: string): void {
   const [rank, vocab] = a.shape as [number, number];
   const sums = outsideScope(() => noGrad(() => gain(layer, name)));
   const options = { transA: true, transB: true, alpha: layer.scaleOf(name), beta: 1 };
-  change(layer.base_layer.weight, sums, (full) => gemm(a, b, full, vocab, b.shape[0]!, rank, options));
+  change(layer.base_layer.weight, sums && (() => sums), (full) => gemm(a, b, full, vocab, b.shape[0]!, rank, options));
   sums?.dispose();
 }
 
 /** The sum is made in float32; a 16-bit weight is rounded once, at the end. */
-function change(weight: Parameter, gain: Tensor | undefined, add: (full: Tensor) => void): void {
+function change(weight: Parameter, gain: (() => Tensor) | undefined, add: (full: Tensor) => void): void {
   scope(() =>
     noGrad(() => {
       const full = weight.to("float32");
       add(full);
-      const made = gain ? full.mul(gain) : full;
-      if (made !== weight) weight.adopt(outsideScope(() => (weight.dtype === "float32" ? clone(made) : made.to(weight.dtype))));
+      const made = gain ? full.mul(gain()) : full;
+      if (made !== weight)
+        weight.adopt(outsideScope(() => (weight.dtype === "float32" ? clone(made) : made.to(weight.dtype))));
     }),
   );
 }

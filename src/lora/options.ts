@@ -155,7 +155,8 @@ export function loraSettings(options: LoraOptions): LoraSettings {
   };
 }
 
-const names = (value: unknown): boolean => Array.isArray(value) && value.every((v) => typeof v === "string" && v !== "");
+const names = (value: unknown): boolean =>
+  Array.isArray(value) && value.every((v) => typeof v === "string" && v !== "");
 
 // A word alone is a name; anything else in a string is a pattern, as in PEFT.
 function targetOption(target: LoraOptions["target"]): LoraSettings["target"] {

@@ -1,5 +1,5 @@
 import { ConfigError } from "../errors.js";
-import { Embedding, EmbeddingLike, LayerNorm, Linear, LinearLike, RMSNorm } from "../nn/layers.js";
+import { Embedding, EmbeddingLike, LayerNorm, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
 import { FrozenLinear } from "../quantization/frozen.js";
 import type { FrozenWeight } from "../tensor/ops/frozen.js";
@@ -110,5 +110,6 @@ function adopt(into: Parameter, make: () => Tensor, where: Module): void {
 
 function fill(into: Parameter, from: Parameter): void {
   into.placeOn(from.device);
-  if (from.materialized) into.adopt(outsideScope(() => noGrad(() => (from.dtype === "float32" ? clone(from) : from.to("float32")))));
+  if (from.materialized)
+    into.adopt(outsideScope(() => noGrad(() => (from.dtype === "float32" ? clone(from) : from.to("float32")))));
 }

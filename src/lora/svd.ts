@@ -53,7 +53,14 @@ export async function topSvd(w: Tensor, r: number): Promise<TopSvd> {
 }
 
 /** rows (k, inner) times W or Wᵀ, as k rows on the host. */
-async function product(rows: Tensor, w: Tensor, k: number, outer: number, inner: number, transposed: boolean): Promise<Float64Array[]> {
+async function product(
+  rows: Tensor,
+  w: Tensor,
+  k: number,
+  outer: number,
+  inner: number,
+  transposed: boolean,
+): Promise<Float64Array[]> {
   const y = outsideScope(() => empty([k, outer], "float32", w.device));
   noGrad(() => gemm(rows, w, y, k, outer, inner, { transB: transposed }));
   const data = await y.data();

@@ -17,7 +17,10 @@ function places(model: CausalLM): [string, Module][] {
   const found: [string, Module][] = [];
   for (const [path, m] of model.namedModules()) {
     const inner = /(^|\.)(base_layer|original_module|modules_to_save)(\.|$)/.test(path);
-    const table = m instanceof Embedding || m instanceof LoraEmbedding || (m instanceof SavedModule && m.original_module instanceof Embedding);
+    const table =
+      m instanceof Embedding ||
+      m instanceof LoraEmbedding ||
+      (m instanceof SavedModule && m.original_module instanceof Embedding);
     if (!inner && (table || (path !== "" && path === model.headName))) found.push([path, m]);
   }
   return found;
@@ -58,7 +61,9 @@ export function resizeTables(model: CausalLM, rows: number): { keep(): void; und
   const set: (() => void)[] = [];
   for (const [path, m] of places(model)) {
     if (!(m instanceof Embedding || m instanceof Linear))
-      throw new StateError(`Tokens cannot be added while an adapter stands on "${path}", or when it is quantised: add them first.`);
+      throw new StateError(
+        `Tokens cannot be added while an adapter stands on "${path}", or when it is quantised: add them first.`,
+      );
     const old = m.weight;
     const weight = made.get(old) ?? grown(old, rows);
     made.set(old, weight);
@@ -67,7 +72,8 @@ export function resizeTables(model: CausalLM, rows: number): { keep(): void; und
       m.weight = old;
     });
   }
-  if (made.size === 0) throw new StateError("Tokens cannot be added to a packed table; load the model with another dtype.");
+  if (made.size === 0)
+    throw new StateError("Tokens cannot be added to a packed table; load the model with another dtype.");
   const { raw } = model.config;
   Object.assign(model.config, { vocabSize: rows, raw: { ...raw, vocab_size: rows } });
   return {

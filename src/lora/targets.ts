@@ -16,7 +16,8 @@ export function matchesTarget(name: string, targets: readonly string[]): boolean
  * @throws ConfigError naming the option, when it is no pattern.
  */
 export function fits(pattern: string, names: readonly string[], option: string, around = ["", ""]): boolean[] {
-  if (pattern.length > LONGEST) throw new ConfigError(`${option}: a pattern of ${pattern.length} characters is not used.`);
+  if (pattern.length > LONGEST)
+    throw new ConfigError(`${option}: a pattern of ${pattern.length} characters is not used.`);
   const source = pattern.replaceAll("(?P<", "(?<").replaceAll(/\\Z/g, "$");
   let expression: RegExp;
   try {
@@ -33,7 +34,9 @@ export function fits(pattern: string, names: readonly string[], option: string, 
   try {
     return JSON.parse(new Script(text).runInContext(context, { timeout: MILLISECONDS })) as boolean[];
   } catch (cause) {
-    throw new ConfigError(`${option}: the pattern "${pattern}" takes too long to try; write it more simply.`, { cause });
+    throw new ConfigError(`${option}: the pattern "${pattern}" takes too long to try; write it more simply.`, {
+      cause,
+    });
   }
 }
 
@@ -63,7 +66,11 @@ export function savedNames(names: readonly string[], wanted: readonly string[]):
  * The names that an adapter's rules choose, by PEFT's `check_target_module_exists`.
  * @param target what is meant where the rules name nothing.
  */
-export function chooseTargets(names: readonly string[], rules: TargetRules, target: readonly string[] | string): string[] {
+export function chooseTargets(
+  names: readonly string[],
+  rules: TargetRules,
+  target: readonly string[] | string,
+): string[] {
   const { exclude, layers, layersPattern, modulesToSave } = rules;
   const excluded =
     typeof exclude === "string"
@@ -89,7 +96,8 @@ function blockNumber(name: string, patterns: readonly string[]): number | undefi
   for (const pattern of patterns.length > 0 ? patterns : [undefined]) {
     for (let i = 1; i < parts.length - 1; i++) {
       if (!/^\d+$/.test(parts[i]!)) continue;
-      if (pattern === undefined ? i >= 2 : `.${parts.slice(0, i).join(".")}`.endsWith(`.${pattern}`)) return Number(parts[i]);
+      if (pattern === undefined ? i >= 2 : `.${parts.slice(0, i).join(".")}`.endsWith(`.${pattern}`))
+        return Number(parts[i]);
     }
   }
   return undefined;

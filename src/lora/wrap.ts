@@ -37,12 +37,19 @@ export function wrapLora(model: CausalLM, settings: LoraSettings, strict = true)
   const { name: adapter, modulesToSave } = settings;
   const target = settings.target ?? model.defaultTargets;
   const wantsHead = (names: readonly string[] | string): boolean => Array.isArray(names) && names.includes("lm_head");
-  if (model.headName === "" && (wantsHead(target) || modulesToSave.some((m) => "lm_head".endsWith(m)))) model.separateHead();
+  if (model.headName === "" && (wantsHead(target) || modulesToSave.some((m) => "lm_head".endsWith(m))))
+    model.separateHead();
   const layers = candidates(model);
-  const linears = [...layers].filter(([, m]) => !(m instanceof Embedding || m instanceof LoraEmbedding)).map(([n]) => n);
+  const linears = [...layers]
+    .filter(([, m]) => !(m instanceof Embedding || m instanceof LoraEmbedding))
+    .map(([n]) => n);
   const chosen =
     target === "all-linear"
-      ? chooseTargets(linears, settings, linears.filter((n) => n !== model.headName))
+      ? chooseTargets(
+          linears,
+          settings,
+          linears.filter((n) => n !== model.headName),
+        )
       : chooseTargets([...layers.keys()], settings, target);
   checkNames(layers, chosen, target, strict);
   for (const name of chosen) {
@@ -81,9 +88,15 @@ function adaptable(module: Linear | FrozenLinear | Embedding | Adapted): Adapted
   return module instanceof Embedding ? new LoraEmbedding(module) : new LoraLinear(module);
 }
 
-function checkNames(layers: Map<string, unknown>, chosen: string[], target: readonly string[] | string, strict: boolean): void {
+function checkNames(
+  layers: Map<string, unknown>,
+  chosen: string[],
+  target: readonly string[] | string,
+  strict: boolean,
+): void {
   const names = [...layers.keys()];
-  const missing = typeof target === "string" ? [] : target.filter((t) => !names.some((name) => matchesTarget(name, [t])));
+  const missing =
+    typeof target === "string" ? [] : target.filter((t) => !names.some((name) => matchesTarget(name, [t])));
   if (chosen.length > 0 && (missing.length === 0 || !strict)) return;
   const ends = [...new Set(names.map((name) => name.split(".").at(-1)!))];
   const like = missing.flatMap((m) => nearest(m.split(".").at(-1)!, ends));
@@ -98,7 +111,10 @@ function checkNames(layers: Map<string, unknown>, chosen: string[], target: read
 }
 
 /** Modules that `modulesToSave` means; the outermost of those that stand in one another. */
-function wantedCopies(model: Module, wanted: readonly string[]): [string, Parameters<typeof model.replace>[1] & (SavedModule | SavedModule["original_module"])][] {
+function wantedCopies(
+  model: Module,
+  wanted: readonly string[],
+): [string, Parameters<typeof model.replace>[1] & (SavedModule | SavedModule["original_module"])][] {
   if (wanted.length === 0) return [];
   const modules = new Map([...model.namedModules()].filter(([name]) => name !== "" && !INNER.test(name)));
   const found = savedNames([...modules.keys()], wanted);
@@ -138,7 +154,8 @@ export function savedModules(model: Module): [string, SavedModule][] {
 /** Parameters of all adapters, for counting their memory. */
 export function adapterParameters(model: Module): Parameter[] {
   const all = new Set<Parameter>();
-  for (const [, layer] of adaptedLayers(model)) for (const name of layer.adapters) for (const p of layer.parts(name)) all.add(p);
+  for (const [, layer] of adaptedLayers(model))
+    for (const name of layer.adapters) for (const p of layer.parts(name)) all.add(p);
   for (const [, module] of savedModules(model))
     for (const copy of Object.values(module.modules_to_save)) for (const [, p] of copy.namedParameters()) all.add(p);
   return [...all];

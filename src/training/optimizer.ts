@@ -90,8 +90,7 @@ export class Optimizer implements Disposable {
     const update = (parameters: readonly Parameter[], states: readonly OptimizerState[]): void => {
       for (const decay of [true, false]) {
         for (const [bits, factor] of [8, 32].flatMap((b) => factors.map((f) => [b, f] as const))) {
-          const fits = (p: Parameter): boolean =>
-            p.decays === decay && this.bits(p) === bits && rate(p) === factor;
+          const fits = (p: Parameter): boolean => p.decays === decay && this.bits(p) === bits && rate(p) === factor;
           const at = parameters.flatMap((p, i) => (fits(p) ? [i] : []));
           const group = at.map((i) => parameters[i]!);
           const own = at.map((i) => states[i]!);
