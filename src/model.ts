@@ -16,22 +16,20 @@ import { Tokenizer } from "./hub/tokenizer.js";
 import { type AdapterInfo, loadAdapterFiles, saveAdapter } from "./lora/adapter.js";
 import { disposeBiases } from "./lora/biases.js";
 import { initialise } from "./lora/initialise.js";
-import { mergeLora } from "./lora/merge.js";
+import { mergeChecked } from "./lora/merge-checked.js";
 import { type LoraOptions, type LoraSettings, loraSettings } from "./lora/options.js";
-import { resizeTables } from "./lora/tables.js";
-import { activate, adaptedLayers, removeLora, wrapLora } from "./lora/wrap.js";
+import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
+import { activate, adaptedLayers, removeLora, targetNames, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
 import { packedRows } from "./nn/cache.js";
 import { weightDType } from "./nn/dtype.js";
-import { Linear } from "./nn/layers.js";
-import { FrozenLinear } from "./quantization/frozen.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import {
   countTrainable,
   listParameters,
   type MemoryParts,
-  MergeReport,
+  type MergeReport,
   type ParameterInfo,
   summaryTable,
   type TrainableCount,
@@ -184,9 +182,7 @@ export class Model implements Disposable {
     if (this.adapters.has(settings.name))
       throw new ConfigError(`addLora: there is an adapter named "${settings.name}" already; give another name.`);
     if (settings.seed !== undefined) seed(settings.seed);
-    const layers = wrapLora(this.network, settings);
-    const { target } = settings;
-    const targets = target === "all-linear" || target === undefined ? lastParts(layers) : target;
+    const targets = targetNames(settings, wrapLora(this.network, settings));
     this.adapters.set(settings.name, {
       settings,
       targets,
@@ -201,22 +197,13 @@ export class Model implements Disposable {
   /**
    * Adds tokens to the tokenizer and rows for them to the embedding and the output layer, which begin as the mean of the others. To train these, name
    * them in `modulesToSave` or `target` of `addLora`; adapters that are made from now on save the larger tables with them.
-   * @param options.padTo the number of rows becomes a multiple of it.
-   * @param options.special whether they are left out of decoded text, as roles are; true by default.
    * @returns the ids of the tokens, those included that there were already.
    */
-  addTokens(tokens: readonly string[], options: { padTo?: number; special?: boolean } = {}): number[] {
+  addTokens(tokens: readonly string[], options: AddTokensOptions = {}): number[] {
     this.idle("addTokens");
-    const { padTo = 1, special = true } = options;
-    if (!Number.isInteger(padTo) || padTo < 1)
-      throw new ConfigError(`addTokens: padTo must be a whole number from 1, received ${padTo}.`);
-    const tokenizer = this.tokenizer.withTokens(tokens, special);
-    const rows = Math.ceil(Math.max(this.config.vocabSize, tokenizer.vocabSize) / padTo) * padTo;
-    if (rows > this.config.vocabSize) {
-      resizeTables(this.network, rows).keep();
-      this.resized = true;
-      for (const info of this.adapters.values()) info.resized = true;
-    }
+    const { tokenizer, resized } = addTokens(this.network, this.tokenizer, tokens, options);
+    this.resized ||= resized;
+    for (const info of this.adapters.values()) info.resized ||= resized;
     this.parts.tokenizer = tokenizer;
     return tokens.map((token) => tokenizer.idOf(token)!);
   }
@@ -439,32 +426,14 @@ export class Model implements Disposable {
       throw new StateError(
         `merge: the model has other adapters (${others.join(", ")}), which were made for the weights as they are; save them, then removeAdapter them.`,
       );
-    const { vocabSize, maxPositions } = this.config;
-    const probe = Array.from({ length: Math.min(32, maxPositions) }, (_, i) => (i * 7919 + 13) % vocabSize);
-    // A sum kept in 16 bits is rounded, and a product or an activation rounded to 16 bits rounds the dense weight elsewhere.
-    const rounds =
-      this.network.activations !== "float32" ||
-      [...this.network.namedModules()].some(([, m]) =>
-        m instanceof FrozenLinear ? m.compute !== "float32" : m instanceof Linear && m.weight.dtype !== "float32",
-      );
-    const before = await this.logits([probe]);
-    const { layers, dequantised } = mergeLora(this.network, adapter);
-    const after = await this.logits([probe]);
-    const largest = before.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
-    const difference = before.reduce((most, v, i) => Math.max(most, Math.abs(after[i]! - v)), 0) / largest;
     // A folder's place on this machine says nothing elsewhere.
     const name = this.parts.base === "" || isAbsolute(this.parts.base) ? this.name : this.parts.base;
-    const base = dequantised > 0 ? `${name}, ${dequantised} quantised layers restored to dense` : name;
-    this.adapters.clear();
-    this.active = undefined;
-    this.parts.base = ""; // an adapter made from now on belongs to these weights, which have no name yet
-    const dense = ![...this.network.namedModules()].some(([, m]) => m instanceof FrozenLinear);
-    if (dense) this.network.setRequiresGrad(true);
-    if (!(difference < (rounds ? 0.05 : 1e-3)))
-      throw new StateError(
-        `merge: the logits changed by ${difference.toExponential(1)} of their size when "${adapter}" was merged into ${base}; do not use this model, load it again.`,
-      );
-    return new MergeReport(base, adapter, layers, difference);
+    const logits = (rows: number[][]): Promise<Float32Array> => this.logits(rows);
+    return mergeChecked(this.network, adapter, name, logits, () => {
+      this.adapters.clear();
+      this.active = undefined;
+      this.parts.base = ""; // an adapter made from now on belongs to these weights, which have no name yet
+    });
   }
 
   /**
@@ -549,7 +518,3 @@ defineDisplay(
   },
   (model) => model.summary().toText(),
 );
-
-function lastParts(names: readonly string[]): string[] {
-  return [...new Set(names.map((n) => n.split(".").at(-1)!))].sort();
-}

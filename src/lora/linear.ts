@@ -8,10 +8,11 @@ import { dryMemory } from "../tensor/native.js";
 import { type FrozenWeight, linearFrozen } from "../tensor/ops/frozen.js";
 import { inDType } from "../tensor/ops/layout.js";
 import { type LoraTerm, linearLora } from "../tensor/ops/lora.js";
-import { linear } from "../tensor/ops/matmul.js";
+import { gemm, linear } from "../tensor/ops/matmul.js";
 import { dropout } from "../tensor/ops/random.js";
-import { outsideScope } from "../tensor/scope.js";
-import { Tensor } from "../tensor/tensor.js";
+import { noGrad } from "../tensor/record.js";
+import { outsideScope, scope } from "../tensor/scope.js";
+import { Tensor, tensor } from "../tensor/tensor.js";
 import { adaptedNorms, copyInto, rowSquares } from "./norms.js";
 import type { LoraSettings } from "./options.js";
 
@@ -124,6 +125,30 @@ export class LoraLinear extends LinearLike {
     this.initial.delete(name);
     if (this.active === name) this.active = undefined;
     if (this.#kinds.size === 0) this.baseChanged();
+  }
+
+  /** Gives the base weight back what PiSSA took out of it for an adapter. @throws StateError when it was quantised since. */
+  restoreBase(name: string): void {
+    const initial = this.initial.get(name);
+    if (!initial) return;
+    if (this.base_layer instanceof FrozenLinear)
+      throw new StateError(
+        `The adapter "${name}" took a part of the weights (PiSSA) that were quantised afterwards, and they cannot take it back: load the model again.`,
+      );
+    const { weight } = this.base_layer;
+    const { scale, settings } = this.#kinds.get(name)!;
+    scope(() =>
+      noGrad(() => {
+        const { device } = weight;
+        const a = tensor(initial.a, { shape: [settings.rank, this.inFeatures], device });
+        const b = tensor(initial.b, { shape: [this.outFeatures, settings.rank], device });
+        const full = weight.to("float32"); // itself where it is float32
+        gemm(b, a, full, this.outFeatures, this.inFeatures, settings.rank, { alpha: scale, beta: 1 });
+        if (full !== weight) weight.adopt(outsideScope(() => full.to(weight.dtype)));
+      }),
+    );
+    this.initial.delete(name);
+    this.baseChanged();
   }
 
   /** The base weight has other values now. */

@@ -63,6 +63,7 @@ export function wrapLora(model: CausalLM, settings: LoraSettings, strict = true)
       );
   }
   const saved = wantedCopies(model, modulesToSave);
+  warnOfTied(model, [...chosen, ...saved.map(([name]) => name)]);
   const ranks = byPattern(chosen, settings.rankPattern, settings.rank, "rankPattern");
   const alphas = byPattern(chosen, settings.alphaPattern, settings.alpha, "alphaPattern");
   model.setRequiresGrad(false);
@@ -81,6 +82,12 @@ export function wrapLora(model: CausalLM, settings: LoraSettings, strict = true)
   }
   addBiases(model, adapter, settings.bias, chosen);
   return chosen;
+}
+
+/** What adapter_config.json says of an adapter's targets: what was asked for, or the last parts of the layers' names. */
+export function targetNames({ target }: LoraSettings, layers: readonly string[]): readonly string[] | string {
+  if (target !== undefined && target !== "all-linear") return target;
+  return [...new Set(layers.map((n) => n.split(".").at(-1)!))].sort();
 }
 
 function adaptable(module: Linear | FrozenLinear | Embedding | Adapted): Adapted {
@@ -108,6 +115,16 @@ function checkNames(
   throw new ConfigError(
     `addLora: ${reason}${like.length > 0 ? `, the nearest are ${[...new Set(like)].join(", ")}` : ""}; this model has ${ends.join(", ")}, or use "all-linear".`,
   );
+}
+
+// As PEFT does: the two are one before and are two afterwards.
+function warnOfTied(model: CausalLM, names: readonly string[]): void {
+  if (!model.config.tied) return;
+  const named = names.filter((name) => name === model.headName || /(^|\.)embed_tokens$/.test(name));
+  if (named.length === 1)
+    console.warn(
+      `addLora: the output layer is tied to the embedding, and ${named[0]} alone is adapted: the other one stays as it is, and merge() unties them.`,
+    );
 }
 
 /** Modules that `modulesToSave` means; the outermost of those that stand in one another. */
@@ -174,8 +191,12 @@ export function activate(model: Module, name: string | undefined): void {
   useBiases(model, name);
 }
 
-/** Takes one adapter out; layers without any adapter are what they were before. */
+/**
+ * Takes one adapter out; layers without any adapter are what they were before, but for those that LoftQ has quantised.
+ * @throws StateError for one that began by PiSSA over weights that were quantised afterwards.
+ */
 export function removeLora(model: Module, name: string): void {
+  for (const [, layer] of loraLayers(model)) layer.restoreBase(name);
   removeBiases(model, name);
   for (const [path, layer] of adaptedLayers(model)) {
     if (layer.adapters.includes(name)) layer.remove(name);
