@@ -1,7 +1,7 @@
 import { type Batch, collate } from "../data/collate.js";
 import type { Example } from "../data/mask.js";
 import { BatchSampler, updatesPerEpoch } from "../data/sampler.js";
-import { throwIfInterrupted } from "../display/host.js";
+import { throwIfInterrupted, toItsEnd } from "../display/host.js";
 import { DataError } from "../errors.js";
 import { meanLoss } from "../evaluation/loss.js";
 import { loraPlusRates } from "../lora/plus.js";
@@ -194,12 +194,15 @@ async function optimizerStep(
   const squares = outsideScope(() => view(sum, [1], 1));
   try {
     for (const batch of batches) {
-      if (batch.tokens > 0) accumulateGradients(model, batch, tokens, s.labelSmoothing, loss, s.checkpointing);
+      if (batch.tokens === 0) continue;
+      toItsEnd(() => accumulateGradients(model, batch, tokens, s.labelSmoothing, loss, s.checkpointing));
     }
-    restoreGradients(model, parameters, tokens);
-    const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
-    addScaled(squares, norm);
-    norm.dispose();
+    toItsEnd(() => {
+      restoreGradients(model, parameters, tokens);
+      const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
+      addScaled(squares, norm);
+      norm.dispose();
+    });
   } finally {
     loss.dispose();
     squares.dispose();
