@@ -15,14 +15,14 @@ import type { GenerationConfig } from "./hub/config.js";
 import { Tokenizer } from "./hub/tokenizer.js";
 import { type AdapterInfo, loadAdapterFiles, saveAdapter } from "./lora/adapter.js";
 import { disposeBiases } from "./lora/biases.js";
-import { initialise } from "./lora/initialise.js";
+import { initialise, requireImmediate } from "./lora/initialise.js";
 import { mergeChecked } from "./lora/merge-checked.js";
 import { type LoraOptions, type LoraSettings, loraSettings } from "./lora/options.js";
 import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
 import { activate, adaptedLayers, removeLora, targetNames, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
-import { packedRows } from "./nn/cache.js";
+import { idRows, labelledLoss } from "./models/rows.js";
 import { weightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import {
@@ -41,7 +41,6 @@ import { recover, setMemoryAdvice, state, stats } from "./tensor/native.js";
 import { seed } from "./tensor/ops/random.js";
 import { noGrad } from "./tensor/record.js";
 import { scope } from "./tensor/scope.js";
-import { tensor } from "./tensor/tensor.js";
 import type { TrainOptions } from "./training/options.js";
 import { TrainRun } from "./training/run.js";
 
@@ -157,10 +156,7 @@ export class Model implements Disposable {
    */
   addLora(options: LoraOptions): this {
     const settings = loraSettings(options);
-    if (settings.init === "pissa" || settings.init === "loftq")
-      throw new ConfigError(
-        `addLora: init "${settings.init}" is computed from the weights: say it in the plan, loadModel(…).addLora({ init: "${settings.init}", … }), or await model.adaptLora({ … }).`,
-      );
+    requireImmediate(settings);
     return this.wrap(settings);
   }
 
@@ -179,8 +175,7 @@ export class Model implements Disposable {
 
   private wrap(settings: LoraSettings): this {
     this.idle("addLora");
-    if (this.adapters.has(settings.name))
-      throw new ConfigError(`addLora: there is an adapter named "${settings.name}" already; give another name.`);
+    this.unused("addLora", settings.name);
     if (settings.seed !== undefined) seed(settings.seed);
     const targets = targetNames(settings, wrapLora(this.network, settings));
     this.adapters.set(settings.name, {
@@ -215,8 +210,7 @@ export class Model implements Disposable {
   async loadAdapter(folderOrId: string, options: AdapterOptions = {}): Promise<this> {
     this.idle("loadAdapter");
     const name = options.name ?? "default";
-    if (this.adapters.has(name))
-      throw new ConfigError(`loadAdapter: there is an adapter named "${name}" already; give another name.`);
+    this.unused("loadAdapter", name);
     const folder = await findAdapter(folderOrId, options);
     const rows = this.config.vocabSize;
     const info = await loadAdapterFiles(this.network, folder, name);
@@ -256,7 +250,7 @@ export class Model implements Disposable {
     const length = ids.reduce((n, row) => Math.max(n, row.length), 0);
     const out = new Float32Array(ids.length * length * vocab);
     for (const [i, row] of ids.entries()) {
-      const y = scope(() => noGrad(() => this.network.logits(this.network.hidden(this.rows(row)))));
+      const y = scope(() => noGrad(() => this.network.logits(this.network.hidden(idRows(this.network, row)))));
       out.set(await y.data(), i * length * vocab);
       y.dispose();
     }
@@ -266,32 +260,7 @@ export class Model implements Disposable {
   /** Mean cross entropy in nats a token: labels[i] is the target at ids[i] itself (shifted by one inside, as in transformers), -100 is left out. */
   async loss(ids: readonly (readonly number[])[], labels: readonly (readonly number[])[]): Promise<number> {
     this.ready();
-    let sum = 0;
-    let count = 0;
-    for (const [i, row] of ids.entries()) {
-      const shifted = Int32Array.from(row, (_, t) => labels[i]?.[t + 1] ?? -100);
-      const { total } = scope(() =>
-        noGrad(() =>
-          this.network.headLoss(this.network.hidden(this.rows(row)), tensor(shifted, { device: this.device }), 1),
-        ),
-      );
-      sum += await total.item();
-      total.dispose();
-      count += shifted.reduce((n, l) => n + (l === -100 ? 0 : 1), 0);
-    }
-    if (count === 0) throw new ConfigError("loss: every label is -100; there is nothing to measure.");
-    return sum / count;
-  }
-
-  private rows(ids: readonly number[]): ReturnType<typeof packedRows> {
-    const { vocabSize } = this.config;
-    const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-    if (ids.length === 0 || bad !== undefined)
-      throw new ConfigError(
-        `Token ids must be whole numbers from 0 to ${vocabSize - 1}, at least one; received ${bad ?? "none"}.`,
-      );
-    const positions = Int32Array.from(ids.keys());
-    return packedRows(Int32Array.from(ids), positions, Int32Array.of(0), Int32Array.of(ids.length), this.device);
+    return labelledLoss(this.network, ids, labels);
   }
 
   /** The text that follows a prompt; of several prompts (their lengths may differ) all texts, `batch` of them at a time (8 by default). */
@@ -489,6 +458,11 @@ export class Model implements Disposable {
       throw new ConfigError(
         `There is no adapter "${name}"; there are ${[...this.adapters.keys()].join(", ") || "none"}.`,
       );
+  }
+
+  private unused(what: string, name: string): void {
+    if (this.adapters.has(name))
+      throw new ConfigError(`${what}: there is an adapter named "${name}" already; give another name.`);
   }
 
   private idle(what: string): void {

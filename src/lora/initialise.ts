@@ -29,6 +29,14 @@ export function requireDense(layers: readonly [string, LoraLinear][], init: "pis
   }
 }
 
+/** @throws ConfigError for an init that takes time. */
+export function requireImmediate({ init }: Pick<LoraSettings, "init">): void {
+  if (init === "pissa" || init === "loftq")
+    throw new ConfigError(
+      `addLora: init "${init}" is computed from the weights: say it in the plan, loadModel(…).addLora({ init: "${init}", … }), or await model.adaptLora({ … }).`,
+    );
+}
+
 /** Computes an adapter's first values from the weights that it stands on, layer by layer, and changes these (PiSSA, LoftQ). */
 export async function initialise(
   model: Module,

@@ -214,3 +214,56 @@ test("LoftQ begins nearer to the dense model than quantisation alone, and more i
     assert.ok(errors[1]! < 0.9 * errors[0]! && errors[2]! < errors[1]!, errors.join());
     dense.dispose();
   }));
+
+test("how much is kept for the backward pass changes nothing, dropout, DoRA, tables and whole norms included", () =>
+  withModelFolder(async (folder) => {
+    const runs: number[][] = [];
+    for (const checkpointing of ["none", "selective", "full", "offload"] as const) {
+      const model = await loadModel(folder, { weights: "random", seed: 1, device, ...quiet }).addLora({
+        rank: 4,
+        target: ["embed_tokens", "q_proj", "down_proj"],
+        dora: true,
+        dropout: 0.2,
+        modulesToSave: ["input_layernorm"],
+        seed: 3,
+      });
+      const numbers: number[] = [];
+      const callbacks = [({ loss, gradNorm }: { loss: number; gradNorm: number }) => numbers.push(loss, gradNorm)];
+      await model.train(colourRows(16), { steps: 4, batch: 4, lr: 1e-2, checkpointing, callbacks, ...quiet });
+      runs.push(numbers);
+      model.dispose();
+    }
+    for (const run of runs) assert.deepEqual(run, runs[0]);
+  }));
+
+test("an adapter that began by PiSSA gives the weights back when it is removed", () =>
+  withModelFolder(async (folder) => {
+    const load = () => loadModel(folder, { weights: "random", seed: 1, device, ...quiet });
+    const plain = await load();
+    const expected = await plain.logits(probe);
+    plain.dispose();
+    const model = await load().addLora({ rank: 4, alpha: 2, target: "all-linear", init: "pissa" });
+    assert.ok(relativeError(await model.withoutAdapter(() => model.logits(probe)), expected) > 1e-2);
+    model.removeAdapter("default");
+    assert.ok(relativeError(await model.logits(probe), expected) < 1e-4);
+    model.dispose();
+    const quantised = await load()
+      .quantize({ type: "nf4" })
+      .addLora({ rank: 4, target: ["q_proj"], init: "pissa" });
+    assert.throws(() => quantised.removeAdapter("default"), /cannot take it back: load the model again/);
+    quantised.dispose();
+  }));
+
+test("memory of every kind is predicted for a model without weights", () =>
+  withModelFolder(async (folder) => {
+    for (const [kind, lora] of KINDS) {
+      if (lora.init) continue; // computed from weights
+      const peaks: number[] = [];
+      for (const weights of ["none", "random"] as const) {
+        const model = await loadModel(folder, { weights, device: "cpu", ...quiet }).addLora(lora);
+        peaks.push(model.estimate({ batch: 4, length: 32, device: "cpu" }).peak);
+        model.dispose();
+      }
+      assert.equal(peaks[0], peaks[1], kind);
+    }
+  }));
