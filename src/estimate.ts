@@ -5,7 +5,7 @@ import { el, type HtmlNode } from "./display/html.js";
 import { type Table, table } from "./display/table.js";
 import { ConfigError } from "./errors.js";
 import { barHtml, compareTable, estimatePlot } from "./estimate-show.js";
-import { LoraMatrix, loraLayers } from "./lora/wrap.js";
+import { adapterParameters } from "./lora/wrap.js";
 import type { CausalLM } from "./models/causal.js";
 import type { Plot } from "./plot/index.js";
 import { listParameters } from "./report.js";
@@ -183,9 +183,7 @@ export class MemoryEstimate {
 /** Bytes of the base model and of its adapters as the device rounds them. */
 function storedBytes(network: CausalLM, device: Device): { weights: number; adapters: number } {
   let adapters = 0;
-  for (const [, layer] of loraLayers(network))
-    for (const [, m] of layer.namedModules())
-      if (m instanceof LoraMatrix) adapters += roundedBytes(m.weight.reservedBytes, device);
+  for (const p of adapterParameters(network)) adapters += roundedBytes(p.reservedBytes, device);
   const all = listParameters(network).reduce((n, p) => n + roundedBytes(p.bytes, device), 0);
   return { weights: all - adapters, adapters };
 }

@@ -13,23 +13,24 @@ import { StopText, stopsOf } from "./evaluation/stop-text.js";
 import { type AdapterOptions, findAdapter } from "./fetch.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
-import type { Tokenizer } from "./hub/tokenizer.js";
+import { Tokenizer } from "./hub/tokenizer.js";
 import { type AdapterInfo, loadAdapterFiles, saveAdapter } from "./lora/adapter.js";
-import { mergeLora, removeLora } from "./lora/merge.js";
-import { type LoraOptions, loraSettings } from "./lora/options.js";
-import { activate, loraLayers, wrapLora } from "./lora/wrap.js";
+import { disposeBiases } from "./lora/biases.js";
+import { initialise, requireImmediate } from "./lora/initialise.js";
+import { mergeChecked } from "./lora/merge-checked.js";
+import { type LoraOptions, type LoraSettings, loraSettings } from "./lora/options.js";
+import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
+import { activate, adaptedLayers, removeLora, targetNames, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
-import { packedRows } from "./nn/cache.js";
+import { idRows, labelledLoss } from "./models/rows.js";
 import { weightDType } from "./nn/dtype.js";
-import { Linear } from "./nn/layers.js";
-import { FrozenLinear } from "./quantization/frozen.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import {
   countTrainable,
   listParameters,
   type MemoryParts,
-  MergeReport,
+  type MergeReport,
   type ParameterInfo,
   summaryTable,
   type TrainableCount,
@@ -41,7 +42,6 @@ import { recover, setMemoryAdvice, state, stats } from "./tensor/native.js";
 import { seed } from "./tensor/ops/random.js";
 import { noGrad } from "./tensor/record.js";
 import { scope } from "./tensor/scope.js";
-import { tensor } from "./tensor/tensor.js";
 import type { TrainOptions } from "./training/options.js";
 import { TrainRun } from "./training/run.js";
 
@@ -63,6 +63,8 @@ export class Model implements Disposable {
   private readonly parts: ModelParts;
   private readonly adapters = new Map<string, AdapterInfo>();
   private active: string | undefined;
+  /** Whether tokens were added: adapters save the tables then. */
+  private resized = false;
   private run: TrainRun | undefined;
   private lastRun: { gradients: number; optimizer: number; peak: number } = { gradients: 0, optimizer: 0, peak: 0 };
 
@@ -143,31 +145,81 @@ export class Model implements Disposable {
   /** Quantises the linear layers in place. @throws StateError after addLora: adapters belong to the quantised layers. */
   quantize(options: QuantizeOptions): this {
     this.idle("quantize");
-    if (loraLayers(this.network).length > 0)
+    if (adaptedLayers(this.network).length > 0)
       throw new StateError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
     quantizeModule(this.network, quantizeSettings(options), [this.network.headName]);
     return this;
   }
 
-  /** Freezes the model and adds a low-rank adapter, which becomes the active one. */
+  /**
+   * Freezes the model and adds a low-rank adapter, which becomes the active one.
+   * @throws ConfigError for an init that is computed from the weights ("pissa", "loftq"): `adaptLora` does that.
+   */
   addLora(options: LoraOptions): this {
-    this.idle("addLora");
     const settings = loraSettings(options);
+    requireImmediate(settings);
+    return this.wrap(settings);
+  }
+
+  /** `addLora` for every init: "pissa" and "loftq" are computed from the weights, which they change. */
+  async adaptLora(options: LoraOptions): Promise<this> {
+    const settings = loraSettings(options);
+    this.wrap(settings);
+    try {
+      await initialise(this.network, settings);
+    } catch (error) {
+      this.removeAdapter(settings.name);
+      throw error;
+    }
+    return this;
+  }
+
+  private wrap(settings: LoraSettings): this {
+    this.idle("addLora");
+    this.unused("addLora", settings.name);
     if (settings.seed !== undefined) seed(settings.seed);
-    const layers = wrapLora(this.network, settings, this.network.defaultTargets, this.network.headName);
-    const targets =
-      settings.target === "all-linear" || settings.target === undefined ? lastParts(layers) : settings.target;
-    this.adapters.set(settings.name, { settings, targets, base: this.parts.base, raw: undefined });
+    const targets = targetNames(settings, wrapLora(this.network, settings));
+    this.adapters.set(settings.name, {
+      settings,
+      targets,
+      base: this.parts.base,
+      raw: undefined,
+      resized: this.resized,
+    });
     this.setAdapter(settings.name);
     return this;
   }
 
-  /** Loads an adapter in PEFT's layout, a folder or "organisation/name" on the hub, and makes it the active one. */
+  /**
+   * Adds tokens to the tokenizer and rows for them to the embedding and the output layer, which begin as the mean of the others. To train these, name
+   * them in `modulesToSave` or `target` of `addLora`; adapters that are made from now on save the larger tables with them.
+   * @returns the ids of the tokens, those included that there were already.
+   */
+  addTokens(tokens: readonly string[], options: AddTokensOptions = {}): number[] {
+    this.idle("addTokens");
+    const { tokenizer, resized } = addTokens(this.network, this.tokenizer, tokens, options);
+    this.resized ||= resized;
+    for (const info of this.adapters.values()) info.resized ||= resized;
+    this.parts.tokenizer = tokenizer;
+    return tokens.map((token) => tokenizer.idOf(token)!);
+  }
+
+  /**
+   * Loads an adapter in PEFT's layout, a folder or "organisation/name" on the hub, and makes it the active one. One with larger tables than the
+   * model's brings its tokenizer along.
+   */
   async loadAdapter(folderOrId: string, options: AdapterOptions = {}): Promise<this> {
     this.idle("loadAdapter");
     const name = options.name ?? "default";
+    this.unused("loadAdapter", name);
     const folder = await findAdapter(folderOrId, options);
+    const rows = this.config.vocabSize;
     const info = await loadAdapterFiles(this.network, folder, name);
+    if (this.config.vocabSize > rows) {
+      this.resized = true;
+      const own = await Tokenizer.fromFolder(folder).catch(() => undefined);
+      if (own) this.parts.tokenizer = own;
+    }
     this.adapters.set(name, { ...info, base: info.base || this.parts.base });
     this.setAdapter(name);
     return this;
@@ -199,7 +251,7 @@ export class Model implements Disposable {
     const length = ids.reduce((n, row) => Math.max(n, row.length), 0);
     const out = new Float32Array(ids.length * length * vocab);
     for (const [i, row] of ids.entries()) {
-      const y = scope(() => noGrad(() => this.network.logits(this.network.hidden(this.rows(row)))));
+      const y = scope(() => noGrad(() => this.network.logits(this.network.hidden(idRows(this.network, row)))));
       out.set(await y.data(), i * length * vocab);
       y.dispose();
     }
@@ -209,32 +261,7 @@ export class Model implements Disposable {
   /** Mean cross entropy in nats a token: labels[i] is the target at ids[i] itself (shifted by one inside, as in transformers), -100 is left out. */
   async loss(ids: readonly (readonly number[])[], labels: readonly (readonly number[])[]): Promise<number> {
     this.ready();
-    let sum = 0;
-    let count = 0;
-    for (const [i, row] of ids.entries()) {
-      const shifted = Int32Array.from(row, (_, t) => labels[i]?.[t + 1] ?? -100);
-      const { total } = scope(() =>
-        noGrad(() =>
-          this.network.headLoss(this.network.hidden(this.rows(row)), tensor(shifted, { device: this.device }), 1),
-        ),
-      );
-      sum += await total.item();
-      total.dispose();
-      count += shifted.reduce((n, l) => n + (l === -100 ? 0 : 1), 0);
-    }
-    if (count === 0) throw new ConfigError("loss: every label is -100; there is nothing to measure.");
-    return sum / count;
-  }
-
-  private rows(ids: readonly number[]): ReturnType<typeof packedRows> {
-    const { vocabSize } = this.config;
-    const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-    if (ids.length === 0 || bad !== undefined)
-      throw new ConfigError(
-        `Token ids must be whole numbers from 0 to ${vocabSize - 1}, at least one; received ${bad ?? "none"}.`,
-      );
-    const positions = Int32Array.from(ids.keys());
-    return packedRows(Int32Array.from(ids), positions, Int32Array.of(0), Int32Array.of(ids.length), this.device);
+    return labelledLoss(this.network, ids, labels);
   }
 
   /** The text that follows a prompt; of several prompts (their lengths may differ) all texts, `batch` of them at a time (8 by default). */
@@ -384,32 +411,14 @@ export class Model implements Disposable {
       throw new StateError(
         `merge: the model has other adapters (${others.join(", ")}), which were made for the weights as they are; save them, then removeAdapter them.`,
       );
-    const { vocabSize, maxPositions } = this.config;
-    const probe = Array.from({ length: Math.min(32, maxPositions) }, (_, i) => (i * 7919 + 13) % vocabSize);
-    // A sum kept in 16 bits is rounded, and a product or an activation rounded to 16 bits rounds the dense weight elsewhere.
-    const rounds =
-      this.network.activations !== "float32" ||
-      [...this.network.namedModules()].some(([, m]) =>
-        m instanceof FrozenLinear ? m.compute !== "float32" : m instanceof Linear && m.weight.dtype !== "float32",
-      );
-    const before = await this.logits([probe]);
-    const { layers, dequantised } = mergeLora(this.network, adapter);
-    const after = await this.logits([probe]);
-    const largest = before.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
-    const difference = before.reduce((most, v, i) => Math.max(most, Math.abs(after[i]! - v)), 0) / largest;
     // A folder's place on this machine says nothing elsewhere.
     const name = this.parts.base === "" || isAbsolute(this.parts.base) ? this.name : this.parts.base;
-    const base = dequantised > 0 ? `${name}, ${dequantised} quantised layers restored to dense` : name;
-    this.adapters.clear();
-    this.active = undefined;
-    this.parts.base = ""; // an adapter made from now on belongs to these weights, which have no name yet
-    const dense = ![...this.network.namedModules()].some(([, m]) => m instanceof FrozenLinear);
-    if (dense) this.network.setRequiresGrad(true);
-    if (!(difference < (rounds ? 0.05 : 1e-3)))
-      throw new StateError(
-        `merge: the logits changed by ${difference.toExponential(1)} of their size when "${adapter}" was merged into ${base}; do not use this model, load it again.`,
-      );
-    return new MergeReport(base, adapter, layers, difference);
+    const logits = (rows: number[][]): Promise<Float32Array> => this.logits(rows);
+    return mergeChecked(this.network, adapter, name, logits, () => {
+      this.adapters.clear();
+      this.active = undefined;
+      this.parts.base = ""; // an adapter made from now on belongs to these weights, which have no name yet
+    });
   }
 
   /**
@@ -467,6 +476,7 @@ export class Model implements Disposable {
 
   /** Frees all memory of the model. */
   dispose(): void {
+    disposeBiases(this.network);
     this.network.dispose();
   }
 
@@ -479,6 +489,11 @@ export class Model implements Disposable {
       throw new ConfigError(
         `There is no adapter "${name}"; there are ${[...this.adapters.keys()].join(", ") || "none"}.`,
       );
+  }
+
+  private unused(what: string, name: string): void {
+    if (this.adapters.has(name))
+      throw new ConfigError(`${what}: there is an adapter named "${name}" already; give another name.`);
   }
 
   private idle(what: string): void {
@@ -508,7 +523,3 @@ defineDisplay(
   },
   (model) => model.summary().toText(),
 );
-
-function lastParts(names: readonly string[]): string[] {
-  return [...new Set(names.map((n) => n.split(".").at(-1)!))].sort();
-}

@@ -53,6 +53,8 @@ export class LoadPlan implements PromiseLike<Model> {
   private readonly options: LoadOptions;
   private quantization: QuantizeOptions | undefined;
   private readonly adapters: ((model: Model) => unknown)[] = [];
+  /** The init that is computed from dense weights: quantisation waits for it. */
+  private computed: "pissa" | "loftq" | undefined;
   private started: Promise<Model> | undefined;
 
   constructor(source: string | Readonly<Record<string, unknown>>, options: LoadOptions) {
@@ -74,8 +76,21 @@ export class LoadPlan implements PromiseLike<Model> {
   /** Freezes the model and adds low-rank adapters. */
   addLora(options: LoraOptions): this {
     this.open("addLora");
-    loraSettings(options);
-    this.adapters.push((model) => model.addLora(options));
+    const { init } = loraSettings(options);
+    const from = init === "pissa" || init === "loftq" ? init : undefined;
+    if (from) {
+      if (this.adapters.length > 0)
+        throw new ConfigError(`addLora: init "${from}" changes the weights: it must come before other adapters.`);
+      this.computed = from;
+    }
+    const loftq = from === "loftq" && this.quantization && !options.loftq?.quantize;
+    const all = loftq ? { ...options, loftq: { ...options.loftq, quantize: this.quantization! } } : options;
+    this.adapters.push(async (model) => {
+      await model.adaptLora(all);
+      // What the adapter began from had to be dense; the rest of it is quantised now.
+      if (from && this.quantization)
+        quantizeModule(model.module, quantizeSettings(this.quantization), ["lm_head"], true);
+    });
     return this;
   }
 
@@ -112,7 +127,7 @@ export class LoadPlan implements PromiseLike<Model> {
     }
     const network = createModel(fields);
     setWeightDType(network, wantedDType(options.dtype, fields));
-    if (this.quantization) quantizeModule(network, quantizeSettings(this.quantization), ["lm_head"]);
+    if (this.quantization && !this.computed) quantizeModule(network, quantizeSettings(this.quantization), ["lm_head"]);
     network.to(device);
     if (options.dtype === "packed") await pack(network, files);
     try {

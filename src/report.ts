@@ -1,7 +1,7 @@
 import { formatBytes, formatCount } from "./display/format.js";
 import { defineDisplay } from "./display/host.js";
 import { type Table, table } from "./display/table.js";
-import { LoraMatrix, loraLayers } from "./lora/wrap.js";
+import { adapterParameters } from "./lora/wrap.js";
 import type { CausalLM } from "./models/causal.js";
 import type { Parameter } from "./nn/module.js";
 import { FrozenLinear } from "./quantization/frozen.js";
@@ -72,9 +72,7 @@ export function countTrainable(model: CausalLM): TrainableCount {
 /** Bytes of the base model's weights and of all adapters. */
 export function weightBytes(model: CausalLM): { weights: number; adapters: number } {
   let adapters = 0;
-  for (const [, layer] of loraLayers(model)) {
-    for (const [, m] of layer.namedModules()) if (m instanceof LoraMatrix) adapters += m.weight.bytes;
-  }
+  for (const p of adapterParameters(model)) adapters += p.bytes;
   const all = listParameters(model).reduce((n, p) => n + p.bytes, 0);
   return { weights: all - adapters, adapters };
 }

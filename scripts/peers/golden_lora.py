@@ -37,7 +37,9 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
-    config["target_modules"] = sorted(config["target_modules"])  # a set in memory: its order would change each time
+    for key in ("target_modules", "modules_to_save", "exclude_modules"):
+        if isinstance(config[key], list):
+            config[key] = sorted(config[key])  # a set in memory: its order would change each time
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 

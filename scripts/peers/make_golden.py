@@ -13,6 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 import transformers
 
+import golden_adapters
 import golden_classification
 import golden_llama
 import golden_lora
@@ -29,6 +30,7 @@ PARTS = {
     "stories": golden_stories.make,
     "nf4": lambda out, shared: golden_nf4.make(out),
     "lora": lambda out, shared: golden_lora.make(out),
+    "adapters": lambda out, shared: golden_adapters.make(out),
     "optimizer": lambda out, shared: golden_optimizer.make(out),
     "quantized": lambda out, shared: golden_quantized.make(out),
     "ops": lambda out, shared: golden_ops.make(out),

@@ -89,6 +89,31 @@ export class Tokenizer {
     });
   }
 
+  /**
+   * A tokenizer with further tokens, found in a text before it is split; those that it has already stay as they are.
+   * @param special left out of decoded text when special tokens are skipped.
+   */
+  withTokens(tokens: readonly string[], special = true): Tokenizer {
+    if (!Array.isArray(tokens) || !tokens.every((t) => typeof t === "string" && t !== ""))
+      throw new TokenizerError("Tokens to add must be a list of strings, none of them empty.");
+    const fresh = [...new Set(tokens)].filter((token) => this.idOf(token) === undefined);
+    if (fresh.length === 0) return this;
+    const shape = { single_word: false, lstrip: false, rstrip: false, normalized: !special, special };
+    const added = fresh.map((content, i) => ({ id: this.vocabSize + i, content, ...shape }));
+    const { tokenizer, config, bytes } = this.#files;
+    const before = own(tokenizer, "added_tokens");
+    const changed = { ...tokenizer, added_tokens: [...(Array.isArray(before) ? before : []), ...added] };
+    const files = new Map(bytes).set("tokenizer.json", Buffer.from(JSON.stringify(changed, null, 2)));
+    const decoder = own(config, "added_tokens_decoder");
+    let configured = config;
+    if (isObject(decoder)) {
+      const more = Object.fromEntries(added.map(({ id, ...token }) => [String(id), token]));
+      configured = { ...config, added_tokens_decoder: { ...decoder, ...more } };
+      files.set("tokenizer_config.json", Buffer.from(JSON.stringify(configured, null, 2)));
+    }
+    return new Tokenizer({ ...this.#files, tokenizer: changed as JsonObject, config: configured, bytes: files });
+  }
+
   /** The ids of a text. */
   encode(text: string, options: EncodeOptions = {}): number[] {
     if (typeof text !== "string") throw new TokenizerError(`encode() takes a string, got ${typeof text}.`);

@@ -1,245 +1,183 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { CheckpointError, ConfigError } from "../errors.js";
-import { type ConfigFields, readFields } from "../hub/config.js";
+import { CheckpointError, ConfigError, StateError } from "../errors.js";
+import { readFields } from "../hub/config.js";
 import type { JsonObject } from "../hub/json.js";
 import { SafetensorsFile } from "../hub/safetensors.js";
-import { replaceFile, writeSafetensors } from "../hub/safetensors-write.js";
-import { Linear } from "../nn/layers.js";
-import type { Module, Parameter } from "../nn/module.js";
-import { FrozenLinear } from "../quantization/frozen.js";
+import { replaceFile, type TensorToWrite, writeSafetensors } from "../hub/safetensors-write.js";
+import type { CausalLM } from "../models/causal.js";
+import type { Parameter } from "../nn/module.js";
+import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
 import { tensor } from "../tensor/tensor.js";
+import { adapterConfig, settingsFromConfig } from "./config.js";
+import { adapterTensors, PREFIX } from "./files.js";
+import { initialise } from "./initialise.js";
 import type { LoraSettings } from "./options.js";
-import { LoraLinear, loraLayers, matchesTarget, wrapLora } from "./wrap.js";
+import { baseTables, resizeTables, tableRows } from "./tables.js";
+import { loraLayers, removeLora, wrapLora } from "./wrap.js";
 
 /** What an adapter was made with, and the fields of its config file that tunebook does not use but keeps. */
 export interface AdapterInfo {
   settings: LoraSettings;
-  /** Names (or ends of names) of the adapted layers. */
-  targets: readonly string[];
+  /** Names (or ends of names) of the adapted layers, or a pattern for them. */
+  targets: readonly string[] | string;
   base: string;
   /** adapter_config.json as it was read. */
   raw: JsonObject | undefined;
+  /** Whether the tables have other rows than the base model has: they are saved with it. */
+  resized?: boolean;
 }
 
-const PREFIX = "base_model.model.";
-
-/** Fields of PEFT's LoraConfig that change the result and are not supported: each with the values that change nothing. */
-const INERT: Readonly<Record<string, readonly unknown[]>> = {
-  use_dora: [false, null],
-  bias: ["none"],
-  fan_in_fan_out: [false],
-  modules_to_save: [null],
-  rank_pattern: [null],
-  alpha_pattern: [null],
-  layers_to_transform: [null],
-  layers_pattern: [null],
-  exclude_modules: [null],
-  target_parameters: [null],
-  layer_replication: [null],
-  trainable_token_indices: [null],
-  use_qalora: [false, null],
-  lora_bias: [false, null],
-  alora_invocation_tokens: [null],
-  arrow_config: [null],
-  use_bdlora: [false, null],
-  kasa_config: [null],
-  velora_config: [null],
-  monteclora_config: [null],
-};
-
-/** Saves one adapter as PEFT lays it out: adapter_config.json and adapter_model.safetensors. */
-export async function saveAdapter(model: Module, info: AdapterInfo, folder: string): Promise<void> {
-  const { settings } = info;
-  const tensors: { name: string; dtype: string; shape: readonly number[]; data: () => Promise<Uint8Array> }[] = [];
-  for (const [name, layer] of loraLayers(model)) {
-    for (const [part, matrices] of [
-      ["lora_A", layer.lora_A],
-      ["lora_B", layer.lora_B],
-    ] as const) {
-      const weight = matrices[settings.name]?.weight;
-      if (weight)
-        tensors.push({
-          name: `${PREFIX}${name}.${part}.weight`,
-          dtype: "F32",
-          shape: weight.shape,
-          data: () => bytesOf(weight),
-        });
+/**
+ * Saves one adapter as PEFT lays it out: adapter_config.json and adapter_model.safetensors. One that began by PiSSA is written as a plain adapter
+ * of twice the rank beside the original weights, W + s (B A - B₀ A₀), which is what PEFT's `path_initial_model_for_weight_conversion` makes of it.
+ */
+export async function saveAdapter(model: CausalLM, info: AdapterInfo, folder: string): Promise<void> {
+  const { name, init, loftq, dora } = info.settings;
+  const parts = adapterTensors(model, name);
+  if (parts.size === 0)
+    throw new ConfigError(`save: the model has no adapter named "${name}"; add one with addLora first.`);
+  const made = info.raw === undefined;
+  if (made && init === "loftq" && loftq.iterations > 1)
+    throw new StateError(
+      `save: LoftQ of ${loftq.iterations} iterations has changed the quantised weights, and the adapter alone does not hold them: merge() and export() the model, or use one iteration.`,
+    );
+  if (made && init === "pissa" && dora)
+    throw new StateError(
+      "save: DoRA that began by PiSSA has no plain form beside the original weights: merge() and export() the model.",
+    );
+  const initial = new Map(
+    loraLayers(model).flatMap(([path, layer]) => {
+      const values = made && init === "pissa" ? layer.initial.get(name) : undefined;
+      return values ? [[`${PREFIX}${path}`, values] as const] : [];
+    }),
+  );
+  const tensors: TensorToWrite[] = [...parts].map(([key, p]) => written(key, p, initial));
+  if (info.resized) {
+    const seen = new Set<Parameter>();
+    for (const [key, p] of baseTables(model)) {
+      if (!seen.has(p) && !parts.has(`${PREFIX}${key}`)) tensors.push(written(`${PREFIX}${key}`, p, initial));
+      seen.add(p);
     }
   }
-  if (tensors.length === 0)
-    throw new ConfigError(`save: the model has no adapter named "${settings.name}"; add one with addLora first.`);
   await mkdir(folder, { recursive: true });
   await writeSafetensors(join(folder, "adapter_model.safetensors"), tensors, { format: "pt" });
-  const text = `${JSON.stringify({ ...info.raw, ...peftConfig(info) }, null, 2)}\n`;
+  const text = `${JSON.stringify(info.raw ?? adapterConfig(info, initial.size > 0), null, 2)}\n`;
   await replaceFile(join(folder, "adapter_config.json"), async (file) => void (await file.writeFile(text)));
 }
 
-async function bytesOf(p: Parameter): Promise<Uint8Array> {
+type Initial = ReadonlyMap<string, { a: Float32Array; b: Float32Array }>;
+
+/** One tensor of the file; A and B of a layer with initial values stand side by side with them. */
+function written(key: string, p: Parameter, initial: Initial): TensorToWrite {
+  const match = /^(.*)\.lora_([AB])\.weight$/.exec(key);
+  const first = match ? initial.get(match[1]!) : undefined;
+  if (!match || !first)
+    return { name: key, dtype: "F32", shape: p.shape, data: async () => bytes(await finite(p, key)) };
+  const [rows, columns] = p.shape as [number, number];
+  if (match[2] === "A") {
+    const data = async (): Promise<Uint8Array> => bytes(Float32Array.from([...(await finite(p, key)), ...first.a]));
+    return { name: key, dtype: "F32", shape: [2 * rows, columns], data };
+  }
+  const data = async (): Promise<Uint8Array> => {
+    const now = await finite(p, key);
+    const both = new Float32Array(2 * p.size);
+    for (let i = 0; i < rows; i++)
+      for (let r = 0; r < columns; r++) {
+        both[2 * i * columns + r] = now[i * columns + r]!;
+        both[2 * i * columns + columns + r] = -first.b[i * columns + r]!;
+      }
+    return bytes(both);
+  };
+  return { name: key, dtype: "F32", shape: [rows, 2 * columns], data };
+}
+
+async function finite(p: Parameter, key: string): Promise<Float32Array> {
   const data = await p.data();
   for (const v of data) {
     if (!Number.isFinite(v))
       throw new CheckpointError(
-        `save: an adapter matrix of shape ${shapeText(p.shape)} holds NaN or infinity; it was not saved.`,
+        `save: ${key.replace(PREFIX, "")} of shape ${shapeText(p.shape)} holds NaN or infinity; it was not saved.`,
       );
   }
-  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  return data;
 }
 
-function peftConfig(info: AdapterInfo): Record<string, unknown> {
-  const { settings, targets, base } = info;
-  return {
-    peft_type: "LORA",
-    task_type: "CAUSAL_LM",
-    base_model_name_or_path: base,
-    revision: info.raw?.revision ?? null,
-    inference_mode: true,
-    r: settings.rank,
-    lora_alpha: settings.alpha,
-    lora_dropout: settings.dropout,
-    target_modules: targets,
-    exclude_modules: null,
-    bias: "none",
-    fan_in_fan_out: false,
-    use_rslora: settings.rslora,
-    use_dora: false,
-    modules_to_save: null,
-    init_lora_weights: settings.init === "gaussian" ? "gaussian" : true,
-    layers_to_transform: null,
-    layers_pattern: null,
-    rank_pattern: {},
-    alpha_pattern: {},
-    loftq_config: {},
-  };
-}
+const bytes = (data: Float32Array): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 
 /**
- * Loads an adapter that PEFT or `save` wrote and makes it the active one. Every tensor must have its place and every targeted layer its tensors.
- * @throws ConfigError for a field that changes the result and is not supported; CheckpointError for tensors that do not fit.
+ * Loads an adapter that PEFT or `save` wrote and makes it the active one. Every tensor must have its place and every targeted layer its tensors; a
+ * model whose tables have fewer rows than the adapter's gets the rows that were added.
+ * @throws ConfigError for a field that changes the result and is not supported; CheckpointError for tensors that do not fit. The model is left as it
+ * was then.
  */
-export async function loadAdapterFiles(model: Module, folder: string, name: string): Promise<AdapterInfo> {
+export async function loadAdapterFiles(model: CausalLM, folder: string, name: string): Promise<AdapterInfo> {
   const fields = await readFields(join(folder, "adapter_config.json"));
-  checkSupported(fields);
-  const targetModules = fields.get("target_modules");
-  const targets =
-    typeof targetModules === "string"
-      ? targetModules
-      : fields.array("target_modules", "names", (v): v is string => typeof v === "string");
-  const settings: LoraSettings = {
-    rank: fields.integer("r", { min: 1 }),
-    alpha: fields.number("lora_alpha"),
-    dropout: fields.number("lora_dropout", { default: 0, min: 0, max: 1 }),
-    target: undefined,
-    rslora: fields.boolean("use_rslora", { default: false }),
-    init: fields.get("init_lora_weights") === "gaussian" ? "gaussian" : "default",
-    seed: undefined,
-    name,
-  };
+  const settings = settingsFromConfig(fields, name);
   await using file = await SafetensorsFile.open(join(folder, "adapter_model.safetensors"));
-  const layers = adaptedLayers(model, targets, file, folder);
-  check(model, layers, file, settings, folder);
-  wrapLora(model, { ...settings, target: layers }, layers, "");
-  const byName = new Map(loraLayers(model));
-  for (const layer of layers) {
-    const lora = byName.get(layer)!;
-    for (const [part, matrix] of [
-      ["lora_A", lora.lora_A[name]!],
-      ["lora_B", lora.lora_B[name]!],
-    ] as const) {
-      const data = await file.readFloat32(`${PREFIX}${layer}.${part}.weight`);
-      matrix.weight.adopt(
-        outsideScope(() => tensor(data, { shape: matrix.weight.shape, device: matrix.weight.device })),
-      );
-    }
+  const rows = tableRows(model, file) ?? 0;
+  const larger = rows > model.config.vocabSize ? resizeTables(model, rows) : undefined;
+  let layers: string[];
+  try {
+    layers = wrapLora(model, settings, false);
+    checkFile(model, name, file, folder);
+    await initialise(model, settings);
+  } catch (error) {
+    removeLora(model, name);
+    larger?.undo();
+    throw error;
   }
+  larger?.keep();
+  for (const [key, p] of [...adapterTensors(model, name), ...tablesOf(model, file)]) await read(file, key, p);
+  for (const [, layer] of loraLayers(model)) layer.baseChanged();
   return {
     settings,
-    targets: Array.isArray(targets) ? targets : layers,
-    base: fields.string("base_model_name_or_path", { default: "" }),
+    targets: settings.target === undefined || settings.target === "all-linear" ? layers : settings.target,
+    base:
+      fields.get("base_model_name_or_path") === null ? "" : fields.string("base_model_name_or_path", { default: "" }),
     raw: fields.values,
+    resized: tablesOf(model, file).length > 0,
   };
 }
 
-function checkSupported(fields: ConfigFields): void {
-  const type = fields.string("peft_type", { default: "LORA" });
-  if (type !== "LORA")
-    throw new ConfigError(`${fields.where}: peft_type "${type}" is not supported; only LORA adapters can be loaded.`);
-  for (const [key, inert] of Object.entries(INERT)) {
-    const value = fields.get(key);
-    const empty =
-      (Array.isArray(value) && value.length === 0) ||
-      (typeof value === "object" && value !== null && Object.keys(value).length === 0);
-    if (value !== undefined && !empty && !inert.includes(value)) {
-      throw new ConfigError(
-        `${fields.where}: ${key} = ${JSON.stringify(value)} changes what the adapter computes and is not supported yet.`,
-      );
-    }
-  }
-  const init = fields.get("init_lora_weights");
-  if (typeof init === "string" && init !== "gaussian") {
-    throw new ConfigError(
-      `${fields.where}: init_lora_weights "${init}" needs a base model that was changed with it, which is not supported yet.`,
-    );
-  }
+async function read(file: SafetensorsFile, key: string, p: Parameter): Promise<void> {
+  const data = await file.readFloat32(key);
+  for (const v of data)
+    if (!Number.isFinite(v))
+      throw new CheckpointError(`${file.path}: ${key} holds NaN or infinity; it cannot be used.`);
+  const full = outsideScope(() => tensor(data, { shape: p.shape, device: p.device }));
+  p.adopt(p.dtype === "float32" ? full : outsideScope(() => noGrad(() => full.to(p.dtype))));
+  full.dispose();
 }
 
-/** Full names of the layers the adapter speaks of: those of the file, which must be what target_modules says. */
-function adaptedLayers(
-  model: Module,
-  targets: string | readonly string[],
-  file: SafetensorsFile,
-  folder: string,
-): string[] {
-  const linears = [...model.namedModules()]
-    .filter(
-      ([n, m]) =>
-        (m instanceof Linear || m instanceof FrozenLinear || m instanceof LoraLinear) && !n.endsWith(".base_layer"),
-    )
-    .map(([n]) => n);
-  const found = new Set<string>();
-  const strange: string[] = [];
-  for (const key of file.names()) {
-    const match = /^base_model\.model\.(.+)\.lora_[AB]\.weight$/.exec(key);
-    if (match && linears.includes(match[1]!)) found.add(match[1]!);
-    else strange.push(key);
-  }
-  if (strange.length > 0) {
+/** The base model's own tables that PEFT saves beside adapters of them, or where tokens were added. */
+function tablesOf(model: CausalLM, file: SafetensorsFile): [string, Parameter][] {
+  return [...baseTables(model)]
+    .map(([key, p]) => [`${PREFIX}${key}`, p] as [string, Parameter])
+    .filter(([key]) => file.has(key));
+}
+
+/** Compares names and shapes before anything is read. */
+function checkFile(model: CausalLM, name: string, file: SafetensorsFile, folder: string): void {
+  const expected = adapterTensors(model, name);
+  const places = new Map<string, Parameter>([...tablesOf(model, file), ...expected]);
+  const strange = file.names().filter((key) => !places.has(key));
+  if (strange.length > 0)
     throw new CheckpointError(
       `${folder}: ${strange.length} tensors of the adapter have no place in this model (${strange.slice(0, 3).join(", ")}); was it made for another base model?`,
     );
-  }
-  const expected = typeof targets === "string" ? [] : linears.filter((n) => matchesTarget(n, targets));
-  const without = expected.filter((n) => !found.has(n));
-  if (without.length > 0 || found.size === 0) {
+  const without = [...expected.keys()].filter((key) => !file.has(key));
+  if (without.length > 0)
     throw new CheckpointError(
-      `${folder}: the adapter names ${without.slice(0, 3).join(", ") || "layers"} in target_modules but holds no tensors for them; the file is incomplete.`,
+      `${folder}: the adapter's config speaks of ${without.slice(0, 3).join(", ")}${without.length > 3 ? ` and ${without.length - 3} more` : ""}, which its file does not hold; the file is incomplete.`,
     );
-  }
-  return linears.filter((n) => found.has(n));
-}
-
-function check(
-  model: Module,
-  layers: readonly string[],
-  file: SafetensorsFile,
-  settings: LoraSettings,
-  folder: string,
-): void {
-  for (const layer of layers) {
-    const module = model.module(layer) as Linear;
-    for (const [part, shape] of [
-      ["lora_A", [settings.rank, module.inFeatures]],
-      ["lora_B", [module.outFeatures, settings.rank]],
-    ] as const) {
-      const key = `${PREFIX}${layer}.${part}.weight`;
-      const entry = file.entry(key);
-      if (shapeText(entry.shape) !== shapeText(shape)) {
-        throw new CheckpointError(
-          `${folder}: ${key} should have shape ${shapeText(shape)} for this model and r ${settings.rank}, the file holds ${shapeText(entry.shape)}.`,
-        );
-      }
-    }
+  for (const [key, p] of places) {
+    const { shape } = file.entry(key);
+    if (shapeText(shape) !== shapeText(p.shape))
+      throw new CheckpointError(
+        `${folder}: ${key} should have shape ${shapeText(p.shape)} for this model and the adapter's config, the file holds ${shapeText(shape)}.`,
+      );
   }
 }

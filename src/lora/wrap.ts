@@ -1,150 +1,209 @@
 import { ConfigError } from "../errors.js";
-import { kaimingUniform, normalInit, zeros } from "../nn/init.js";
-import { Linear, LinearLike } from "../nn/layers.js";
-import { Module, Parameter } from "../nn/module.js";
+import type { CausalLM } from "../models/causal.js";
+import { Embedding, Linear } from "../nn/layers.js";
+import type { Module, Parameter } from "../nn/module.js";
 import { FrozenLinear } from "../quantization/frozen.js";
-import type { FrozenWeight } from "../tensor/ops/frozen.js";
-import { linearLora } from "../tensor/ops/lora.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { addBiases, removeBiases, useBiases } from "./biases.js";
+import { LoraEmbedding } from "./embedding.js";
+import { LoraLinear } from "./linear.js";
 import type { LoraSettings } from "./options.js";
+import { isSavable, SavedModule } from "./saved.js";
+import { byPattern, chooseTargets, matchesTarget, nearest, savedNames } from "./targets.js";
 
-/** The A or B of one adapter: a bare weight under PEFT's name `lora_A.<adapter>.weight`. */
-export class LoraMatrix extends Module {
-  weight: Parameter;
+/** A layer with adapters beside it. */
+export type Adapted = LoraLinear | LoraEmbedding;
 
-  constructor(weight: Parameter) {
-    super();
-    this.weight = weight;
+/** What stands under these names belongs to an adapted layer or a copy, and is no target itself. */
+const INNER = /(^|\.)(base_layer|original_module|modules_to_save|lora_[A-Za-z_]+)(\.|$)/;
+
+/** Layers that can be adapted, by name. */
+function candidates(model: Module): Map<string, Linear | FrozenLinear | Embedding | Adapted> {
+  const found = new Map<string, Linear | FrozenLinear | Embedding | Adapted>();
+  for (const [name, m] of model.namedModules()) {
+    if (INNER.test(name)) continue;
+    if (m instanceof Linear || m instanceof FrozenLinear || m instanceof Embedding) found.set(name, m);
+    else if (m instanceof LoraLinear || m instanceof LoraEmbedding) found.set(name, m);
   }
-}
-
-/** A linear layer with low-rank updates beside it; named as PEFT names its parts. */
-export class LoraLinear extends LinearLike {
-  base_layer: Linear | FrozenLinear;
-  lora_A: Record<string, LoraMatrix> = {};
-  lora_B: Record<string, LoraMatrix> = {};
-  private readonly scales = new Map<string, { scale: number; dropout: number }>();
-  /** The adapter in use; `undefined`: the base layer alone. */
-  active: string | undefined;
-
-  constructor(base: Linear | FrozenLinear) {
-    super();
-    this.base_layer = base;
-    base.setRequiresGrad(false);
-  }
-
-  get inFeatures(): number {
-    return this.base_layer.inFeatures;
-  }
-
-  get outFeatures(): number {
-    return this.base_layer.outFeatures;
-  }
-
-  /** Adds an adapter and makes it the active one. B starts at zero, so the layer's output does not change. */
-  add(settings: LoraSettings): void {
-    const { rank, name } = settings;
-    const { device } = this.base_layer;
-    const init = settings.init === "gaussian" ? normalInit(1 / rank) : kaimingUniform(this.inFeatures);
-    this.lora_A[name] = new LoraMatrix(new Parameter([rank, this.inFeatures], init, "float32", device));
-    this.lora_B[name] = new LoraMatrix(new Parameter([this.outFeatures, rank], zeros, "float32", device));
-    this.scales.set(name, {
-      scale: settings.alpha / (settings.rslora ? Math.sqrt(rank) : rank),
-      dropout: settings.dropout,
-    });
-    this.active = name;
-    if (!this.base_layer.materialized) return;
-    this.lora_A[name].weight.materialize();
-    this.lora_B[name].weight.materialize();
-  }
-
-  /** alpha / r (or alpha / sqrt(r)) of one of its adapters. */
-  scaleOf(name: string): number {
-    return this.scales.get(name)!.scale;
-  }
-
-  /** Frees one of its adapters. */
-  remove(name: string): void {
-    this.lora_A[name]?.dispose();
-    this.lora_B[name]?.dispose();
-    delete this.lora_A[name];
-    delete this.lora_B[name];
-    this.scales.delete(name);
-    if (this.active === name) this.active = undefined;
-  }
-
-  forward(x: Tensor): Tensor {
-    const name = this.active;
-    if (name === undefined) return this.base_layer.forward(x);
-    const { scale, dropout } = this.scales.get(name)!;
-    const term = {
-      a: this.lora_A[name]!.weight,
-      b: this.lora_B[name]!.weight,
-      scale,
-      dropout: this.training ? dropout : 0,
-    };
-    const compute = this.base_layer instanceof FrozenLinear ? this.base_layer.compute : undefined;
-    return linearLora(x, this.baseWeight(), this.base_layer.bias, term, compute);
-  }
-
-  private baseWeight(): Tensor | FrozenWeight {
-    return this.base_layer instanceof FrozenLinear ? this.base_layer.quantized : this.base_layer.weight;
-  }
-}
-
-/** Whether a layer's full name is meant by one of the targets: equal, or its end after a dot (PEFT's rule for lists). */
-export function matchesTarget(name: string, targets: readonly string[]): boolean {
-  return targets.some((t) => name === t || name.endsWith(`.${t}`));
+  return found;
 }
 
 /**
- * Freezes the model and puts adapters beside the targeted linear layers.
- * @param defaults the architecture's targets when the options name none.
- * @param head name of the output layer, which "all-linear" leaves out.
+ * Freezes the model and puts an adapter beside the layers that its settings mean, and copies of the modules that it trains whole.
+ * @param strict every name of a list must exist; an adapter that was saved may name layers that other models have.
  * @returns the names of the adapted layers.
- * @throws ConfigError when a target matches nothing: it lists the names that exist.
+ * @throws ConfigError when a target matches nothing: it lists the names that exist and those most like it.
  */
-export function wrapLora(model: Module, settings: LoraSettings, defaults: readonly string[], head: string): string[] {
-  const target = settings.target ?? defaults;
-  const linears = [...model.namedModules()].filter(
-    ([, m]) => m instanceof Linear || m instanceof FrozenLinear || m instanceof LoraLinear,
-  );
-  const bases = linears.filter(([name]) => !name.endsWith(".base_layer"));
-  const chosen = bases.filter(([name]) => (target === "all-linear" ? name !== head : matchesTarget(name, target)));
-  const missing =
-    target === "all-linear" ? [] : target.filter((t) => !bases.some(([name]) => matchesTarget(name, [t])));
-  if (missing.length > 0 || chosen.length === 0) {
-    const known = [...new Set(bases.map(([name]) => name.split(".").at(-1)))].join(", ");
-    throw new ConfigError(
-      `addLora: no linear layer is named ${missing.map((m) => `"${m}"`).join(", ") || JSON.stringify(target)}; this model has ${known}, or use "all-linear".`,
-    );
+export function wrapLora(model: CausalLM, settings: LoraSettings, strict = true): string[] {
+  const { name: adapter, modulesToSave } = settings;
+  const target = settings.target ?? model.defaultTargets;
+  const wantsHead = (names: readonly string[] | string): boolean => Array.isArray(names) && names.includes("lm_head");
+  if (model.headName === "" && (wantsHead(target) || modulesToSave.some((m) => "lm_head".endsWith(m))))
+    model.separateHead();
+  const layers = candidates(model);
+  const linears = [...layers]
+    .filter(([, m]) => !(m instanceof Embedding || m instanceof LoraEmbedding))
+    .map(([n]) => n);
+  const chosen =
+    target === "all-linear"
+      ? chooseTargets(
+          linears,
+          settings,
+          linears.filter((n) => n !== model.headName),
+        )
+      : chooseTargets([...layers.keys()], settings, target);
+  checkNames(layers, chosen, target, strict);
+  for (const name of chosen) {
+    const module = layers.get(name)!;
+    if ((module instanceof LoraLinear || module instanceof LoraEmbedding) && module.adapters.includes(adapter))
+      throw new ConfigError(`addLora: "${name}" already has an adapter named "${adapter}"; give another name.`);
+    const table = module instanceof Embedding || module instanceof LoraEmbedding;
+    if (table && (settings.loraBias || settings.init === "pissa" || settings.init === "loftq"))
+      throw new ConfigError(
+        `addLora: ${settings.loraBias ? "loraBias" : `init "${settings.init}"`} is for linear layers, and "${name}" is an embedding; leave it out of target.`,
+      );
   }
-  for (const [name, module] of chosen) {
-    if (module instanceof LoraLinear && settings.name in module.lora_A) {
-      throw new ConfigError(`addLora: "${name}" already has an adapter named "${settings.name}"; give another name.`);
-    }
-  }
+  const saved = wantedCopies(model, modulesToSave);
+  warnOfTied(model, [...chosen, ...saved.map(([name]) => name)]);
+  const ranks = byPattern(chosen, settings.rankPattern, settings.rank, "rankPattern");
+  const alphas = byPattern(chosen, settings.alphaPattern, settings.alpha, "alphaPattern");
   model.setRequiresGrad(false);
-  for (const [name, module] of chosen) {
-    const layer = module instanceof LoraLinear ? module : new LoraLinear(module as Linear | FrozenLinear);
-    layer.add(settings);
-    layer.training = module.training;
+  chosen.forEach((name, i) => {
+    const module = layers.get(name)!;
+    const layer = adaptable(module);
+    layer.add({ ...settings, rank: ranks[i]!, alpha: alphas[i]! });
+    for (const [, m] of layer.namedModules()) m.training = module.training;
     if (layer !== module) model.replace(name, layer);
+  });
+  for (const [name, module] of saved) {
+    const holder = module instanceof SavedModule ? module : new SavedModule(module);
+    holder.training = module.training;
+    holder.add(adapter);
+    if (holder !== module) model.replace(name, holder);
   }
-  return chosen.map(([name]) => name);
+  addBiases(model, adapter, settings.bias, chosen);
+  return chosen;
 }
 
-/** Every adapted layer with its name. */
+/** What adapter_config.json says of an adapter's targets: what was asked for, or the last parts of the layers' names. */
+export function targetNames({ target }: LoraSettings, layers: readonly string[]): readonly string[] | string {
+  if (target !== undefined && target !== "all-linear") return target;
+  return [...new Set(layers.map((n) => n.split(".").at(-1)!))].sort();
+}
+
+function adaptable(module: Linear | FrozenLinear | Embedding | Adapted): Adapted {
+  if (module instanceof LoraLinear || module instanceof LoraEmbedding) return module;
+  return module instanceof Embedding ? new LoraEmbedding(module) : new LoraLinear(module);
+}
+
+function checkNames(
+  layers: Map<string, unknown>,
+  chosen: string[],
+  target: readonly string[] | string,
+  strict: boolean,
+): void {
+  const names = [...layers.keys()];
+  const missing =
+    typeof target === "string" ? [] : target.filter((t) => !names.some((name) => matchesTarget(name, [t])));
+  if (chosen.length > 0 && (missing.length === 0 || !strict)) return;
+  const ends = [...new Set(names.map((name) => name.split(".").at(-1)!))];
+  const like = missing.flatMap((m) => nearest(m.split(".").at(-1)!, ends));
+  const meant = missing.map((m) => `"${m}"`).join(", ") || JSON.stringify(target);
+  const reason =
+    missing.length === 0 && typeof target !== "string"
+      ? `no layer is left of ${meant} after exclude, layers and modulesToSave`
+      : `no layer is named ${meant}`;
+  throw new ConfigError(
+    `addLora: ${reason}${like.length > 0 ? `, the nearest are ${[...new Set(like)].join(", ")}` : ""}; this model has ${ends.join(", ")}, or use "all-linear".`,
+  );
+}
+
+// As PEFT does: the two are one before and are two afterwards.
+function warnOfTied(model: CausalLM, names: readonly string[]): void {
+  if (!model.config.tied) return;
+  const named = names.filter((name) => name === model.headName || /(^|\.)embed_tokens$/.test(name));
+  if (named.length === 1)
+    console.warn(
+      `addLora: the output layer is tied to the embedding, and ${named[0]} alone is adapted: the other one stays as it is, and merge() unties them.`,
+    );
+}
+
+/** Modules that `modulesToSave` means; the outermost of those that stand in one another. */
+function wantedCopies(
+  model: Module,
+  wanted: readonly string[],
+): [string, Parameters<typeof model.replace>[1] & (SavedModule | SavedModule["original_module"])][] {
+  if (wanted.length === 0) return [];
+  const modules = new Map([...model.namedModules()].filter(([name]) => name !== "" && !INNER.test(name)));
+  const found = savedNames([...modules.keys()], wanted);
+  const missing = wanted.filter((w) => savedNames(found, [w]).length === 0);
+  const ends = [...new Set([...modules.keys()].map((name) => name.split(".").at(-1)!).filter((n) => !/^\d+$/.test(n)))];
+  if (missing.length > 0)
+    throw new ConfigError(
+      `addLora: modulesToSave names ${missing.map((m) => `"${m}"`).join(", ")}, which this model has not; it has ${ends.join(", ")}.`,
+    );
+  return found.map((name) => {
+    const module = modules.get(name)!;
+    if (!(module instanceof SavedModule) && !isSavable(module))
+      throw new ConfigError(
+        `addLora: modulesToSave: "${name}" is no linear layer, embedding or norm without an adapter; name the layers below it, or give it to target alone.`,
+      );
+    return [name, module];
+  });
+}
+
+/** Every adapted linear layer with its name. */
 export function loraLayers(model: Module): [string, LoraLinear][] {
   return [...model.namedModules()].filter((entry): entry is [string, LoraLinear] => entry[1] instanceof LoraLinear);
 }
 
+/** Every adapted layer, embeddings too, with its name. */
+export function adaptedLayers(model: Module): [string, Adapted][] {
+  return [...model.namedModules()].filter(
+    (entry): entry is [string, Adapted] => entry[1] instanceof LoraLinear || entry[1] instanceof LoraEmbedding,
+  );
+}
+
+/** Every module with copies that are trained whole. */
+export function savedModules(model: Module): [string, SavedModule][] {
+  return [...model.namedModules()].filter((entry): entry is [string, SavedModule] => entry[1] instanceof SavedModule);
+}
+
+/** Parameters of all adapters, for counting their memory. */
+export function adapterParameters(model: Module): Parameter[] {
+  const all = new Set<Parameter>();
+  for (const [, layer] of adaptedLayers(model))
+    for (const name of layer.adapters) for (const p of layer.parts(name)) all.add(p);
+  for (const [, module] of savedModules(model))
+    for (const copy of Object.values(module.modules_to_save)) for (const [, p] of copy.namedParameters()) all.add(p);
+  return [...all];
+}
+
 /** Makes one adapter the active and only trained one everywhere; `undefined` switches adapters off. */
 export function activate(model: Module, name: string | undefined): void {
-  for (const [, layer] of loraLayers(model)) {
-    layer.active = name !== undefined && name in layer.lora_A ? name : undefined;
-    for (const matrices of [layer.lora_A, layer.lora_B]) {
-      for (const [key, matrix] of Object.entries(matrices)) matrix.weight.requiresGrad = key === name;
-    }
+  for (const [, layer] of adaptedLayers(model)) {
+    layer.active = name !== undefined && layer.adapters.includes(name) ? name : undefined;
+    for (const adapter of layer.adapters) for (const p of layer.parts(adapter)) p.requiresGrad = adapter === name;
+  }
+  for (const [, module] of savedModules(model)) {
+    module.active = name !== undefined && name in module.modules_to_save ? name : undefined;
+    for (const [adapter, copy] of Object.entries(module.modules_to_save)) copy.setRequiresGrad(adapter === name);
+  }
+  useBiases(model, name);
+}
+
+/**
+ * Takes one adapter out; layers without any adapter are what they were before, but for those that LoftQ has quantised.
+ * @throws StateError for one that began by PiSSA over weights that were quantised afterwards.
+ */
+export function removeLora(model: Module, name: string): void {
+  for (const [, layer] of loraLayers(model)) layer.restoreBase(name);
+  removeBiases(model, name);
+  for (const [path, layer] of adaptedLayers(model)) {
+    if (layer.adapters.includes(name)) layer.remove(name);
+    if (layer.adapters.length === 0) model.replace(path, layer.base_layer);
+  }
+  for (const [path, module] of savedModules(model)) {
+    module.remove(name);
+    if (Object.keys(module.modules_to_save).length === 0) model.replace(path, module.original_module);
   }
 }

@@ -1,6 +1,7 @@
+import { SavedModule } from "../lora/saved.js";
 import type { KvCache, Rows } from "../nn/cache.js";
-import { Embedding, Linear, type LinearLike } from "../nn/layers.js";
-import { Module } from "../nn/module.js";
+import { Embedding, type EmbeddingLike, Linear, type LinearLike } from "../nn/layers.js";
+import { Module, Parameter } from "../nn/module.js";
 import { FrozenLinear } from "../quantization/frozen.js";
 import type { Device } from "../tensor/device.js";
 import type { FloatDType } from "../tensor/dtype.js";
@@ -39,6 +40,10 @@ export abstract class CausalLM extends Module {
   abstract hidden(rows: Rows, cache?: KvCache): Tensor;
   /** Weight of the output layer (vocab, hidden), or undefined when something else than a plain layer stands there (an adapter, a user's module). */
   abstract headWeight(): Tensor | FrozenWeight | undefined;
+  /** Gives a tied output layer a module of its own under its name, which shares the table; an adapter can stand there. */
+  abstract separateHead(): void;
+  /** The output layer has values of its own from now on. */
+  abstract untied(): void;
 
   /** Where it stands: rows, caches and labels for it are made there. */
   override get device(): Device {
@@ -79,8 +84,15 @@ export abstract class CausalLM extends Module {
 }
 
 /** The weight of an output layer that adds no bias. */
-export function plainWeight(head: LinearLike): Tensor | FrozenWeight | undefined {
+export function plainWeight(head: Module): Tensor | FrozenWeight | undefined {
+  if (head instanceof SavedModule) return plainWeight(head.current);
   if (head instanceof Linear) return head.bias ? undefined : head.weight;
   if (head instanceof FrozenLinear) return head.bias ? undefined : head.quantized;
   return undefined;
+}
+
+/** The weight of a table of which an output layer can be another place. */
+export function tiedWeight(table: EmbeddingLike): Parameter | undefined {
+  const weight = table.table();
+  return weight instanceof Parameter ? weight : undefined;
 }

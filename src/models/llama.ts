@@ -7,7 +7,7 @@ import { Module } from "../nn/module.js";
 import { attention, type RopeTables, rope, swiglu } from "../tensor/ops/attention.js";
 import type { FrozenWeight } from "../tensor/ops/frozen.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type CausalConfig, CausalLM, plainWeight } from "./causal.js";
+import { type CausalConfig, CausalLM, plainWeight, tiedWeight } from "./causal.js";
 import { RopeCache, type RopeConfig, type RopeScaling } from "./rope.js";
 
 /** Llama 1 to 3.x (Touvron et al. 2023): RMSNorm before, rotate-half RoPE, grouped queries, SwiGLU. */
@@ -206,6 +206,23 @@ export class LlamaForCausalLM extends CausalLM {
   headWeight(): Tensor | FrozenWeight | undefined {
     if (!this.lm_head) return this.model.embed_tokens.table();
     return plainWeight(this.lm_head);
+  }
+
+  separateHead(): void {
+    const table = this.model.embed_tokens;
+    if (this.lm_head) return;
+    const weight = tiedWeight(table);
+    if (!weight)
+      throw new ConfigError(
+        "The output layer is tied to a packed table and cannot be adapted; load the model with another dtype.",
+      );
+    const head = new Linear(this.config.hiddenSize, this.config.vocabSize, { bias: false });
+    head.weight = weight;
+    this.lm_head = head;
+  }
+
+  untied(): void {
+    Object.assign(this.config, { tied: false, raw: { ...this.config.raw, tie_word_embeddings: false } });
   }
 
   hidden(rows: Rows, cache?: KvCache): Tensor {

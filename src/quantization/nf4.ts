@@ -126,18 +126,26 @@ export function quantizedBytes(shape: readonly number[], options: QuantizeSettin
 /**
  * Freezes the model and replaces every linear layer but those under `skip` (embeddings and the head stay as they are, as in bitsandbytes). Layers whose weights are in memory are
  * quantised at once and the dense weight freed; the others are quantised while they load.
+ * @param rest an adapter is there already: what it trains stays as it is, and nothing need be left.
  * @returns the names of the replaced layers.
  */
-export function quantizeModule(model: Module, options: QuantizeSettings, skip: readonly string[]): string[] {
+export function quantizeModule(
+  model: Module,
+  options: QuantizeSettings,
+  skip: readonly string[],
+  rest = false,
+): string[] {
   const replaced: string[] = [];
-  model.setRequiresGrad(false); // what is quantised is trained through adapters, and so is what stands between
+  if (!rest) model.setRequiresGrad(false); // what is quantised is trained through adapters, and so is what stands between
   for (const [name, module] of [...model.namedModules()]) {
     if (module instanceof Embedding) module.activations = options.activations ?? module.activations;
-    if (!(module instanceof Linear) || skip.some((s) => name === s || name.endsWith(`.${s}`))) continue;
+    const plain = name.replace(/\.(base_layer|original_module)$/, "");
+    if (!(module instanceof Linear) || skip.some((s) => plain === s || plain.endsWith(`.${s}`))) continue;
+    if (rest && name.includes("modules_to_save.")) continue;
     model.replace(name, new QuantizedLinear(module, options));
     replaced.push(name);
   }
-  if (replaced.length === 0)
+  if (replaced.length === 0 && !rest)
     throw new ConfigError("quantize: the model has no linear layer left to quantise; was it quantised before?");
   return replaced;
 }

@@ -4,6 +4,7 @@ import { BatchSampler, updatesPerEpoch } from "../data/sampler.js";
 import { throwIfInterrupted, toItsEnd } from "../display/host.js";
 import { DataError, InterruptedError } from "../errors.js";
 import { meanLoss } from "../evaluation/loss.js";
+import { loraPlusRates } from "../lora/plus.js";
 import type { CausalLM } from "../models/causal.js";
 import type { Parameter } from "../nn/module.js";
 import { stats } from "../tensor/native.js";
@@ -118,6 +119,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     beta1,
     beta2,
     momentum: s.momentum,
+    rates: loraPlusRates(model, s),
   });
   const sampler = new BatchSampler(
     Int32Array.from(packed, (row) => row.reduce((n, i) => n + train[i]!.ids.length, 0)),

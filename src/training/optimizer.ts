@@ -17,6 +17,8 @@ export interface OptimizerOptions {
   momentum: number;
   /** Keeps states in the GPU's host memory; without effect on the CPU. */
   paged?: boolean;
+  /** Factors of the learning rate (LoRA+), 1 for a parameter that is not among them. */
+  rates?: ReadonlyMap<Parameter, number> | undefined;
 }
 
 /** Elements that share a scale in an 8-bit moment. */
@@ -57,11 +59,6 @@ export function stateLayout(name: OptimizerOptions["name"], size: number, moment
   ];
 }
 
-/** Whether weight decay applies: not to biases and norm weights (rank below 2), as transformers' Trainer. */
-function decays(p: Parameter): boolean {
-  return p.rank >= 2;
-}
-
 /**
  * AdamW (Loshchilov and Hutter 2019) as torch computes it, AdamW with 8-bit moments (Dettmers et al. 2022) as bitsandbytes does, or SGD with momentum,
  * over all trainable parameters at once.
@@ -87,14 +84,17 @@ export class Optimizer implements Disposable {
     const trained = this.parameters.filter((p) => p.grad);
     const norm = sumSquares(trained.map((p) => p.grad!));
     this.steps++;
-    const { weightDecay } = this.options;
+    const { weightDecay, rates } = this.options;
+    const rate = (p: Parameter): number => rates?.get(p) ?? 1;
+    const factors = [...new Set(trained.map(rate))];
     const update = (parameters: readonly Parameter[], states: readonly OptimizerState[]): void => {
       for (const decay of [true, false]) {
-        for (const bits of [8, 32]) {
-          const at = parameters.flatMap((p, i) => (decays(p) === decay && this.bits(p) === bits ? [i] : []));
+        for (const [bits, factor] of [8, 32].flatMap((b) => factors.map((f) => [b, f] as const))) {
+          const fits = (p: Parameter): boolean => p.decays === decay && this.bits(p) === bits && rate(p) === factor;
+          const at = parameters.flatMap((p, i) => (fits(p) ? [i] : []));
           const group = at.map((i) => parameters[i]!);
           const own = at.map((i) => states[i]!);
-          if (group.length > 0) this.update(group, own, bits, norm, lr, decay ? weightDecay : 0, maxGradNorm);
+          if (group.length > 0) this.update(group, own, bits, norm, lr * factor, decay ? weightDecay : 0, maxGradNorm);
         }
       }
     };

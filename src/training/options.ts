@@ -64,6 +64,10 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   adamEpsilon?: number;
   adamBetas?: readonly [number, number];
   momentum?: number;
+  /** LoRA+: how many times lr the rate of B (and of vectors: magnitudes, biases, norms) is; 1 by default (Hayou et al. 2024). */
+  loraPlusRatio?: number;
+  /** LoRA+: the peak rate of adapters of embeddings, 1e-6 by default, as in PEFT. Used with loraPlusRatio only. */
+  loraPlusEmbeddingRate?: number;
   /** Longest row in tokens; the model's own limit by default. */
   maxLength?: number;
   /** What happens to longer rows: cut on the right, left out, or an error. */
@@ -158,6 +162,8 @@ const DEFAULTS: TrainSettings = {
   adamEpsilon: 1e-8,
   adamBetas: [0.9, 0.999],
   momentum: 0,
+  loraPlusRatio: 1,
+  loraPlusEmbeddingRate: 1e-6,
   overlong: "truncate",
   paddingSide: "none",
   packing: false,
@@ -209,6 +215,8 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
   check("accumulate", s.accumulate, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");
   check("logEvery", s.logEvery, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");
   check("lr", s.lr, (v) => Number.isFinite(v) && v > 0, "a number above 0 (with 0 nothing would be learnt)");
+  check("loraPlusRatio", s.loraPlusRatio, (v) => Number.isFinite(v) && v > 0, "a positive number");
+  check("loraPlusEmbeddingRate", s.loraPlusEmbeddingRate, (v) => Number.isFinite(v) && v >= 0, "a number from 0");
   check("warmup", s.warmup, (v) => v >= 0 && (v < 1 || Number.isInteger(v)), "a number of steps, or a share below 1");
   check("weightDecay", s.weightDecay, (v) => v >= 0, "a number from 0");
   check("maxGradNorm", s.maxGradNorm, (v) => v >= 0, "a number from 0");

@@ -177,7 +177,9 @@ test("adapters: another shape, missing tensors, fields that change the result", 
     await write({ r: 8 });
     await fails(load, "CheckpointError", /lora_A.*8x64.*4x64/);
     await write({ use_dora: true });
-    await fails(load, "ConfigError", /use_dora/);
+    await fails(load, "CheckpointError", /lora_magnitude_vector.*incomplete/);
+    await write({ trainable_token_indices: [1] });
+    await fails(load, "ConfigError", /trainable_token_indices/);
     await write({ peft_type: "IA3" });
     await fails(load, "ConfigError", /IA3/);
     await write({ target_modules: ["q_proj", "v_proj", "o_proj"] });

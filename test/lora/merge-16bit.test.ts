@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { loadModel, type Model } from "../../src/index.js";
-import { LoraLinear, loraLayers } from "../../src/lora/wrap.js";
+import { LoraLinear } from "../../src/lora/linear.js";
+import { loraLayers } from "../../src/lora/wrap.js";
 import { Linear } from "../../src/nn/layers.js";
 import { stats } from "../../src/tensor/native.js";
 import { colourRows, withModelFolder } from "../facade/small.js";

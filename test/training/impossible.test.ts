@@ -9,7 +9,7 @@ import { SafetensorsFile } from "../../src/hub/safetensors.js";
 import { writeSafetensors } from "../../src/hub/safetensors-write.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
 import { loadModel, type Model, type nn, noGrad, type TrainOptions, type TrainStep, tensor } from "../../src/index.js";
-import { LoraLinear } from "../../src/lora/wrap.js";
+import { LoraLinear } from "../../src/lora/linear.js";
 import type { Parameter } from "../../src/nn/module.js";
 import { record } from "../../src/tensor/record.js";
 import { smallConfig, withModelFolder } from "../facade/small.js";

@@ -6,7 +6,7 @@ import { record } from "../record.js";
 import { shapeMismatch, shapeText, sizeOf } from "../shape.js";
 import { activationLike, empty, requireOneDevice, Tensor } from "../tensor.js";
 import { widened } from "./layout.js";
-import { gemm } from "./matmul.js";
+import { biasGradient, gemm } from "./matmul.js";
 
 /** What a product takes beside its operands. */
 export interface ProductOptions {
@@ -91,7 +91,7 @@ export function requireWeightDevice(op: string, x: Tensor, w: Tensor | FrozenWei
   }
 }
 
-/** x Wᵀ + bias over a quantised weight; the weight is frozen, x has a gradient. */
+/** x Wᵀ + bias over a quantised weight; the weight is frozen, x and the bias have gradients. */
 export function linearFrozen(given: Tensor, w: FrozenWeight, bias?: Tensor, compute?: Compute): Tensor {
   const x = widened(given);
   const [outputs, inputs] = w.shape as [number, number];
@@ -110,11 +110,11 @@ export function linearFrozen(given: Tensor, w: FrozenWeight, bias?: Tensor, comp
     weightProduct(x, w, out, rows, true, { bias, compute });
     return out;
   });
-  const back = (dy: Tensor): [Tensor] => {
-    const dx = activationLike(x);
-    weightProduct(dy, w, dx, rows, false, { compute });
-    return [dx];
+  const back = (dy: Tensor): (Tensor | undefined)[] => {
+    const dx = x.requiresGrad ? activationLike(x) : undefined;
+    if (dx) weightProduct(dy, w, dx, rows, false, { compute });
+    return [dx, biasGradient(bias, dy, rows, outputs)];
   };
-  record("linearFrozen", [x], [y], back, [], []);
+  record("linearFrozen", [x, bias], [y], back, [], []);
   return y;
 }

@@ -6,7 +6,7 @@ import { shapeMismatch } from "../shape.js";
 import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
 import { type FrozenWeight, requireWeightDevice, weightProduct } from "./frozen.js";
 import { widened } from "./layout.js";
-import { gemm, weightGradient } from "./matmul.js";
+import { biasGradient, gemm, weightGradient } from "./matmul.js";
 import { reserveRandom } from "./random.js";
 
 /** One low-rank update of a linear layer: s · (x Aᵀ) Bᵀ. */
@@ -68,7 +68,7 @@ export function linearLora(
   });
   record(
     "linearLora",
-    [x, a, b],
+    [x, a, b, bias],
     [y],
     (dy) => {
       const dReduced = activationLike(x, [rows, rank]);
@@ -98,7 +98,7 @@ export function linearLora(
         }
       }
       dReduced.dispose();
-      return [dx, da, db];
+      return [dx, da, db, biasGradient(bias, dy, rows, outputs)];
     },
     [reduced],
     [a, b, w instanceof Tensor ? w : undefined, a.requiresGrad ? x : undefined],

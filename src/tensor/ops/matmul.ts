@@ -74,11 +74,16 @@ export function linear(given: Tensor, weight: Tensor, bias?: Tensor): Tensor {
     return [
       dx,
       weight.requiresGrad ? weightGradient(weight, dy, x, rows, outputs, inputs) : undefined,
-      bias?.requiresGrad ? reduce("sum", view(dy, [rows, outputs]), 0, false, "float32") : undefined,
+      biasGradient(bias, dy, rows, outputs),
     ];
   };
   record("linear", [x, weight, bias], [y], back, [], [weight, weight.requiresGrad ? x : undefined]);
   return y;
+}
+
+/** The gradient of a bias (out), float32, where it needs one: dy summed over the rows. */
+export function biasGradient(bias: Tensor | undefined, dy: Tensor, rows: number, outputs: number): Tensor | undefined {
+  return bias?.requiresGrad ? reduce("sum", view(dy, [rows, outputs]), 0, false, "float32") : undefined;
 }
 
 /** dW (out, in) = scale · dyᵀ x, added to a leaf's gradient in place, returned otherwise. */

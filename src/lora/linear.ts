@@ -1,0 +1,241 @@
+import { StateError } from "../errors.js";
+import { kaimingUniform, normalInit, zeros } from "../nn/init.js";
+import { type Linear, LinearLike } from "../nn/layers.js";
+import { Module, Parameter } from "../nn/module.js";
+import { FrozenLinear } from "../quantization/frozen.js";
+import type { Device } from "../tensor/device.js";
+import { dryMemory } from "../tensor/native.js";
+import { type FrozenWeight, linearFrozen } from "../tensor/ops/frozen.js";
+import { inDType } from "../tensor/ops/layout.js";
+import { type LoraTerm, linearLora } from "../tensor/ops/lora.js";
+import { gemm, linear } from "../tensor/ops/matmul.js";
+import { dropout } from "../tensor/ops/random.js";
+import { noGrad } from "../tensor/record.js";
+import { outsideScope, scope } from "../tensor/scope.js";
+import { Tensor, tensor } from "../tensor/tensor.js";
+import { adaptedNorms, copyInto, rowSquares } from "./norms.js";
+import type { LoraSettings } from "./options.js";
+
+/** The A, B or magnitudes of one adapter: a bare weight under PEFT's name `lora_A.<adapter>.weight`. */
+export class LoraMatrix extends Module {
+  weight: Parameter;
+  /** B's own bias (out), where it has one. */
+  bias: Parameter | undefined;
+
+  constructor(weight: Parameter, bias?: Parameter) {
+    super();
+    this.weight = weight;
+    this.bias = bias;
+  }
+}
+
+/** What a layer takes of an adapter's settings, its own rank and alpha among them. */
+export type LayerSettings = Pick<
+  LoraSettings,
+  "rank" | "alpha" | "dropout" | "rslora" | "dora" | "loraBias" | "init" | "name"
+>;
+
+/** alpha / r, or alpha / sqrt(r). */
+export function scaleOf({ alpha, rank, rslora }: LayerSettings): number {
+  return alpha / (rslora ? Math.sqrt(rank) : rank);
+}
+
+interface Kind {
+  scale: number;
+  dropout: number;
+  settings: LayerSettings;
+}
+
+/** A linear layer with low-rank updates beside it; named as PEFT names its parts. */
+export class LoraLinear extends LinearLike {
+  base_layer: Linear | FrozenLinear;
+  lora_A: Record<string, LoraMatrix> = {};
+  lora_B: Record<string, LoraMatrix> = {};
+  /** DoRA's lengths of the rows of the adapted weight (out). */
+  lora_magnitude_vector: Record<string, LoraMatrix> = {};
+  readonly #kinds = new Map<string, Kind>();
+  #squares: Tensor | undefined; // of the base weight's rows, for DoRA
+  /** Values of A and B that the base weight was reduced by (PiSSA), by adapter. */
+  readonly initial: Map<string, { a: Float32Array; b: Float32Array }> = new Map();
+  /** The adapter in use; `undefined`: the base layer alone. */
+  active: string | undefined;
+
+  constructor(base: Linear | FrozenLinear) {
+    super();
+    this.base_layer = base;
+    base.setRequiresGrad(false);
+  }
+
+  get inFeatures(): number {
+    return this.base_layer.inFeatures;
+  }
+
+  get outFeatures(): number {
+    return this.base_layer.outFeatures;
+  }
+
+  /** Names of its adapters. */
+  get adapters(): string[] {
+    return [...this.#kinds.keys()];
+  }
+
+  /** Adds an adapter and makes it the active one. B starts at zero, so the layer's output does not change. */
+  add(settings: LayerSettings): void {
+    const { rank, name } = settings;
+    const { device } = this.base_layer;
+    const init = settings.init === "gaussian" ? normalInit(1 / rank) : kaimingUniform(this.inFeatures);
+    const bias = settings.loraBias ? new Parameter([this.outFeatures], zeros, "float32", device) : undefined;
+    this.lora_A[name] = new LoraMatrix(new Parameter([rank, this.inFeatures], init, "float32", device));
+    this.lora_B[name] = new LoraMatrix(new Parameter([this.outFeatures, rank], zeros, "float32", device), bias);
+    this.#kinds.set(name, { scale: scaleOf(settings), dropout: settings.dropout, settings });
+    if (settings.dora) {
+      const lengths = new Parameter([this.outFeatures], (p) => this.#measure(name, p), "float32", device);
+      lengths.decays = true;
+      this.lora_magnitude_vector[name] = new LoraMatrix(lengths);
+    }
+    this.active = name;
+    if (!this.base_layer.materialized) return;
+    for (const part of this.parts(name)) part.materialize();
+  }
+
+  /** Parameters of one of its adapters. */
+  parts(name: string): Parameter[] {
+    return [this.lora_A[name], this.lora_B[name], this.lora_magnitude_vector[name]].flatMap((m) =>
+      m ? [...m.namedParameters()].map(([, p]) => p) : [],
+    );
+  }
+
+  /** alpha / r (or alpha / sqrt(r)) of one of its adapters. */
+  scaleOf(name: string): number {
+    return this.#kinds.get(name)!.scale;
+  }
+
+  /** What one of its adapters was made with. */
+  settingsOf(name: string): LayerSettings {
+    return this.#kinds.get(name)!.settings;
+  }
+
+  /** Frees one of its adapters. */
+  remove(name: string): void {
+    for (const holder of [this.lora_A, this.lora_B, this.lora_magnitude_vector]) {
+      holder[name]?.dispose();
+      delete holder[name];
+    }
+    this.#kinds.delete(name);
+    this.initial.delete(name);
+    if (this.active === name) this.active = undefined;
+    if (this.#kinds.size === 0) this.baseChanged();
+  }
+
+  /** Gives the base weight back what PiSSA took out of it for an adapter. @throws StateError when it was quantised since. */
+  restoreBase(name: string): void {
+    const initial = this.initial.get(name);
+    if (!initial) return;
+    if (this.base_layer instanceof FrozenLinear)
+      throw new StateError(
+        `The adapter "${name}" took a part of the weights (PiSSA) that were quantised afterwards, and they cannot take it back: load the model again.`,
+      );
+    const { weight } = this.base_layer;
+    const { scale, settings } = this.#kinds.get(name)!;
+    scope(() =>
+      noGrad(() => {
+        const { device } = weight;
+        const a = tensor(initial.a, { shape: [settings.rank, this.inFeatures], device });
+        const b = tensor(initial.b, { shape: [this.outFeatures, settings.rank], device });
+        const full = weight.to("float32"); // itself where it is float32
+        gemm(b, a, full, this.outFeatures, this.inFeatures, settings.rank, { alpha: scale, beta: 1 });
+        if (full !== weight) weight.adopt(outsideScope(() => full.to(weight.dtype)));
+      }),
+    );
+    this.initial.delete(name);
+    this.baseChanged();
+  }
+
+  /** The base weight has other values now. */
+  baseChanged(): void {
+    this.#squares?.dispose();
+    this.#squares = undefined;
+  }
+
+  /** Lengths of the rows of W + s · B A (out), by a product with A: a quantised weight is restored only once, for its own rows' lengths. */
+  norms(name: string): Tensor {
+    const { scale } = this.#kinds.get(name)!;
+    return adaptedNorms(
+      this.#baseSquares(),
+      this.baseWeight(),
+      this.lora_A[name]!.weight,
+      this.lora_B[name]!.weight,
+      scale,
+    );
+  }
+
+  /** The magnitudes begin as the lengths that there are. */
+  remeasure(name: string): void {
+    const lengths = this.lora_magnitude_vector[name]?.weight;
+    if (lengths) this.#measure(name, lengths);
+  }
+
+  #measure(name: string, into: Tensor): void {
+    copyInto(into, () => this.norms(name));
+  }
+
+  #baseSquares(): Tensor {
+    if (dryMemory()) return rowSquares(this.baseWeight());
+    this.#squares ??= outsideScope(() => rowSquares(this.baseWeight()));
+    return this.#squares;
+  }
+
+  forward(x: Tensor): Tensor {
+    const name = this.active;
+    if (name === undefined) return this.base_layer.forward(x);
+    const { scale, dropout } = this.#kinds.get(name)!;
+    const p = this.training ? dropout : 0;
+    const term = { a: this.lora_A[name]!.weight, b: this.lora_B[name]!.weight, scale, dropout: p };
+    const compute = this.base_layer instanceof FrozenLinear ? this.base_layer.compute : undefined;
+    if (this.lora_magnitude_vector[name]) return this.#directed(name, x, term, compute);
+    const y = linearLora(x, this.baseWeight(), this.base_layer.bias, term, compute);
+    const bias = this.lora_B[name]?.bias;
+    return bias ? inDType(y.add(bias.mul(scale)), y.dtype) : y;
+  }
+
+  /**
+   * DoRA: y = m/n · (x Wᵀ + s x Aᵀ Bᵀ) + bias with n = ‖W + s B A‖ taken as a constant (Liu et al. 2024, section 4.3). As in PEFT a dropped input
+   * goes through both products, and what was dropped through the base layer as it is.
+   */
+  #directed(name: string, x: Tensor, term: LoraTerm, compute: FrozenLinear["compute"] | undefined): Tensor {
+    const gain = this.lora_magnitude_vector[name]!.weight.div(this.norms(name)); // (out)
+    const { bias } = this.base_layer;
+    const w = this.baseWeight();
+    const kept = term.dropout > 0 ? dropout(x, term.dropout) : x;
+    const z = linearLora(kept, w, undefined, { ...term, dropout: 0 }, compute);
+    const y = z.mul(gain);
+    if (kept === x) return inDType(bias ? y.add(bias) : y, z.dtype);
+    const rest = x.sub(kept);
+    const plain = w instanceof Tensor ? linear(rest, w, bias) : linearFrozen(rest, w, bias, compute);
+    return inDType(y.add(plain), z.dtype);
+  }
+
+  /** The base layer's weight (out, in). */
+  baseWeight(): Tensor | FrozenWeight {
+    return this.base_layer instanceof FrozenLinear ? this.base_layer.quantized : this.base_layer.weight;
+  }
+
+  /** The base layer when its weight is dense. @throws StateError for a quantised one. */
+  denseBase(what: string): Linear {
+    if (this.base_layer instanceof FrozenLinear)
+      throw new StateError(
+        `${what} needs the weight as it was before it was quantised: say it in the plan, loadModel(…).quantize(…).addLora(…), which quantises afterwards.`,
+      );
+    return this.base_layer;
+  }
+
+  protected override relocate(device: Device): void {
+    super.relocate(device);
+    this.baseChanged();
+  }
+
+  protected override release(): void {
+    super.release();
+    this.baseChanged();
+  }
+}
