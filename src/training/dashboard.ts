@@ -94,11 +94,11 @@ function dashboard(steps: readonly TrainStep[]): Plot {
     const text = panel === "memory" && unit !== "" ? `${shape.title} (${unit})` : shape.title;
     const place = { x: left, y: high, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom" };
     annotations.push({
-      text: `<b>${text}</b>`,
+      text,
       ...place,
       yshift: panel === "loss" ? 24 : 6,
       showarrow: false,
-      font: { size: 13 },
+      font: { size: 13, weight: 600 },
     });
   });
   const legend = { orientation: "h", xanchor: "left", yanchor: "bottom", traceorder: "normal", font: { size: 11 } };
