@@ -6,15 +6,16 @@ import { UpdateMarks } from "../../src/training/interrupted.js";
 
 test("an interrupt is known to have struck before an update, within it, or after it", async () => {
   const flag = new Int32Array(new SharedArrayBuffer(8));
+  const device = defaultDevice();
   const { handles } = stats();
-  const marks = new UpdateMarks(defaultDevice());
+  const marks = new UpdateMarks(device);
   setInterruptFlag(flag);
   /** Does the work while queued operations are dropped. */
   const interrupted = async (work: () => void): Promise<void> => {
-    await settle();
+    await settle(device);
     Atomics.store(flag, 0, 1);
     work();
-    await assert.rejects(settle(), { name: "InterruptedError" });
+    await assert.rejects(settle(device), { name: "InterruptedError" });
     Atomics.store(flag, 0, 0);
   };
   try {
@@ -22,7 +23,7 @@ test("an interrupt is known to have struck before an update, within it, or after
     for (let i = 0; i < 3; i++) {
       marks.begin();
       marks.end();
-      await settle();
+      await settle(device);
       marks.done();
     }
     assert.equal(await marks.where(), "before");
