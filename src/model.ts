@@ -18,27 +18,20 @@ import { type AdapterInfo, loadAdapterFiles, saveAdapter } from "./lora/adapter.
 import { disposeBiases } from "./lora/biases.js";
 import { initialise, requireImmediate } from "./lora/initialise.js";
 import { mergeChecked } from "./lora/merge-checked.js";
+import type { MergeReport } from "./lora/merge-report.js";
 import { type LoraOptions, type LoraSettings, loraSettings } from "./lora/options.js";
+import { listParameters, type ParameterInfo, requireTrainable, weightBytes } from "./lora/parameters.js";
 import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
 import { activate, adaptedLayers, removeLora, targetNames, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
-import { type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
+import { checkExport, type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
 import { idRows, labelledLoss } from "./models/rows.js";
 import { weightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
-import {
-  countTrainable,
-  listParameters,
-  type MemoryParts,
-  type MergeReport,
-  type ParameterInfo,
-  summaryTable,
-  type TrainableCount,
-  weightBytes,
-} from "./report.js";
+import { countTrainable, type MemoryParts, summaryTable, type TrainableCount } from "./report.js";
 import type { Device } from "./tensor/device.js";
 import type { FloatDType } from "./tensor/dtype.js";
-import { recover, setMemoryAdvice, state, stats } from "./tensor/native.js";
+import { recover, setMemoryAdvice, state } from "./tensor/native.js";
 import { seed } from "./tensor/ops/random.js";
 import { noGrad } from "./tensor/record.js";
 import { scope } from "./tensor/scope.js";
@@ -332,17 +325,7 @@ export class Model implements Disposable {
   train<Row>(data: Iterable<Row>, options: TrainOptions<Row> = {}): TrainRun {
     this.idle("train");
     this.ready();
-    const { trainable } = this.trainable();
-    if (trainable === 0)
-      throw new StateError(
-        "train: nothing is trainable (quantised weights are frozen); call addLora({ rank: 16 }) first.",
-      );
-    const half = this.parameters().find((p) => p.trainable && p.dtype !== "float32");
-    if (half) {
-      throw new StateError(
-        `train: ${half.name} is ${half.dtype}, and 16-bit weights are not trained themselves: call addLora({ rank: 16 }) first, or load with { dtype: "float32" }.`,
-      );
-    }
+    requireTrainable(this.network);
     const run = new TrainRun(
       this,
       this.network,
@@ -433,13 +416,8 @@ export class Model implements Disposable {
   ): Promise<void> {
     this.idle("export");
     this.ready();
-    const { format = "safetensors", dtype = "float32", shardBytes } = options;
-    if (format !== "safetensors")
-      throw new ConfigError(`export: format must be "safetensors", received ${JSON.stringify(format)}.`);
-    if (!["float32", "bfloat16", "float16"].includes(dtype))
-      throw new ConfigError(
-        `export: dtype must be "float32", "bfloat16" or "float16", received ${JSON.stringify(dtype)}.`,
-      );
+    const { dtype = "float32", shardBytes } = options;
+    checkExport(options);
     if (this.adapters.size > 0)
       throw new StateError("export: the model has adapters; call merge() first, or save() the adapter alone.");
     await this.writeModel(folder, dtype, shardBytes);
@@ -506,12 +484,6 @@ export class Model implements Disposable {
     if (this.run) return;
     if (state() !== "running") recover();
     resetTape();
-  }
-
-  /** Bytes in use by all tensors of the process, and their peak. */
-  static memoryInUse(): { live: number; peak: number } {
-    const { liveBytes, peakBytes } = stats();
-    return { live: liveBytes, peak: peakBytes };
   }
 }
 

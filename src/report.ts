@@ -1,54 +1,9 @@
 import { formatBytes, formatCount } from "./display/format.js";
-import { defineDisplay } from "./display/host.js";
 import { type Table, table } from "./display/table.js";
-import { adapterParameters } from "./lora/wrap.js";
+import { listParameters, type ParameterInfo, weightBytes } from "./lora/parameters.js";
 import type { CausalLM } from "./models/causal.js";
-import type { Parameter } from "./nn/module.js";
-import { FrozenLinear } from "./quantization/frozen.js";
-import { PackedEmbedding } from "./quantization/packed.js";
 import { cudaAvailable, type Device } from "./tensor/device.js";
-import { DTYPE_BYTES } from "./tensor/dtype.js";
 import { openDevice, stats } from "./tensor/native.js";
-
-/** One parameter of a model; quantised and packed weights come under their layer's name with dtype "nf4", "fp4", "int8", "q4_1" … */
-export interface ParameterInfo {
-  name: string;
-  shape: readonly number[];
-  dtype: string;
-  trainable: boolean;
-  /** Bytes it takes (or would take once it has memory). */
-  bytes: number;
-}
-
-/** Every parameter of a model in the order of its modules. */
-export function listParameters(model: CausalLM): ParameterInfo[] {
-  const out: ParameterInfo[] = [];
-  const seen = new Set<Parameter>();
-  for (const [name, module] of model.namedModules()) {
-    if (module instanceof FrozenLinear || module instanceof PackedEmbedding) {
-      out.push({
-        name: `${name}.weight`,
-        shape: module instanceof FrozenLinear ? [module.outFeatures, module.inFeatures] : module.shape,
-        dtype: module.format,
-        trainable: false,
-        bytes: module.ownBytes(),
-      });
-    }
-    for (const [key, child] of module.children()) {
-      if (!("dtype" in child) || seen.has(child)) continue;
-      seen.add(child);
-      const full = name === "" ? key : `${name}.${key}`;
-      out.push({
-        name: full,
-        shape: child.shape,
-        dtype: child.dtype,
-        trainable: child.requiresGrad,
-        bytes: child.size * DTYPE_BYTES[child.dtype],
-      });
-    }
-  }
-  return out;
-}
 
 const elements = (p: ParameterInfo): number => p.shape.reduce((a, b) => a * b, 1);
 
@@ -67,14 +22,6 @@ export function countTrainable(model: CausalLM): TrainableCount {
     if (p.trainable) trainable += elements(p);
   }
   return { trainable, total, percent: (100 * trainable) / total };
-}
-
-/** Bytes of the base model's weights and of all adapters. */
-export function weightBytes(model: CausalLM): { weights: number; adapters: number } {
-  let adapters = 0;
-  for (const p of adapterParameters(model)) adapters += p.bytes;
-  const all = listParameters(model).reduce((n, p) => n + p.bytes, 0);
-  return { weights: all - adapters, adapters };
 }
 
 /** Parameters grouped over the layers: "model.layers.*.mlp.up_proj.weight × 30". */
@@ -154,37 +101,3 @@ export function devices(): DeviceInfo[] {
   }
   return found;
 }
-
-/** What `Model.merge` did, with the proof that it changed nothing but the form. */
-export class MergeReport {
-  /** What the adapter was merged into: the base model, and in which form. */
-  readonly base: string;
-  readonly adapter: string;
-  /** Names of the layers that changed. */
-  readonly layers: readonly string[];
-  /** max|after - before| / max|before| of the logits of a probe. */
-  readonly difference: number;
-
-  constructor(base: string, adapter: string, layers: readonly string[], difference: number) {
-    this.base = base;
-    this.adapter = adapter;
-    this.layers = layers;
-    this.difference = difference;
-  }
-
-  toTable(): Table {
-    const rows = [
-      ["base", this.base],
-      ["adapter", this.adapter],
-      ["merged layers", this.layers.length],
-      ["relative change of the logits", this.difference.toExponential(1)],
-    ];
-    return table(["merge", "value"], rows, { maxTextCell: 120 });
-  }
-}
-
-defineDisplay(
-  MergeReport,
-  (report) => ({ "text/html": report.toTable().toHtml().toString(), "text/plain": report.toTable().toText() }),
-  (report) => report.toTable().toText(),
-);

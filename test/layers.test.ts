@@ -16,8 +16,8 @@ const ALLOWED: Record<string, readonly string[]> = {
   plot: ["display"],
   data: ["hub", "display"],
   quantization: ["tensor", "autograd", "nn", "hub"],
-  lora: ["tensor", "autograd", "nn", "hub", "quantization"],
-  models: ["tensor", "autograd", "nn", "hub", "quantization", "lora"],
+  models: ["tensor", "autograd", "nn", "hub", "quantization"],
+  lora: ["tensor", "autograd", "nn", "hub", "quantization", "display", "models"],
   training: [
     "tensor",
     "autograd",

@@ -1,8 +1,8 @@
+import { SavedModule } from "../models/saved.js";
 import type { Module, Parameter } from "../nn/module.js";
 import { biasesOf } from "./biases.js";
 import { LoraEmbedding } from "./embedding.js";
 import { LoraLinear } from "./linear.js";
-import { SavedModule } from "./saved.js";
 
 /** What stands before every name in PEFT's files. */
 export const PREFIX = "base_model.model.";

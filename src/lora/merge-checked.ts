@@ -2,8 +2,8 @@ import { StateError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
 import { Linear } from "../nn/layers.js";
 import { FrozenLinear } from "../quantization/frozen.js";
-import { MergeReport } from "../report.js";
 import { mergeLora } from "./merge.js";
+import { MergeReport } from "./merge-report.js";
 
 /**
  * Merges an adapter and compares the logits of a probe before and after.

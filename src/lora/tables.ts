@@ -1,6 +1,7 @@
 import { ConfigError, StateError } from "../errors.js";
 import type { SafetensorsFile } from "../hub/safetensors.js";
 import type { CausalLM } from "../models/causal.js";
+import { SavedModule } from "../models/saved.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { concat } from "../tensor/ops/layout.js";
@@ -10,7 +11,6 @@ import { outsideScope, scope } from "../tensor/scope.js";
 import { LoraEmbedding } from "./embedding.js";
 import { PREFIX } from "./files.js";
 import { LoraLinear } from "./linear.js";
-import { SavedModule } from "./saved.js";
 
 /** Where the table of the inputs and the output layer stand. */
 function places(model: CausalLM): [string, Module][] {

@@ -1,5 +1,6 @@
 import { ConfigError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
+import { isSavable, SavedModule } from "../models/saved.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import type { Module, Parameter } from "../nn/module.js";
 import { FrozenLinear } from "../quantization/frozen.js";
@@ -7,7 +8,6 @@ import { addBiases, removeBiases, useBiases } from "./biases.js";
 import { LoraEmbedding } from "./embedding.js";
 import { LoraLinear } from "./linear.js";
 import type { LoraSettings } from "./options.js";
-import { isSavable, SavedModule } from "./saved.js";
 import { byPattern, chooseTargets, matchesTarget, nearest, savedNames } from "./targets.js";
 
 /** A layer with adapters beside it. */

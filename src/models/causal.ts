@@ -1,4 +1,3 @@
-import { SavedModule } from "../lora/saved.js";
 import type { KvCache, Rows } from "../nn/cache.js";
 import { Embedding, type EmbeddingLike, Linear, type LinearLike } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
@@ -11,6 +10,7 @@ import { crossEntropy, linearCrossEntropy } from "../tensor/ops/loss.js";
 import { linear } from "../tensor/ops/matmul.js";
 import { noGrad } from "../tensor/record.js";
 import { Tensor } from "../tensor/tensor.js";
+import { SavedModule } from "./saved.js";
 
 /** What every architecture's config has, under one name; the file's own fields stay in `raw`. */
 export interface CausalConfig {

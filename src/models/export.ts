@@ -1,6 +1,6 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { CheckpointError } from "../errors.js";
+import { CheckpointError, ConfigError } from "../errors.js";
 import { float32ToBfloat16, float32ToFloat16 } from "../hub/float16.js";
 import { replaceFile, type TensorToWrite, writeSafetensors } from "../hub/safetensors-write.js";
 import { noGrad } from "../tensor/record.js";
@@ -99,4 +99,14 @@ function encode(values: Float32Array, dtype: ExportDType, name: string): Uint8Ar
   const out =
     dtype === "float32" ? values : dtype === "bfloat16" ? float32ToBfloat16(values) : float32ToFloat16(values);
   return new Uint8Array(out.buffer, out.byteOffset, out.byteLength);
+}
+
+/** @throws ConfigError for a format or dtype that cannot be written. */
+export function checkExport({ format = "safetensors", dtype = "float32" }: { format?: string; dtype?: string }): void {
+  if (format !== "safetensors")
+    throw new ConfigError(`export: format must be "safetensors", received ${JSON.stringify(format)}.`);
+  if (!["float32", "bfloat16", "float16"].includes(dtype))
+    throw new ConfigError(
+      `export: dtype must be "float32", "bfloat16" or "float16", received ${JSON.stringify(dtype)}.`,
+    );
 }

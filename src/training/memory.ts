@@ -1,5 +1,5 @@
+import { weightBytes } from "../lora/parameters.js";
 import type { CausalLM } from "../models/causal.js";
-import { weightBytes } from "../report.js";
 import { resetPeak, stats } from "../tensor/native.js";
 import type { TrainStep } from "./options.js";
 

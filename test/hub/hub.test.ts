@@ -269,7 +269,10 @@ describe("the hub", () => {
       assert.deepEqual(await again.logits([[1, 2, 3]]), await model.logits([[1, 2, 3]]));
       assert.equal(fetchesOf("adapter_").length, 2);
       assert.equal(fetchesOf("config.json").length, 0, "only the adapter is fetched");
-      await assert.rejects(model.loadAdapter("no such/adapter/here", { name: "other" }), /is no folder \(looked at .*organisation\/name/);
+      await assert.rejects(
+        model.loadAdapter("no such/adapter/here", { name: "other" }),
+        /is no folder \(looked at .*organisation\/name/,
+      );
       model.dispose();
       again.dispose();
     } finally {
