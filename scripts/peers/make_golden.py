@@ -21,6 +21,7 @@ import golden_optimizer
 import golden_quantized
 import golden_rouge
 import golden_stories
+import golden_trl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = {
@@ -32,6 +33,7 @@ PARTS = {
     "quantized": lambda out, shared: golden_quantized.make(out),
     "ops": lambda out, shared: golden_ops.make(out),
     "rouge": lambda out, shared: golden_rouge.make(out),
+    "trl": lambda out, shared: golden_trl.make(out),
 }
 
 

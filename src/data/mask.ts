@@ -77,6 +77,28 @@ function build(parts: readonly (readonly [readonly number[], boolean])[]): Examp
   return example;
 }
 
+/**
+ * A conversation that goes on in a certain way: trained is everything from the first message of `completion` on, without what announces it
+ * (the generation prompt).
+ *
+ * @throws DataError when the template writes the beginning differently once the completion follows.
+ */
+export function exampleOfTurns(
+  prompt: readonly Message[],
+  completion: readonly Message[],
+  tokenizer: Tokenizer,
+): Example {
+  const { messages, mark } = tokenizer.protectMessages([...prompt, ...completion]);
+  const turns = new RenderedTurns(messages, tokenizer);
+  const { begin } = turns.span(prompt.length);
+  const before = tokenizer.encodeProtected(turns.whole.slice(0, begin), mark);
+  const after = tokenizer.encodeProtected(turns.whole.slice(begin), mark, before);
+  return build([
+    [before, false],
+    [after, true],
+  ]);
+}
+
 function ofMessages(given: readonly Message[], tokenizer: Tokenizer): Example {
   const { messages, mark } = tokenizer.protectMessages(given);
   const turns = new RenderedTurns(messages, tokenizer);
@@ -126,7 +148,7 @@ class RenderedTurns {
     const begin = after.startsWith(asked) ? asked.length : commonLength(asked, after);
     if (begin < before.length || begin > after.length || !this.whole.startsWith(after))
       throw new DataError(
-        `The chat template writes message ${index} differently when others follow, so the tokens of the assistant's turns cannot be told apart. Give a format that returns { prompt, completion }.`,
+        `The chat template writes message ${index} differently when others follow, so the tokens of the assistant's turns cannot be told apart. Give a format that returns { prompt, completion } (or { prompt, chosen, rejected }) as texts.`,
       );
     return { begin, end: after.length };
   }

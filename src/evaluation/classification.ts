@@ -86,6 +86,11 @@ export class Metrics {
   recall?: number;
   f1?: number;
   confusion?: { labels: readonly string[]; matrix: readonly (readonly number[])[] };
+  /** Share of the pairs whose chosen answer is likelier a token than the rejected one, and the mean difference in nats a token (preference). */
+  preferenceAccuracy?: number;
+  preferenceMargin?: number;
+  /** Share of the pairs whose chosen answer the adapter has made likelier than the rejected one, compared with the model without it. */
+  rewardAccuracy?: number;
   /** Rows measured. */
   rows: number;
   seconds: number;

@@ -13,10 +13,19 @@ import { classificationResult, Metrics } from "./classification.js";
 import type { SamplingOptions } from "./generate.js";
 import { type GenerateIds, generationMetrics } from "./generation.js";
 import { meanLoss, rowsOf } from "./loss.js";
+import { preferenceRates } from "./preference.js";
 
 /** What `evaluate` can measure now. */
-export type MetricName = "loss" | "perplexity" | "accuracy" | "exactMatch" | "classification" | "rouge";
-const METRICS: readonly string[] = ["loss", "perplexity", "accuracy", "exactMatch", "classification", "rouge"];
+export type MetricName = "loss" | "perplexity" | "accuracy" | "exactMatch" | "classification" | "rouge" | "preference";
+const METRICS: readonly string[] = [
+  "loss",
+  "perplexity",
+  "accuracy",
+  "exactMatch",
+  "classification",
+  "rouge",
+  "preference",
+];
 
 /** Options of `model.evaluate` (api.md); those of sampling concern metrics of generated texts. */
 export interface EvaluateOptions<Row = Record<string, unknown>> extends SamplingOptions {
@@ -40,6 +49,7 @@ export interface EvaluateOptions<Row = Record<string, unknown>> extends Sampling
 export interface Evaluated {
   readonly tokenizer: Tokenizer;
   readonly generateIds: GenerateIds;
+  withoutAdapter<T>(fn: () => T | Promise<T>): Promise<T>;
 }
 
 /** Measures a model on rows; every metric asked for in one result. */
@@ -85,6 +95,13 @@ export async function evaluate(
     const b = bar("Classification");
     Object.assign(values, await guarded(b, () => classify(model, network, rows, options, b)));
   }
+  if (wants("preference")) {
+    const b = bar("Preference");
+    const { maxLength } = prepareOptions(options, network);
+    const { format, signal } = options;
+    const measured = preferenceRates(model, network, rows, { maxLength, format, signal, onPair: (n) => b?.update(n) });
+    Object.assign(values, await guarded(b, () => measured));
+  }
   return new Metrics(values, rows.length, (performance.now() - started) / 1000);
 }
 
@@ -99,7 +116,7 @@ async function guarded<T>(bar: ProgressBar | undefined, work: () => Promise<T>):
   }
 }
 
-function prepareOptions(options: EvaluateOptions, network: CausalLM): TokenizeOptions {
+function prepareOptions(options: EvaluateOptions, network: CausalLM): TokenizeOptions & { maxLength: number } {
   return {
     maxLength: Math.min(options.maxLength ?? network.config.maxPositions, network.config.maxPositions),
     ...(options.textField === undefined ? {} : { textField: options.textField }),

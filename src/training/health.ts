@@ -1,12 +1,10 @@
-import type { Checkpointing } from "../autograd/checkpoint.js";
-import type { Batch } from "../data/collate.js";
 import { TunebookError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
 import { fill } from "../tensor/ops/elementwise.js";
 import { sumSquares } from "../tensor/ops/reduce.js";
 import { outsideScope } from "../tensor/scope.js";
 import { empty } from "../tensor/tensor.js";
-import { accumulateGradients } from "./loss.js";
+import type { MicroBatch, Objective } from "./objective.js";
 
 /** A loss or gradient that is no number: the message names the step, the micro-batch and the first parameter concerned. */
 export class DivergenceError extends TunebookError {}
@@ -17,9 +15,9 @@ export class DivergenceError extends TunebookError {}
  */
 export async function explainDivergence(
   model: CausalLM,
-  batches: readonly Batch[],
+  objective: Objective,
+  batches: readonly MicroBatch[],
   step: number,
-  checkpointing: Checkpointing = "selective",
 ): Promise<DivergenceError> {
   const fix = "Lower lr, check the rows for broken text, or start again from the last good parameters.";
   for (const [name, p] of model.namedParameters()) {
@@ -31,7 +29,8 @@ export async function explainDivergence(
   for (const [index, batch] of batches.entries()) {
     model.zeroGrad();
     const sum = outsideScope(() => fill(empty([1], "float32", model.device), 0));
-    accumulateGradients(model, batch, Math.max(1, batch.tokens), 0, sum, checkpointing);
+    await objective.begin([batch]);
+    objective.accumulate(batch, sum);
     const loss = await sum.item();
     sum.dispose();
     const bad: string[] = [];

@@ -1,9 +1,8 @@
-import { type Batch, collate } from "../data/collate.js";
+import { collate } from "../data/collate.js";
 import type { Example } from "../data/mask.js";
 import { BatchSampler, updatesPerEpoch } from "../data/sampler.js";
 import { throwIfInterrupted } from "../display/host.js";
 import { DataError } from "../errors.js";
-import { meanLoss } from "../evaluation/loss.js";
 import type { CausalLM } from "../models/causal.js";
 import type { Parameter } from "../nn/module.js";
 import { stats } from "../tensor/native.js";
@@ -12,8 +11,10 @@ import { clone } from "../tensor/ops/layout.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { empty, type Tensor, view } from "../tensor/tensor.js";
+import { decaying } from "./decay.js";
 import { explainDivergence } from "./health.js";
-import { accumulateGradients, restoreGradients } from "./loss.js";
+import { restoreGradients } from "./loss.js";
+import { type MicroBatch, type Objective, TokenObjective } from "./objective.js";
 import { Optimizer } from "./optimizer.js";
 import { optimizerKind } from "./optimizer-names.js";
 import type { TrainSettings, TrainStep } from "./options.js";
@@ -27,6 +28,8 @@ export interface LoopInput {
   rows?: readonly Int32Array[] | undefined;
   validation: readonly Example[] | undefined;
   settings: TrainSettings;
+  /** The loss; that of the trained tokens by default. */
+  objective?: Objective | undefined;
   padId: number;
   /** Called with the tokens of a micro-batch, padding included, before it is computed. */
   onBatch?: (tokens: number) => void;
@@ -88,6 +91,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     beta1,
     beta2,
     momentum: s.momentum,
+    decays: decaying(model),
   });
   const sampler = new BatchSampler(
     Int32Array.from(packed, (row) => row.reduce((n, i) => n + train[i]!.ids.length, 0)),
@@ -98,6 +102,9 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       groupByLength: s.groupByLength,
     },
   );
+  const objective: Objective = input.objective ?? new TokenObjective(model, s, validation ?? [], input.padId);
+  // TRL's trainers of preferences switch dropout off: both answers go through the same model as the reference's.
+  const noisy = s.method === "sft";
   const sum = outsideScope(() => empty([2], "float32", model.device)); // [loss, squared norm]: read in one go
   const best = new BestKeeper(parameters);
   const result: LoopResult = {
@@ -109,7 +116,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     ended: "finished",
   };
   let worse = 0;
-  model.train(true);
+  model.train(noisy);
   try {
     for (let step = 1; step <= plan.steps; step++) {
       throwIfInterrupted("Training", s.signal);
@@ -121,18 +128,19 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       const inEpoch = (step - 1) % plan.stepsPerEpoch;
       const micro = Math.min(s.accumulate, plan.batchesPerEpoch - inEpoch * s.accumulate);
       const batches = Array.from({ length: micro }, () => {
-        const examples = Array.from(nextBatch(sampler), (row) => Array.from(packed[row]!, (i) => train[i]!)).flat();
-        return collate(examples, { padId: input.padId, paddingSide: s.paddingSide });
+        const rows = nextBatch(sampler);
+        const examples = Array.from(rows, (row) => Array.from(packed[row]!, (i) => train[i]!)).flat();
+        return { rows, batch: collate(examples, { padId: input.padId, paddingSide: s.paddingSide }) };
       });
-      for (const b of batches) input.onBatch?.(b.inputIds.length);
+      for (const { batch } of batches) input.onBatch?.(batch.inputIds.length);
       const lr = s.lr * scheduleFactor(s.schedule, step - 1, plan.warmup, plan.steps);
-      const { loss, norm, tokens } = await optimizerStep(model, parameters, optimizer, batches, lr, s, sum);
+      const { loss, norm, tokens } = await optimizerStep(objective, model, parameters, optimizer, batches, lr, s, sum);
       if (!Number.isFinite(loss) || !Number.isFinite(norm))
-        throw await explainDivergence(model, batches, step, s.checkpointing);
+        throw await explainDivergence(model, objective, batches, step);
       const seconds = (performance.now() - started) / 1000;
-      const processed = batches.reduce((n, b) => n + b.sequences.length.reduce((a, l) => a + l, 0), 0);
+      const processed = batches.reduce((n, { batch }) => n + batch.sequences.length.reduce((a, l) => a + l, 0), 0);
       result.processed += processed;
-      result.samples += batches.reduce((n, b) => n + b.sequences.length.length, 0);
+      result.samples += batches.reduce((n, { rows }) => n + rows.reduce((m, row) => m + packed[row]!.length, 0), 0);
       const info: TrainStep = {
         step,
         epoch: round((step - 1) / plan.stepsPerEpoch + 1 / plan.stepsPerEpoch),
@@ -142,13 +150,14 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
         tokens,
         tokensPerSecond: processed / seconds,
         memory: stats(model.device).liveBytes,
+        ...(await objective.end()),
       };
       if (validation && (step % plan.evalEvery === 0 || step === plan.steps)) {
         model.train(false);
-        info.validationLoss = await meanLoss(model, validation, s, input.padId);
-        model.train(true);
-        if (!result.best || info.validationLoss < result.best.validationLoss) {
-          result.best = { step, validationLoss: info.validationLoss };
+        const measured = Object.assign(info, await objective.validate());
+        model.train(noisy);
+        if (!result.best || measured.validationLoss < result.best.validationLoss) {
+          result.best = { step, validationLoss: measured.validationLoss };
           worse = 0;
           if (s.keepBest) best.keep();
         } else worse++;
@@ -168,21 +177,23 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     model.train(false);
     model.zeroGrad();
     best.dispose();
+    objective.dispose?.();
     optimizer.dispose();
     sum.dispose();
   }
 }
 
 async function optimizerStep(
+  objective: Objective,
   model: CausalLM,
   parameters: readonly Parameter[],
   optimizer: Optimizer,
-  batches: readonly Batch[],
+  batches: readonly MicroBatch[],
   lr: number,
   s: TrainSettings,
   sum: Tensor,
 ): Promise<{ loss: number; norm: number; tokens: number }> {
-  const tokens = batches.reduce((n, b) => n + b.tokens, 0);
+  const tokens = batches.reduce((n, { batch }) => n + batch.tokens, 0);
   if (tokens === 0)
     throw new DataError(
       "train: a step has no trained token: every label is masked; check format, maxLength and the prompt's length.",
@@ -191,9 +202,8 @@ async function optimizerStep(
   const loss = outsideScope(() => view(sum, [1], 0));
   const squares = outsideScope(() => view(sum, [1], 1));
   try {
-    for (const batch of batches) {
-      if (batch.tokens > 0) accumulateGradients(model, batch, tokens, s.labelSmoothing, loss, s.checkpointing);
-    }
+    await objective.begin(batches);
+    for (const batch of batches) objective.accumulate(batch, loss);
     restoreGradients(model, parameters, tokens);
     const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
     addScaled(squares, norm);

@@ -17,6 +17,8 @@ export interface OptimizerOptions {
   momentum: number;
   /** Keeps states in the GPU's host memory; without effect on the CPU. */
   paged?: boolean;
+  /** Which parameters weight decay applies to; those of rank 2 and more by default. */
+  decays?: (p: Parameter) => boolean;
 }
 
 /** Elements that share a scale in an 8-bit moment. */
@@ -57,8 +59,8 @@ export function stateLayout(name: OptimizerOptions["name"], size: number, moment
   ];
 }
 
-/** Whether weight decay applies: not to biases and norm weights (rank below 2), as transformers' Trainer. */
-function decays(p: Parameter): boolean {
+// Biases and norm weights have one axis.
+function isMatrix(p: Parameter): boolean {
   return p.rank >= 2;
 }
 
@@ -87,7 +89,7 @@ export class Optimizer implements Disposable {
     const trained = this.parameters.filter((p) => p.grad);
     const norm = sumSquares(trained.map((p) => p.grad!));
     this.steps++;
-    const { weightDecay } = this.options;
+    const { weightDecay, decays = isMatrix } = this.options;
     const update = (parameters: readonly Parameter[], states: readonly OptimizerState[]): void => {
       for (const decay of [true, false]) {
         for (const bits of [8, 32]) {

@@ -1,14 +1,24 @@
 import { CHECKPOINTING, type Checkpointing } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
 import { type OptimizerName, type OptimizerOption, optimizerName } from "./optimizer-names.js";
+import type { PreferenceMetrics } from "./preference.js";
 import type { ScheduleName } from "./schedule.js";
 
-/** One logged step of a run. Losses in nats a token, times in seconds, memory in bytes. */
-export interface TrainStep {
+const METHODS = ["sft", "orpo", "dpo"] as const;
+/** What `train` makes of the rows. */
+export type Method = (typeof METHODS)[number];
+const DPO_LOSSES = ["sigmoid", "hinge", "ipo"] as const;
+export type DpoLoss = (typeof DPO_LOSSES)[number];
+
+/** One logged step of a run. Losses in nats a token (orpo, dpo: a pair's loss), times in seconds, memory in bytes. */
+export interface TrainStep extends PreferenceMetrics {
   step: number;
   epoch: number;
   loss: number;
   validationLoss?: number;
+  /** orpo and dpo: `rewards/accuracies` and `rewards/margins` of the validation pairs. */
+  validationAccuracy?: number;
+  validationMargin?: number;
   lr: number;
   gradNorm: number;
   /** Trained tokens of this step. */
@@ -22,7 +32,19 @@ export interface TrainStep {
 export interface TrainOptions<Row = Record<string, unknown>> {
   /** Rows whose loss is measured while training. */
   validation?: Iterable<Row>;
-  method?: "sft";
+  /**
+   * "sft": texts, completions or the assistant's turns. "orpo" and "dpo": rows { prompt, chosen, rejected }, as texts or messages; the reference of
+   * dpo is the model with its adapter switched off (without an adapter, as it is when the run starts).
+   */
+  method?: Method;
+  /** Of dpo: "sigmoid" (default), "hinge" or "ipo". */
+  lossType?: DpoLoss;
+  /** orpo: weight of the odds ratio; dpo: how far the policy may leave the reference. Default 0.1. */
+  beta?: number;
+  /** Of orpo and dpo: longest prompt in tokens; of a longer one the end is kept. */
+  maxPromptLength?: number;
+  /** NEFTune: uniform noise of up to ± neftune / sqrt(tokens · hidden size) on the embeddings while training (sft). 0: none. */
+  neftune?: number;
   epochs?: number;
   /** Optimizer steps in all; overrides epochs. */
   steps?: number;
@@ -71,6 +93,7 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   /** Field that holds the text when rows are plain text. */
   textField?: string;
   format?: (row: Row) => unknown;
+  /** sft: share of the probability that the target leaves to all tokens; dpo (sigmoid): share of pairs supposed to be the wrong way round. */
   labelSmoothing?: number;
   signal?: AbortSignal;
   /** Called after each step; a promise is awaited. */
@@ -93,16 +116,29 @@ export type TrainSettings = Required<
     | "format"
     | "signal"
     | "optimizer"
+    | "maxPromptLength"
   >
 > & { optimizer: OptimizerName } & Pick<
     TrainOptions,
-    "validation" | "steps" | "maxLength" | "evalEvery" | "earlyStopping" | "output" | "textField" | "format" | "signal"
+    | "validation"
+    | "steps"
+    | "maxLength"
+    | "maxPromptLength"
+    | "evalEvery"
+    | "earlyStopping"
+    | "output"
+    | "textField"
+    | "format"
+    | "signal"
   >;
 
-const LATER = ["saveEvery", "resume", "neftune", "beta", "maxPromptLength", "deterministic"] as const;
+const LATER = ["saveEvery", "resume", "deterministic"] as const;
 
 const DEFAULTS: TrainSettings = {
   method: "sft",
+  lossType: "sigmoid",
+  beta: 0.1,
+  neftune: 0,
   epochs: 1,
   batch: 4,
   accumulate: 1,
@@ -145,6 +181,7 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
     "validation",
     "steps",
     "maxLength",
+    "maxPromptLength",
     "evalEvery",
     "earlyStopping",
     "output",
@@ -178,7 +215,7 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
       (v) => v > 0 && (v < 1 || Number.isInteger(v)),
       "a number of steps, or a share below 1",
     );
-  oneOf("method", s.method, ["sft"]);
+  checkMethod(s, given);
   s.optimizer = optimizerName(s.optimizer);
   oneOf("checkpointing", s.checkpointing, CHECKPOINTING);
   oneOf("schedule", s.schedule, ["linear", "cosine", "constant"]);
@@ -192,6 +229,31 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
     throw new ConfigError("train: keepBest, earlyStopping and evalEvery need rows to measure on: give { validation }.");
   }
   return s;
+}
+
+/** Options that belong to one method are errors with another: they would be without effect. */
+function checkMethod(s: TrainSettings, given: Readonly<Record<string, unknown>>): void {
+  oneOf("method", s.method, METHODS);
+  oneOf("lossType", s.lossType, DPO_LOSSES);
+  check("beta", s.beta, (v) => v > 0 && Number.isFinite(v), "a positive number");
+  check("neftune", s.neftune, (v) => v >= 0 && Number.isFinite(v), "a number from 0");
+  if (s.maxPromptLength !== undefined)
+    check("maxPromptLength", s.maxPromptLength, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");
+  const only = (names: readonly string[], methods: readonly Method[]): void => {
+    const name = names.find((n) => given[n] !== undefined && given[n] !== false && given[n] !== 0);
+    if (name !== undefined && !methods.includes(s.method))
+      throw new ConfigError(
+        `train: ${name} belongs to method ${methods.map((m) => `"${m}"`).join(" and ")}, received method "${s.method}"; leave it out.`,
+      );
+  };
+  only(["beta", "maxPromptLength"], ["orpo", "dpo"]);
+  only(["lossType"], ["dpo"]);
+  only(["labelSmoothing"], ["sft", "dpo"]);
+  only(["neftune", "packing", "textField"], ["sft"]);
+  if (s.method === "dpo" && s.labelSmoothing > 0 && (s.lossType !== "sigmoid" || s.labelSmoothing >= 0.5))
+    throw new ConfigError(
+      `train: with method "dpo" labelSmoothing is below 0.5 and for lossType "sigmoid", received ${s.labelSmoothing} with "${s.lossType}".`,
+    );
 }
 
 function check(name: string, value: unknown, ok: (v: number) => boolean, expected: string): void {

@@ -2,7 +2,7 @@ import { Dataset } from "../data/dataset.js";
 import type { Format } from "../data/format.js";
 import type { Example } from "../data/mask.js";
 import { type Packing, packRows } from "../data/pack.js";
-import { describeReport, tokenizeRows } from "../data/tokenize.js";
+import { describeReport } from "../data/tokenize.js";
 import { formatBytes, formatDuration, formatNumber, formatPercent } from "../display/format.js";
 import {
   defineDisplay,
@@ -24,6 +24,7 @@ import type { PlannedStep } from "./estimate.js";
 import { LiveRun, lossPlot } from "./live.js";
 import { type LoopResult, planRun, type RunPlan, trainLoop } from "./loop.js";
 import { type TrainOptions, type TrainSettings, type TrainStep, trainSettings } from "./options.js";
+import { trainingRows } from "./rows.js";
 
 /** What a finished run gives. Losses in nats a token, memory in bytes. */
 export interface TrainResult {
@@ -98,6 +99,7 @@ export interface Trained {
   readonly tokenizer: Tokenizer;
   save(folder: string): Promise<void>;
   stopIds(): number[];
+  withoutAdapter<T>(fn: () => T | Promise<T>): Promise<T>;
 }
 
 /** Called once at the end with the bytes of the run's parts. */
@@ -196,17 +198,14 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         ...(s.format ? { format: s.format as Format } : {}),
         ...(s.signal ? { signal: s.signal } : {}),
       };
-      const train = await tokenizeRows(data, tokenizer, { ...prepare, name: "the training rows" });
-      const validation = s.validation
-        ? await tokenizeRows(s.validation, tokenizer, { ...prepare, name: "the validation rows" })
-        : undefined;
-      const packed = s.packing ? pack(train.examples, s.maxLength, limit) : undefined;
+      const rows = await trainingRows(model, network, data, s, prepare);
+      const packed = s.packing ? pack(rows.train, s.maxLength, limit) : undefined;
       if (packed) {
-        const { rows, capacity, efficiency } = packed;
-        this.packing = { examples: train.examples.length, rows: rows.length, capacity, efficiency };
+        const { rows: filled, capacity, efficiency } = packed;
+        this.packing = { examples: rows.train.length, rows: filled.length, capacity, efficiency };
       }
-      const plan = planRun(packed?.rows.length ?? train.examples.length, s);
-      const report = describeReport(train.report, prepare.maxLength);
+      const plan = planRun(packed?.rows.length ?? rows.groups?.length ?? rows.train.length, s);
+      const report = describeReport(rows.report, prepare.maxLength);
       this.live?.start(plan, {
         ...(report === "" ? {} : { rows: report }),
         ...(this.packing ? { packing: describePacking(this.packing) } : {}),
@@ -216,10 +215,11 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       const started = performance.now();
       const loop = trainLoop({
         model: network,
-        train: train.examples,
-        rows: packed?.rows,
-        validation: validation?.examples,
+        train: rows.train,
+        rows: packed?.rows ?? rows.groups,
+        validation: rows.validation,
         settings: s,
+        objective: rows.objective,
         padId: tokenizer.padId ?? tokenizer.eosId ?? 0,
         onBatch: (tokens) => {
           this.tokens = Math.max(this.tokens, tokens);
@@ -282,7 +282,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       ...values,
       packing: this.packing,
       best: result.best,
-      history: Dataset.from(history.map((h) => ({ ...h, validationLoss: h.validationLoss ?? null }))),
+      history: Dataset.from(history.map((h) => withMeasured(h, this.settings.method))),
       adapter: this.settings.output,
       ended: result.ended,
       toTable: () => shown,
@@ -293,6 +293,12 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     Object.defineProperty(out, inspectSymbol, { value: () => shown.toText() });
     return out;
   }
+}
+
+/** A step with null where nothing was measured after it: a column has a value in each row. */
+function withMeasured(step: TrainStep, method: TrainSettings["method"]): Record<string, unknown> {
+  const { validationLoss = null, validationAccuracy = null, validationMargin = null } = step;
+  return { ...step, validationLoss, ...(method === "sft" ? {} : { validationAccuracy, validationMargin }) };
 }
 
 const stateOf = (run: TrainRun): string => {
