@@ -80,6 +80,8 @@ for (const name of cases) {
       near(step.gradNorm, logs.grad_norm![i]!, `step ${i + 1}: gradient norm`);
       for (const key of Object.keys(logs)) {
         if (key === "loss" || key === "grad_norm") continue;
+        // Before the first update policy and reference differ by rounding alone: which answer that favours says nothing.
+        if (key === "rewards/accuracies" && logs["rewards/margins"]![i] === 0) continue;
         near(step[key as keyof TrainStep] as number, logs[key]![i]!, `step ${i + 1}: ${key}`);
       }
     }
