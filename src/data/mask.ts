@@ -132,12 +132,14 @@ class RenderedTurns {
   readonly #messages: readonly Message[];
   readonly #tokenizer: Tokenizer;
   readonly #constant: string;
+  #closing = "";
 
   constructor(messages: readonly Message[], tokenizer: Tokenizer) {
     this.#messages = messages;
     this.#tokenizer = tokenizer;
     this.#constant = this.#constantPrompt();
     this.whole = this.#until(messages.length);
+    this.#closing = this.#closingToken();
   }
 
   /** The characters of an assistant's turn, without what announces it. */
@@ -155,11 +157,20 @@ class RenderedTurns {
 
   #until(count: number): string {
     const text = this.#render(count, false);
-    return this.#constant !== "" && text.endsWith(this.#constant) ? text.slice(0, -this.#constant.length) : text;
+    return without(without(text, this.#constant), this.#closing);
   }
 
   #render(count: number, addGenerationPrompt: boolean): string {
     return this.#tokenizer.applyChatTemplate(this.#messages.slice(0, count), { addGenerationPrompt });
+  }
+
+  // Phi 3's template ends a chat that asks for no answer with the EOS: it closes the chat, and is no part of the turn before it. Where each
+  // answer ends with an EOS, the shorter chat is the longer one's beginning as it stands.
+  #closingToken(): string {
+    const eos = this.#tokenizer.eosId === undefined ? undefined : this.#tokenizer.tokenOf(this.#tokenizer.eosId);
+    if (eos === undefined || this.#messages.length < 2) return "";
+    const first = this.#until(1);
+    return !this.whole.startsWith(first) && this.whole.startsWith(without(first, eos)) ? eos : "";
   }
 
   // The first template of Llama 3 ends every chat with the assistant's header, asked or not. Rendered without messages it is
@@ -172,6 +183,10 @@ class RenderedTurns {
       return "";
     }
   }
+}
+
+function without(text: string, end: string): string {
+  return end !== "" && text.endsWith(end) ? text.slice(0, -end.length) : text;
 }
 
 function commonLength(a: string, b: string): number {
