@@ -22,6 +22,7 @@ host?.onReset?.(() => {
 export { backward } from "./autograd/tape.js";
 export { Dataset, loadDataset } from "./data/dataset.js";
 export { type StreamDatasetOptions, streamDataset } from "./data/dataset-stream.js";
+export type { Preference } from "./data/preference.js";
 export { display } from "./display/display.js";
 export { progress } from "./display/progress.js";
 export { table } from "./display/table.js";
@@ -51,5 +52,6 @@ export { Scope, scope } from "./tensor/scope.js";
 export { Tensor, tensor } from "./tensor/tensor.js";
 export { DivergenceError } from "./training/health.js";
 export * as optim from "./training/optimizer.js";
-export type { TrainOptions, TrainStep } from "./training/options.js";
+export type { DpoLoss, Method, TrainOptions, TrainStep } from "./training/options.js";
+export type { PreferenceMetrics } from "./training/preference.js";
 export type { TrainResult, TrainRun } from "./training/run.js";

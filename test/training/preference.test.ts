@@ -1,11 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { CHECKPOINTING, type Checkpointing } from "../../src/autograd/checkpoint.js";
+import { pairExamples } from "../../src/evaluation/preference.js";
 import { Dataset, loadModel, type Model, type TrainOptions, type TrainStep } from "../../src/index.js";
-import { stats } from "../../src/tensor/native.js";
+import { resetPeak, stats } from "../../src/tensor/native.js";
+import { trainLoop } from "../../src/training/loop.js";
+import { trainSettings } from "../../src/training/options.js";
+import { PreferenceObjective } from "../../src/training/preference.js";
 import { smallConfig, withModelFolder } from "../facade/small.js";
 import { relativeError } from "../golden.js";
 
+const embedded = fileURLToPath(new URL("../../../notebooks/embedded/model", import.meta.url));
 const quiet = { progress: false } as const;
 const THINGS = ["sea", "grass", "rose", "coal"];
 const COLOURS = ["blue", "green", "red", "black"];
@@ -164,6 +170,33 @@ test("messages are read as pairs, and rows that are none are named", () =>
     );
     model.dispose();
   }));
+
+for (const method of ["dpo", "orpo"] as const) {
+  test(`${method}: a step takes the memory that was predicted`, async () => {
+    const model = await loadModel(embedded, { device: "cpu", ...quiet });
+    model.addLora({ rank: 16, target: "all-linear" });
+    const [batch, length] = [4, 160];
+    for (const checkpointing of ["selective", "full"] as const) {
+      const estimate = model.estimate({ method, batch, length, checkpointing });
+      const ids = Int32Array.from({ length }, (_, i) => 3 + ((i * 7919) % (model.config.vocabSize - 3)));
+      const example = { ids, labels: ids.map((id, i) => (i < length / 2 ? -100 : id)) };
+      const pairs = Array.from({ length: batch }, () => ({ chosen: example, rejected: example }));
+      const settings = trainSettings({ method, batch, steps: 2, epochs: 2, checkpointing, progress: false });
+      const without = model.withoutAdapter.bind(model);
+      const objective = new PreferenceObjective(model.module, settings, pairs, [], without);
+      const rows = pairs.map((_, i) => Int32Array.of(2 * i, 2 * i + 1));
+      const base = { model: model.module, settings, objective, validation: undefined, padId: 0, stopped: () => false };
+      resetPeak();
+      for await (const step of trainLoop({ ...base, train: pairExamples(pairs), rows })) assert.ok(step.loss > 0);
+      const peak = stats().peakBytes;
+      assert.ok(
+        Math.abs(estimate.peak / peak - 1) < 0.1,
+        `${checkpointing}: ${estimate.peak} predicted, ${peak} measured`,
+      );
+    }
+    model.dispose();
+  });
+}
 
 test("options of one method are refused with another", () =>
   withModelFolder(async (folder) => {
