@@ -57,7 +57,7 @@ export interface Publisher {
   hold?(work: Promise<unknown>, cell?: unknown): void;
 }
 
-/** What a kernel offers for interrupts. `flag[0]` is 1 while the running cell is interrupted. */
+/** What a kernel offers for interrupts. `flag[0]` is 1 while the running cell is interrupted, `flag[1]` counts work that is not to be stopped. */
 export interface InterruptHost {
   flag: Int32Array;
   /** Of the cell that calls; "running": of the one that runs now, where the stack says nothing (`await` calls a `then` by itself). */
@@ -85,6 +85,18 @@ export function isInterrupted(signal?: AbortSignal): boolean {
   if (signal?.aborted) return true;
   const host = interruptHost();
   return host !== undefined && Atomics.load(host.flag, 0) !== 0;
+}
+
+/** Short work that a kernel lets end before it stops the thread: stopped in the middle, what waits for it would wait for ever. */
+export function toItsEnd<T>(work: () => T): T {
+  const flag = interruptHost()?.flag;
+  if (flag === undefined || flag.length < 2) return work();
+  Atomics.add(flag, 1, 1);
+  try {
+    return work();
+  } finally {
+    Atomics.sub(flag, 1, 1);
+  }
 }
 
 /** @throws InterruptedError when {@link isInterrupted}; `what` says what was stopped. */

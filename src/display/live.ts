@@ -1,6 +1,8 @@
 /** A display that is redrawn while work goes on: throttled, coalesced, and the newest state always arrives. */
 import { toBundle, toText } from "./bundle.js";
-import { newDisplayId, type Publisher, publisher } from "./host.js";
+import { newDisplayId, type Publisher, publisher, toItsEnd } from "./host.js";
+
+const STUCK_MS = 10_000;
 
 export interface LiveOptions {
   /** Shortest time between two pictures, in milliseconds. Default 400. */
@@ -26,6 +28,7 @@ export class LiveDisplay {
   #make: (() => unknown) | undefined;
   #latest: (() => unknown) | undefined;
   #drawing: Promise<void> | undefined;
+  #begun = 0;
   #timer: NodeJS.Timeout | undefined;
   #earliest = 0;
   #due = 0;
@@ -59,7 +62,7 @@ export class LiveDisplay {
       if (last) process.stdout.write(`${toText(last())}\n`);
       return;
     }
-    await this.#drawing;
+    await Promise.race([this.#drawing, new Promise((resolve) => setTimeout(resolve, STUCK_MS).unref())]);
     if (make || this.#make) {
       this.#make = last;
       await this.#draw();
@@ -67,8 +70,9 @@ export class LiveDisplay {
   }
 
   #schedule(): void {
-    if (this.#drawing) return;
     const now = performance.now();
+    // A drawing that an interrupt has stopped never ends.
+    if (this.#drawing && now < this.#begun + STUCK_MS) return;
     // The interrupt of a cell takes away timers that were set while it ran, this one with them.
     if (this.#timer && now < this.#due + 100) return;
     clearTimeout(this.#timer);
@@ -87,10 +91,13 @@ export class LiveDisplay {
   }
 
   #start(): void {
-    this.#drawing = this.#draw().finally(() => {
+    this.#begun = performance.now();
+    const drawing = this.#draw().finally(() => {
+      if (this.#drawing !== drawing) return;
       this.#drawing = undefined;
       if (this.#make && !this.#finished) this.#schedule();
     });
+    this.#drawing = drawing;
     this.#host?.hold?.(this.#drawing, this.#cell);
   }
 
@@ -101,7 +108,7 @@ export class LiveDisplay {
     const begun = performance.now();
     let bundle: Awaited<ReturnType<typeof toBundle>>;
     try {
-      bundle = await toBundle(make());
+      bundle = await toBundle(toItsEnd(make));
     } catch (error) {
       bundle = { "text/plain": `[drawing failed: ${error instanceof Error ? error.message : String(error)}]` };
     }

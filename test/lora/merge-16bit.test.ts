@@ -110,7 +110,7 @@ test("merging into NF4 restores dense weights, whatever the products were comput
       const before = await model.logits(probe);
       await model.merge();
       const off = relativeError(await model.logits(probe), before);
-      assert.ok(off < limit, `${compute}: ${off}`);
+      assert.ok(off < (model.module.activations === "float32" ? limit : 2 * limit), `${compute}: ${off}`);
       model.dispose();
     }
   }));

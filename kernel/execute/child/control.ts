@@ -9,6 +9,8 @@ import { BESIDE, FLUSHED, INTERRUPTING, type SharedWords, type ToControl, WRITTE
 // How long library code may take to see the flag before its thread is stopped, and how often that is tried again.
 const LISTEN_MS = 150;
 const AGAIN_MS = 400;
+// Short work that asks not to be stopped is waited for, up to a limit: it may have been stopped before it could say that it is over.
+const SHORT_WORK_MS = 600;
 
 const { flag, flow } = workerData as SharedWords;
 const main = parentPort!;
@@ -107,8 +109,12 @@ function raise(): void {
   Atomics.notify(flag, 0);
 }
 
-function stop(attempt: number): void {
-  if (attempt > 1) raise();
+function stop(attempt: number, waited = 0): void {
+  if (Atomics.load(flag, 1) > 0 && waited < SHORT_WORK_MS) {
+    ladder = setTimeout(() => stop(attempt, waited + LISTEN_MS), LISTEN_MS);
+    return;
+  }
+  if (attempt > 2) raise();
   if (session === undefined) {
     session = new Session();
     session.connectToMainThread();

@@ -10,7 +10,7 @@ import { BESIDE, FLUSHED, INTERRUPTING, type SharedWords, WRITTEN } from "./shar
 import { installFetch, installTimers } from "./timers.js";
 
 const words: SharedWords = {
-  flag: new Int32Array(new SharedArrayBuffer(4)),
+  flag: new Int32Array(new SharedArrayBuffer(8)),
   flow: new Int32Array(new SharedArrayBuffer(4 * (Math.max(WRITTEN, FLUSHED, INTERRUPTING, BESIDE) + 1))),
 };
 const control = new Worker(new URL("./control.js", import.meta.url), { workerData: words });

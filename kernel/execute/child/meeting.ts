@@ -28,7 +28,7 @@ export interface Publisher {
 
 /** The interrupt that libraries find at `Symbol.for("tunebook.interrupt/1")`. */
 export interface Interrupt {
-  /** On a SharedArrayBuffer; `flag[0]` is 1 from an interrupt to the start of the next cell. */
+  /** On a SharedArrayBuffer; `flag[0]` is 1 from an interrupt to the start of the next cell; `flag[1]` counts up for short work not to be stopped. */
   flag: Int32Array;
   /** Aborted when the cell that the caller belongs to is interrupted; "running": the one that runs now, whoever calls. */
   signal(which?: "running"): AbortSignal;

@@ -41,6 +41,7 @@ export class Runner implements Output {
   /** Work that goes on after its cell, such as a training run. */
   readonly #beside = new Map<object, Cell>();
   readonly #resets = new Set<() => void>();
+  #failed = false;
   readonly #cells = new Map<string, WeakRef<Cell>>();
   /** In the order of their start. */
   readonly #running = new Set<Cell>();
@@ -204,7 +205,9 @@ export class Runner implements Output {
 
   #start(cell: Cell, work: (cell: Cell) => Promise<Outcome>): void {
     // What an interrupt has stopped since the last cell is cleared away before this one.
-    if (this.#running.size === 0 && Atomics.exchange(this.#flag, 0, 0) !== 0) this.#reset();
+    // So is native work that a failed cell has left behind: its error has been told.
+    if (this.#running.size === 0 && (Atomics.exchange(this.#flag, 0, 0) !== 0 || this.#failed)) this.#reset();
+    this.#failed = false;
     this.#running.add(cell);
     this.#tellBeside();
     work(cell).then(
@@ -335,6 +338,7 @@ export class Runner implements Output {
     if (cell.finished) return;
     cell.finished = true;
     if (contexts.now === cell) contexts.clear();
+    this.#failed ||= outcome.status === "error";
     this.#running.delete(cell);
     if (this.#handling === cell) this.#handling = undefined;
     this.#tellBeside();

@@ -1,7 +1,24 @@
-// A GPU that fails for good while a cell runs, with the stand-in of a GPU.
+// Operations that fail while a cell runs, and a GPU that fails for good (the stand-in of one).
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { execute, startKernel, type TestKernel } from "./support.js";
+
+describe("an operation that fails", () => {
+  let kernel: TestKernel;
+  before(async () => {
+    kernel = await startKernel();
+  });
+  after(() => kernel.stop());
+
+  it("is named in its cell, and leaves the next one alone", async () => {
+    const code = 'import { nn, ones, tensor } from "tunebook"; const table = new nn.Embedding(4, 2);';
+    assert.equal((await execute(kernel.client, code)).reply.content.status, "ok");
+    const { reply } = await execute(kernel.client, "await table.forward(tensor(Int32Array.of(1, 9))).data();");
+    assert.equal(reply.content.ename, "DeviceError", JSON.stringify(reply.content));
+    const next = await execute(kernel.client, "await ones([4]).sum().item()");
+    assert.equal(next.reply.content.status, "ok", JSON.stringify(next.reply.content));
+  });
+});
 
 describe("a device that is lost", () => {
   let kernel: TestKernel;
