@@ -4,7 +4,7 @@ import { type Batch, collate } from "../data/collate.js";
 import { type Example, IGNORED } from "../data/mask.js";
 import { type Pair, tokenizePairs } from "../data/preference.js";
 import type { Rows } from "../data/tokenize.js";
-import { throwIfInterrupted } from "../display/host.js";
+import { throwIfInterrupted, toItsEnd } from "../display/host.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
 import { noGrad } from "../tensor/record.js";
@@ -81,7 +81,8 @@ export async function referenceLogps(
   for (const [i, pair] of pairs.entries()) {
     throwIfInterrupted("Preference", options.signal);
     const batch = collate(pairExamples([pair]), { paddingSide: "none" });
-    const logps = scope(() => noGrad(() => pairLogps(model, batch, options.of ?? "sum")));
+    // Stopped in the middle, whoever has switched an adapter off for this could not switch it on again.
+    const logps = toItsEnd(() => scope(() => noGrad(() => pairLogps(model, batch, options.of ?? "sum"))));
     out.set(await logps.data(), 2 * i);
     logps.dispose();
     options.onPair?.(i + 1);

@@ -1,7 +1,7 @@
 /** ORPO (Hong et al. 2024) and DPO (Rafailov et al. 2023) with the losses sigmoid, hinge and ipo, as TRL computes them. */
 import { type Batch, collate } from "../data/collate.js";
 import type { Pair } from "../data/preference.js";
-import { throwIfInterrupted } from "../display/host.js";
+import { throwIfInterrupted, toItsEnd } from "../display/host.js";
 import { answerLengths, chosenTokens, pairExamples, pairLogps, referenceLogps } from "../evaluation/preference.js";
 import type { CausalLM } from "../models/causal.js";
 import { addScaled, fill, unary } from "../tensor/ops/elementwise.js";
@@ -154,12 +154,14 @@ export class PreferenceObjective implements Objective {
       for (const { batch, rows } of batches) {
         throwIfInterrupted("Evaluation", settings.signal);
         const reference = references?.validation.of(rows);
-        const values = scope(() =>
-          noGrad(() => {
-            const out = this.forward(batch, reference, totals, 1);
-            addScaled(sum, out.loss);
-            return out.values;
-          }),
+        const values = toItsEnd(() =>
+          scope(() =>
+            noGrad(() => {
+              const out = this.forward(batch, reference, totals, 1);
+              addScaled(sum, out.loss);
+              return out.values;
+            }),
+          ),
         );
         read.push([await values.data(), reference]);
         values.dispose();
