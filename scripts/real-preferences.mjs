@@ -3,6 +3,7 @@
 // lines, cut to as many words: what a small model copies when it is asked for a summary. Models and data are those of ../shared or TUNEBOOK_SHARED.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { cpuUsage } from "node:process";
 import { fileURLToPath } from "node:url";
 import { loadDataset, loadModel } from "../dist/src/index.js";
 
@@ -76,6 +77,7 @@ async function main() {
       after: after.preferenceAccuracy,
       rewardAccuracy: after.rewardAccuracy,
       seconds: Math.round(seconds),
+      processorSeconds: Math.round(cpuUsage().user / 1e6),
     }),
   );
   if (!(after.preferenceAccuracy > LEAST && after.preferenceAccuracy > before.preferenceAccuracy)) {

@@ -20,18 +20,28 @@ from golden_llama import VOCAB
 
 STEPS = 30
 EOS = 2
-COMMON = {"lr": 1e-2, "schedule": "constant", "warmup": 0, "batch": 2, "weightDecay": 0.0, "maxGradNorm": 1.0}
+COMMON = {
+    "lr": 1e-2,
+    "schedule": "constant",
+    "warmup": 0,
+    "batch": 2,
+    "accumulate": 1,
+    "weightDecay": 0.0,
+    "maxGradNorm": 1.0,
+}
 CASES = {
     "sft": {"method": "sft"},
     "sft-smoothing": {"method": "sft", "labelSmoothing": 0.1},
     "sft-linear": {"method": "sft", "schedule": "linear", "warmup": 4, "weightDecay": 0.1},
     "sft-cosine": {"method": "sft", "schedule": "cosine", "warmup": 0.15},
     "sft-constant": {"method": "sft", "schedule": "constant", "warmup": 0.1, "maxGradNorm": 0.3},
+    "sft-accumulate": {"method": "sft", "batch": 1, "accumulate": 4},
     "orpo": {"method": "orpo", "beta": 0.1},
     "orpo-half": {"method": "orpo", "beta": 0.5, "schedule": "cosine", "warmup": 3},
     "dpo-sigmoid": {"method": "dpo", "loss": "sigmoid", "beta": 0.1},
     "dpo-hinge": {"method": "dpo", "loss": "hinge", "beta": 0.1},
     "dpo-ipo": {"method": "dpo", "loss": "ipo", "beta": 0.1},
+    "dpo-accumulate": {"method": "dpo", "loss": "sigmoid", "beta": 0.1, "batch": 2, "accumulate": 2},
     "dpo-linear": {"method": "dpo", "loss": "sigmoid", "beta": 0.3, "schedule": "linear", "warmup": 5},
 }
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
@@ -98,6 +108,7 @@ def configured(case: dict, folder: str):
         "output_dir": folder,
         "max_steps": STEPS,
         "per_device_train_batch_size": case["batch"],
+        "gradient_accumulation_steps": case["accumulate"],
         "learning_rate": case["lr"],
         "lr_scheduler_type": SCHEDULES[case["schedule"]],
         "warmup_steps": case["warmup"],
