@@ -1,6 +1,8 @@
-// node scripts/real-preferences.mjs [dpo|orpo]: pairs made from DialogSum, trained on with SmolLM2-135M on the CPU; prints the share of held-out
-// pairs whose better answer is the likelier one, before and after. The better answer is a dialogue's summary, the worse one its own opening
-// lines, cut to as many words: what a small model copies when it is asked for a summary. Models and data are those of ../shared or TUNEBOOK_SHARED.
+// node scripts/real-preferences.mjs [orpo|dpo]: pairs made from DialogSum, trained on with SmolLM2-135M on the CPU; prints the accuracy on held-out
+// pairs before and after. The better answer is a dialogue's summary, the worse one its own opening lines, cut to as many words: what a small
+// model copies when it is asked for a summary. orpo must make the better answer the likelier one a token in more than 0.8 of the pairs; dpo, which
+// compares with the model without its adapter, must make it likelier than there by more than the worse one, and more often the likelier of the two.
+// Models and data are those of ../shared or TUNEBOOK_SHARED.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { cpuUsage } from "node:process";
@@ -14,7 +16,7 @@ const files = ["train.jsonl.gz", "test.jsonl"].map((name) => join(shared, `data/
 const LEAST = 0.8;
 const options = {
   dpo: { steps: 30, lr: 1e-4, beta: 0.1 },
-  orpo: { steps: 40, lr: 3e-4, beta: 0.5 },
+  orpo: { steps: 24, lr: 5e-4, beta: 1 },
 };
 
 /** { prompt, chosen, rejected } of dialogues of up to `longest` characters. */
@@ -36,7 +38,7 @@ async function pairs(file, count, longest) {
 }
 
 async function main() {
-  const method = process.argv[2] ?? "dpo";
+  const method = process.argv[2] ?? "orpo";
   if (!(method in options))
     throw new Error(`the method should be one of ${Object.keys(options).join(", ")}, received ${method}`);
   const missing = [model, ...files].find((file) => !existsSync(file));
@@ -80,8 +82,11 @@ async function main() {
       processorSeconds: Math.round(cpuUsage().user / 1e6),
     }),
   );
-  if (!(after.preferenceAccuracy > LEAST && after.preferenceAccuracy > before.preferenceAccuracy)) {
-    console.log(`not ok: the accuracy should rise above ${LEAST}`);
+  const reached = method === "orpo" ? after.preferenceAccuracy : after.rewardAccuracy;
+  if (!(reached > LEAST && after.preferenceAccuracy > before.preferenceAccuracy)) {
+    console.log(
+      `not ok: the accuracy is ${reached}, it should be above ${LEAST} and the better answers likelier than before`,
+    );
     process.exitCode = 1;
   }
   m.dispose();
