@@ -1,4 +1,4 @@
-// node scripts/real-results.mjs [01]: runs a notebook through the kernel with a real model on real rows, checks what came out, and
+// node scripts/real-results.mjs [01|03]: runs a notebook through the kernel with a real model on real rows, checks what came out, and
 // puts the figures (no row) into the notebook's cell tagged "figures". The executed notebook, which does show rows, stays in .cache/real.
 // Models and data are those of ../shared or TUNEBOOK_SHARED. Afterwards execute the notebook anew:
 //   node dist/kernel/cli.js run notebooks/NAME.ipynb -o notebooks/NAME.ipynb
@@ -53,6 +53,51 @@ const RUNS = {
         f.memory.weights < f.model.parameters,
       ],
     ],
+  },
+  "03": {
+    files: {
+      modelId: "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf",
+      trainFile: "data/dialogsum/dialogsum.train.jsonl.gz",
+      validationFile: "data/dialogsum/dialogsum.dev.jsonl",
+      testFile: "data/dialogsum/dialogsum.test.jsonl",
+    },
+    parameters: {
+      dtype: "bfloat16",
+      compute: "bfloat16",
+      trainRows: 240,
+      validationRows: 30,
+      testRows: 40,
+      longest: 1024,
+      fastLearningRate: 2e-4,
+      packedEpochs: 1,
+      packedLearningRate: 2e-4,
+      pairRows: 200,
+      orpoLearningRate: 5e-4,
+      orpoBeta: 1,
+      dpoLearningRate: 1e-4,
+      maxNewTokens: 96,
+    },
+    checks: (f) => {
+      const of = (name) => f.results.find(({ adapter }) => adapter === name);
+      const shown = (key) => f.results.map((r) => `${r.adapter} ${r[key].toFixed(3)}`).join(", ");
+      return [
+        [
+          "orpo prefers the better answer in more than 0.8 of the held-out pairs",
+          shown("preferenceAccuracy"),
+          of("orpo").preferenceAccuracy > 0.8 && of("base").preferenceAccuracy < 0.8,
+        ],
+        [
+          "each adapter lowers the loss but dpo's, which has no such aim",
+          shown("loss"),
+          ["fast", "packed", "orpo"].every((name) => of(name).loss < of("base").loss),
+        ],
+        [
+          "ROUGE-L rises by both recipes of SFT",
+          shown("rougeL"),
+          ["fast", "packed"].every((name) => of(name).rougeL > of("base").rougeL),
+        ],
+      ];
+    },
   },
 };
 

@@ -4,6 +4,7 @@ import type { Tokenizer } from "../hub/tokenizer.js";
 import { type FormatOptions, formatter, type Row } from "./format.js";
 import { type Example, exampleOf, IGNORED, type MaskOptions } from "./mask.js";
 import { packExamples } from "./pack.js";
+import { promptCut, readPair } from "./preference.js";
 import { type Piece, Preview, type PreviewExample, type PreviewRow } from "./preview-show.js";
 
 /** Options of `data.preview`: those of `train` that bear on rows, and how much is shown. */
@@ -16,6 +17,10 @@ export interface PreviewOptions<R = Record<string, unknown>> extends MaskOptions
   overlong?: "truncate" | "drop" | "error";
   textField?: string;
   format?: (row: R) => unknown;
+  /** "orpo" and "dpo" show both answers of each pair. */
+  method?: "sft" | "orpo" | "dpo";
+  /** Longest prompt of a pair in tokens; of a longer one the end is kept. */
+  maxPromptLength?: number;
   /** Packs the first `rows` × 8 rows, as a run would pack all of them. */
   packing?: boolean;
 }
@@ -44,15 +49,17 @@ export async function previewRows(
   const maxLength = Math.min(options.maxLength ?? model.config.maxPositions, model.config.maxPositions);
   if (!Number.isInteger(maxLength) || maxLength < 2)
     throw new ConfigError(`preview: maxLength must be a whole number from 2, received ${String(options.maxLength)}.`);
+  if (options.method === "orpo" || options.method === "dpo")
+    return new Preview(await pairRows(rows, tokenizer, options, count, maxLength), maxLength, maxTokens);
   const read = formatter(options as FormatOptions);
   const shown: PreviewExample[] = [];
   for (const row of rows) {
     if (shown.length === (packing ? 8 * count : count)) break;
     const index = shown.length;
     const example = exampleOf(await read(row as Row, index), tokenizer, options);
-    shown.push(describeExample(example, index, tokenizer, maxLength, overlong));
+    shown.push({ index, ...describeExample(example, tokenizer, maxLength, overlong) });
   }
-  if (shown.length === 0) throw new DataError("preview: the data set has no rows; check its path, split or filter.");
+  if (shown.length === 0) throw nothing();
   const lines: PreviewRow[] = packing
     ? packed(shown, options.maxLength, model.config.maxPositions).slice(0, count)
     : shown.map((example) => ({ examples: [example], capacity: undefined }));
@@ -71,17 +78,54 @@ function packed(all: readonly PreviewExample[], maxLength: number | undefined, l
   return rows.map((numbers) => ({ examples: Array.from(numbers, (i) => kept[i]!), capacity }));
 }
 
+/** Both answers of the first pairs, one under the other; what becomes of one becomes of both. */
+async function pairRows(
+  rows: Iterable<unknown>,
+  tokenizer: Tokenizer,
+  options: PreviewOptions,
+  count: number,
+  maxLength: number,
+): Promise<PreviewRow[]> {
+  const { overlong = "truncate", maxPromptLength = Number.POSITIVE_INFINITY, format } = options;
+  const lines: PreviewRow[] = [];
+  for (const row of rows) {
+    const index = lines.length / 2;
+    if (index === count) break;
+    const pair = await readPair(row as Row, index, "the data set", tokenizer, {
+      ...options,
+      format: format as ((row: Row) => unknown) | undefined,
+    });
+    const answers = (["chosen", "rejected"] as const).map((answer) => {
+      const example = pair[answer];
+      const cut = promptCut(example, maxPromptLength, tokenizer.bosId);
+      return { index, answer, ...describeExample(example, tokenizer, maxLength, overlong, cut) };
+    });
+    const worst = (["refused", "dropped", "untrained"] as const).find((s) => answers.some(({ state }) => state === s));
+    for (const answer of answers) {
+      lines.push({ examples: [worst ? { ...answer, state: worst } : answer], capacity: undefined });
+    }
+  }
+  if (lines.length === 0) throw nothing();
+  return lines;
+}
+
+function nothing(): DataError {
+  return new DataError("preview: the data set has no rows; check its path, split or filter.");
+}
+
+/** @param gap tokens that are cut out of the beginning. */
 function describeExample(
   { ids, labels }: Example,
-  index: number,
   tokenizer: Tokenizer,
   maxLength: number,
   overlong: string,
-): PreviewExample {
-  const long = ids.length > maxLength;
-  const total = long && overlong !== "drop" ? maxLength : ids.length;
+  gap: { from: number; to: number } = { from: 0, to: 0 },
+): Omit<PreviewExample, "index"> {
+  const left = ids.length - (gap.to - gap.from);
+  const long = left > maxLength;
+  const total = long && overlong !== "drop" ? maxLength : left;
   const kinds = Array.from(ids, (_, i): Piece["kind"] => {
-    if (i >= total) return "cut";
+    if ((i >= gap.from && i < gap.to) || (i >= gap.to && i - (gap.to - gap.from) >= total)) return "cut";
     return i > 0 && labels[i] !== IGNORED ? "trained" : "context"; // nothing precedes the first token
   });
   const trained = kinds.filter((kind) => kind === "trained").length;
@@ -92,10 +136,10 @@ function describeExample(
         ? "refused"
         : trained === 0
           ? "untrained"
-          : long
+          : ids.length > total
             ? "cut"
             : "kept";
-  return { index, pieces: pieces(ids, kinds, tokenizer), trained, total, cut: ids.length - total, state };
+  return { pieces: pieces(ids, kinds, tokenizer), trained, total, cut: ids.length - total, state };
 }
 
 /** Tokens with their text. Where several make up one character, the last of them shows it. */
