@@ -79,7 +79,7 @@ test("of pairs both answers are shown, cut as a run cuts them", async () => {
   const [first, second] = (await data.preview(model, { method: "orpo", rows: 1 })).toText().split("\nrow ").slice(1);
   assert.match(first ?? "", /^0 chosen, .*\n {2}.*The sea is⟦ blue/);
   assert.match(second ?? "", /^0 rejected, .*\n {2}.*⟦ a thing/);
-  const dropped = await data.preview(model, { method: "dpo", maxLength: 12, overlong: "drop" });
+  const dropped = await data.preview(model, { method: "dpo", maxLength: 40, overlong: "drop" });
   assert.deepEqual([...new Set(dropped.rows.map((row) => row.examples[0]!.state))].sort(), ["dropped", "kept"].sort());
   await assert.rejects(Dataset.from([{ prompt: "a", chosen: 1 }]).preview(model, { method: "dpo" }), /"chosen" is 1/);
 });
