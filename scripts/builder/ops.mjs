@@ -110,8 +110,8 @@ function decode(ops) {
     const lines = [
       ...op.tensors.map((t) =>
         t.list
-          ? `  a.${safe(t.name)} = in.list("${t.name}", ${t.optional});`
-          : `  a.${safe(t.name)} = in.ref("${t.name}", ${t.optional});`,
+          ? `  a.${safe(t.name)} = in.list("${t.name}", ${t.output});`
+          : `  a.${safe(t.name)} = in.ref("${t.name}", ${t.output}, ${t.optional});`,
       ),
       ...op.ints.map((n) => `  a.${safe(n)} = in.integer();`),
       ...op.floats.map((n) => `  a.${safe(n)} = in.real();`),
