@@ -1,5 +1,6 @@
 // Quantising to 4 bits (NF4, FP4) and back, and the double quantisation of its scales: the same bytes as the CPU's.
 #include "nf4.cuh"
+#include "vector.cuh"
 
 #include "cpu/nf4_tables.cc"  // the one list of these numbers: no CPU object is part of this library
 
@@ -84,14 +85,7 @@ __global__ void __launch_bounds__(kThreads) decode_words(const Nf4 w, const __gr
         v[2 * b] = codes[(q[t] >> (8 * b + 4)) & 15u] * scale;
         v[2 * b + 1] = codes[(q[t] >> (8 * b)) & 15u] * scale;
       }
-      constexpr int kEach = Pack<T>::kCount;
-#pragma unroll
-      for (int p = 0; p < 8 / kEach; p++) {
-        Pack<T> out;
-#pragma unroll
-        for (int e = 0; e < kEach; e++) out.v[e] = from_float<T>(v[p * kEach + e]);
-        store_pack(y + 8 * i + p * kEach, out);
-      }
+      store_floats<8>(y + 8 * i, v);
     }
   }
 }
@@ -175,13 +169,7 @@ __global__ void __launch_bounds__(256) encode_words(const T* x, uint8_t* q, floa
   const int64_t i = 8 * (blockIdx.x * (int64_t)blockDim.x + threadIdx.x);
   float v[8];
   if (i + 8 <= n) {
-    constexpr int kEach = Pack<T>::kCount;
-#pragma unroll
-    for (int p = 0; p < 8 / kEach; p++) {
-      const Pack<T> from = load_pack(x + i + p * kEach);
-#pragma unroll
-      for (int e = 0; e < kEach; e++) v[p * kEach + e] = to_float(from.v[e]);
-    }
+    load_floats<8>(x + i, v);
   } else {
 #pragma unroll
     for (int e = 0; e < 8; e++) v[e] = i + e < n ? to_float(x[i + e]) : 0.0f;
