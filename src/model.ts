@@ -355,9 +355,9 @@ export class Model implements Disposable {
   evaluate<Row>(data: Iterable<Row>, options: EvaluateOptions<Row>): Promise<Metrics>;
   async evaluate<Row>(data: Iterable<Row>, options: EvaluateOptions<Row>): Promise<Metrics | Comparison> {
     this.ready();
-    const rows = [...data] as Record<string, unknown>[];
     const { adapters, ...each } = options as EvaluateOptions;
-    if (adapters === undefined) return evaluate(this, this.network, rows, each);
+    if (adapters === undefined) return evaluate(this, this.network, data as Iterable<Record<string, unknown>>, each);
+    const rows = [...data] as Record<string, unknown>[]; // each adapter reads them anew
     this.idle("evaluate");
     for (const name of adapters) if (name !== "base") this.known(name);
     const use = (name: string | undefined): void => activate(this.network, name);
