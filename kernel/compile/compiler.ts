@@ -29,9 +29,15 @@ interface Pending {
   analysis: Analysis;
   header: string;
   code: string;
-  program?: t.Program;
+  checked?: Checked;
   magics: readonly Directive[];
   folder: string;
+}
+
+/** A cell's file in the program that has checked it. */
+interface Checked {
+  program: t.Program;
+  file: t.SourceFile;
 }
 
 /** What the language alone has: a cell that mentions nothing else can be checked before Node's declarations are read. */
@@ -70,8 +76,15 @@ export class Compiler {
   /** Compiles a cell that nobody will run, so that the next one meets code that V8 has compiled. */
   practise(code: string, declare = true): void {
     const { analysis } = emitCell(code, "cell-0", this.around(new Set()));
-    const { program } = this.check(code, this.history.header(analysis), analysis);
-    if (declare) this.declarations(program);
+    const checked = this.check(code, this.history.header(analysis), analysis);
+    if (declare) this.declarations(checked);
+  }
+
+  /** While nobody asks: a new checker in place of one that has taken many cells, made to know what most cells need. */
+  refresh(): void {
+    if (!this.project.worn) return;
+    this.project.renew();
+    this.practise("[1].map((x) => `${x}`.length)", false);
   }
 
   compile({ code: text, cell, typecheck, cwd }: CompileRequest): CompiledCell {
@@ -88,7 +101,7 @@ export class Compiler {
     let diagnostics: Diagnostic[] = [];
     const pending: Pending = { cell, analysis, header, code, magics, folder: cwd };
     if (mode !== "off") {
-      const { program, faults, typeOnly } = this.check(code, header, analysis);
+      const { program, file, faults, typeOnly } = this.check(code, header, analysis);
       for (const fault of faults) fault.message += remedy(fault.code, fault.message, text);
       diagnostics = describe(faults, text, mode === "error" ? "error" : "warning");
       if (mode === "error" && diagnostics.length > 0) throw new CompileFailure(diagnostics);
@@ -96,7 +109,7 @@ export class Compiler {
         emitted = emitCell(code, cell, this.around(typeOnly), magics);
         for (const name of typeOnly) analysis.declared.get(name)!.value = false;
       }
-      pending.program = program;
+      pending.checked = { program, file };
       this.project.keep(packagesOf(analysis));
     }
     this.pending = [...this.pending.slice(-1), pending];
@@ -109,7 +122,7 @@ export class Compiler {
     const pending = this.pending.find((one) => one.cell === cell);
     if (pending === undefined) return;
     this.pending = this.pending.filter((one) => one !== pending);
-    const { analysis, header, code, program, magics, folder } = pending;
+    const { analysis, header, code, checked, magics, folder } = pending;
     this.forget(magics);
     // Later cells import the same files from another folder.
     if (folder !== this.folder) {
@@ -118,10 +131,11 @@ export class Compiler {
       }
     }
     if (analysis.declared.size === 0 && !analysis.augments) return;
-    const declarations = program && this.declarations(program);
+    const declarations = checked && this.declarations(checked);
     if (declarations !== undefined) this.project.add(cell, declarations, ".d.ts");
     else this.project.add(cell, header + code, ".ts");
     this.history.commit(cell, analysis);
+    if (analysis.augments) this.project.renew();
   }
 
   /** What a `%reset` of the cell takes away. */
@@ -163,6 +177,7 @@ export class Compiler {
     this.project.loadNode();
     const header = this.history.header(analysis);
     this.project.update(header + code);
+    this.project.program();
     return header.length;
   }
 
@@ -174,7 +189,7 @@ export class Compiler {
     code: string,
     header: string,
     analysis: Analysis,
-  ): { program: t.Program; faults: Fault[]; typeOnly: Set<string> } {
+  ): Checked & { faults: Fault[]; typeOnly: Set<string> } {
     if (!this.project.withNode && needsNode(code, analysis)) this.project.loadNode();
     this.project.update(header + code);
     const program = this.project.program();
@@ -187,12 +202,11 @@ export class Compiler {
     }
     const own = faults.filter(({ start }) => start >= header.length);
     for (const fault of own) fault.start -= header.length;
-    return { program, faults: own, typeOnly: typeOnlyImports(program, file, header.length) };
+    return { program, file, faults: own, typeOnly: typeOnlyImports(program, file, header.length) };
   }
 
   /** The checked cell's declarations as a file of their own, so that later cells need not infer its types again. */
-  private declarations(program: t.Program): string | undefined {
-    const file = program.getSourceFile(this.project.current);
+  private declarations({ program, file }: Checked): string | undefined {
     let text: string | undefined;
     const write: t.WriteFileCallback = (_, written) => {
       text = written;
