@@ -5,7 +5,8 @@ import type { Directive } from "../magics/directives.js";
 import { preprocess } from "../magics/parse.js";
 import type { Analysis, Fault } from "./analyze.js";
 import { describe, remedy } from "./diagnostics.js";
-import { emitCell, emitFile, syntaxFaults } from "./emit.js";
+import { type Emitted, emitCell, emitFile, syntaxFaults } from "./emit.js";
+import { emitExpression } from "./expression.js";
 import { History } from "./history.js";
 import { Project } from "./project.js";
 import type { Surroundings } from "./rewrite.js";
@@ -75,7 +76,7 @@ export class Compiler {
 
   /** Compiles a cell that nobody will run, so that the next one meets code that V8 has compiled. */
   practise(code: string, declare = true): void {
-    const { analysis } = emitCell(code, "cell-0", this.around(new Set()));
+    const { analysis } = this.emit(code, "cell-0", []);
     const checked = this.check(code, this.history.header(analysis), analysis);
     if (declare) this.declarations(checked);
   }
@@ -84,7 +85,7 @@ export class Compiler {
   refresh(): void {
     if (!this.project.worn) return;
     this.project.renew();
-    this.practise("[1].map((x) => `${x}`.length)", false);
+    this.practise("[1].map((x) => x + 1).length", false);
   }
 
   compile({ code: text, cell, typecheck, cwd }: CompileRequest): CompiledCell {
@@ -94,7 +95,7 @@ export class Compiler {
     if (chosen !== undefined) this.override = chosen;
     // "off" from the kernel stands for code that is no cell of the notebook's (expressions of a front end).
     const mode = chosen ?? (typecheck === "off" ? "off" : (this.override ?? typecheck));
-    let emitted = emitCell(code, cell, this.around(new Set()), magics);
+    let emitted = this.emit(code, cell, magics);
     if (emitted.faults.length > 0) throw new CompileFailure(describe(emitted.faults, text, "error"));
     const { analysis } = emitted;
     const header = this.history.header(analysis);
@@ -181,6 +182,11 @@ export class Compiler {
     return header.length;
   }
 
+  private emit(code: string, cell: string, magics: readonly Directive[]): Emitted {
+    const around = this.around(new Set());
+    return emitExpression(code, cell, around, magics) ?? emitCell(code, cell, around, magics);
+  }
+
   private around(typeOnly: ReadonlySet<string>): Surroundings {
     return { typeOnly, boxed: (name) => this.history.boxed(name), constant: (name) => this.history.constant(name) };
   }
@@ -191,7 +197,19 @@ export class Compiler {
     analysis: Analysis,
   ): Checked & { faults: Fault[]; typeOnly: Set<string> } {
     if (!this.project.withNode && needsNode(code, analysis)) this.project.loadNode();
-    this.project.update(header + code);
+    try {
+      return this.checked(header + code, header.length);
+    } catch (error) {
+      // A checker that has failed may be left in any state: one that is shared gets a second, fresh try.
+      if (!this.project.shared) throw error;
+      this.project.renew();
+      return this.checked(header + code, header.length);
+    }
+  }
+
+  /** @param from - where the cell begins in the text */
+  private checked(text: string, from: number): Checked & { faults: Fault[]; typeOnly: Set<string> } {
+    this.project.update(text);
     const program = this.project.program();
     const file = program.getSourceFile(this.project.current)!;
     const faults = syntaxFaults(file);
@@ -200,9 +218,9 @@ export class Compiler {
       const message = ts.flattenDiagnosticMessageText(messageText, "\n");
       faults.push({ start, length: length ?? 1, code: number, message });
     }
-    const own = faults.filter(({ start }) => start >= header.length);
-    for (const fault of own) fault.start -= header.length;
-    return { program, file, faults: own, typeOnly: typeOnlyImports(program, file, header.length) };
+    const own = faults.filter(({ start }) => start >= from);
+    for (const fault of own) fault.start -= from;
+    return { program, file, faults: own, typeOnly: typeOnlyImports(program, file, from) };
   }
 
   /** The checked cell's declarations as a file of their own, so that later cells need not infer its types again. */

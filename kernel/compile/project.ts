@@ -114,6 +114,11 @@ export class Project {
     this.version++;
   }
 
+  /** Does the current cell share a program and a checker with others? */
+  get shared(): boolean {
+    return this.beside !== undefined;
+  }
+
   /** Has the shared checker taken so many cells that another one should be made when there is time? */
   get worn(): boolean {
     return this.standing?.worn === true;

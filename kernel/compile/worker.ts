@@ -49,6 +49,7 @@ port.on("message", (message: Request | Notice) => {
   } catch (error) {
     const { name, message: text, stack } = error as Error;
     const diagnostics = error instanceof CompileFailure ? error.diagnostics : undefined;
+    if (diagnostics === undefined) compiler.project.renew();
     reply = {
       id: message.id,
       error: { name, message: text, ...(stack ? { stack } : {}) },
