@@ -47,6 +47,8 @@ const plain = new Set([
   ts.SyntaxKind.PropertyAssignment,
   ts.SyntaxKind.ShorthandPropertyAssignment,
   ts.SyntaxKind.SpreadAssignment,
+  ts.SyntaxKind.ComputedPropertyName,
+  ts.SyntaxKind.DotDotDotToken,
   ts.SyntaxKind.ArrowFunction,
   ts.SyntaxKind.EqualsGreaterThanToken,
   ts.SyntaxKind.Parameter,
