@@ -13,7 +13,8 @@ export const CELL_PREFIX = "__tunebook__";
 // dist/kernel/compile/project.js: the package is three folders up.
 const packageFolder = fileURLToPath(new URL("../../../", import.meta.url));
 const packageName = "tunebook";
-const ownDeclarations = join(packageFolder, "dist", "src");
+const ownFiles = join(packageFolder, "dist");
+const ownDeclarations = join(ownFiles, "src");
 /** What stands for the package "tslab" in cells. */
 const tslab: t.ResolvedModuleFull = {
   resolvedFileName: join(packageFolder, "dist", "kernel", "execute", "child", "tslab.d.ts"),
@@ -198,10 +199,14 @@ export class Project {
     return program;
   }
 
-  /** Files of the user's change, and with them what they import: cells that stand on one get programs of their own. */
+  /**
+   * Files of the user's change, and with them what they import: cells of a program with one get programs of their own. Packages stay as they
+   * are until there is news of them, and then no program is shared any longer.
+   */
   private stand(program: t.Program): Standing | undefined {
     for (const { fileName } of program.getSourceFiles()) {
-      if (fileName !== this.currentPath && fileName !== this.packages && this.changes(fileName)) return undefined;
+      const own = fileName === this.currentPath || this.virtual.has(fileName) || fileName.startsWith(ownFiles);
+      if (!own && !fileName.includes("/node_modules/")) return undefined;
     }
     return Standing.over(program, {
       cell: (path) => (path.includes(CELL_PREFIX) ? this.virtual.get(path) : undefined),
@@ -243,15 +248,12 @@ export class Project {
     if (path === this.current) return `${this.version}`;
     if (path === this.packages) return `${this.kept.size}`;
     if (path === languageFile) return this.nodeLoaded ? "2" : "1";
-    if (!this.changes(path)) return "1";
+    // Packages do not change while a kernel runs, nor does this one.
+    if (this.virtual.has(path) || path.startsWith(ownDeclarations)) return "1";
+    if (path.includes("/node_modules/") && !(this.installing && !path.startsWith(packageFolder))) return "1";
+    // A file of the user's: as it is now.
     const stat = statSync(path, { throwIfNoEntry: false });
     return stat ? `${stat.mtimeMs}-${stat.size}` : "0";
-  }
-
-  /** Is it a file of the user's, to be taken as it is now? Packages do not change while a kernel runs, nor does this one. */
-  private changes(path: string): boolean {
-    if (this.virtual.has(path) || path.startsWith(ownDeclarations)) return false;
-    return !path.includes("/node_modules/") || (this.installing && !path.startsWith(packageFolder));
   }
 
   private snapshot(path: string): t.IScriptSnapshot | undefined {

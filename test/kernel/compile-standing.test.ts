@@ -84,8 +84,15 @@ describe("cells beside a program", () => {
     const second = program("import { version } from 'typed'");
     assert.ok(second !== first);
     assert.ok(program("version.length") === second);
+    writeFileSync(join(typed, "i.d.ts"), "export declare const version: number;");
+    assert.equal(notebook.compile("const text: string = version", "warn").diagnostics.length, 0);
+    notebook.compiler.packagesChanged();
+    assert.match(notebook.compile("const text: string = version", "warn").diagnostics[0]!.message, /'number'/);
+    assert.ok(program("version + 1") === project.program());
+    const renewed = program("version + 2");
+    assert.ok(renewed === program("version + 3"));
     const third = program("declare global { var shared: number }");
-    assert.ok(third !== second);
+    assert.ok(third !== renewed);
     const fourth = program("shared.nope");
     assert.ok(fourth !== third);
     assert.ok(program("shared + 1") === fourth);
