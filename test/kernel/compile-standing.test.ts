@@ -110,6 +110,24 @@ describe("cells beside a program", () => {
     assert.match(notebook.faults("import { here } from './local.js'; here.toFixed()")[0]!, /toFixed/);
   });
 
+  it("can be committed after something else was looked at", () => {
+    const notebook = new Notebook();
+    notebook.compiler.project.loadNode();
+    assert.deepEqual(notebook.faults("1 + 1"), []);
+    const first = notebook.compile(
+      "class P { q = [1].map((v) => ({ v })) } const made = { p: new P(), at: import('node:path') }",
+    );
+    assert.deepEqual(complete(notebook.compiler, "[1].fla", 7).matches, ["flat", "flatMap"]);
+    const second = notebook.compile("const later = 1");
+    notebook.compiler.commit(first.cell);
+    notebook.compiler.project.renew();
+    notebook.compiler.commit(second.cell);
+    assert.deepEqual(notebook.faults("const n: number = made.p.q[0]!.v + later"), []);
+    assert.match(notebook.faults("const s: string = made.p.q[0]!.v")[0]!, /'number' is not assignable/);
+    assert.deepEqual(complete(notebook.compiler, "made.p.", 7).matches, ["q"]);
+    assert.match(notebook.faults("(await made.at).join(1)")[0]!, /2345/);
+  });
+
   it("wear a checker out, and go on with another one", () => {
     const notebook = new Notebook();
     const { project } = notebook.compiler;
