@@ -184,7 +184,12 @@ export class Project {
     this.beside = undefined;
     this.version++;
     const path = join(this.folder, `${CELL_PREFIX}cell.${++this.taken}.ts`);
-    if (this.standing?.full === false) this.beside = this.standing.take(path, text);
+    try {
+      if (this.standing?.full === false) this.beside = this.standing.take(path, text);
+    } catch {
+      // What is wrong with it shows in a program of its own.
+      this.standing = undefined;
+    }
   }
 
   /** The program that knows the current cell, with a checker. */
