@@ -131,8 +131,8 @@ export class Model implements Disposable {
    * Predicts the memory of a training step with these options of `train`, by part, and what would fit. Nothing is computed; the model needs no
    * weights.
    */
-  estimate(options: EstimateOptions = {}): MemoryEstimate {
-    return estimateMemory(this.network, options);
+  estimate<Row>(options: EstimateOptions<Row> = {}): MemoryEstimate {
+    return estimateMemory(this.network, options as EstimateOptions);
   }
 
   /** Quantises the linear layers in place. @throws StateError after addLora: adapters belong to the quantised layers. */

@@ -28,6 +28,8 @@ export interface PlannedStep {
   device: Device;
   /** Dtype of activations where the device computes in 16 bits; the model's own by default. */
   activations?: FloatDType | undefined;
+  /** Whether the best parameters are kept beside the newest. */
+  keepBest?: boolean;
 }
 
 /** Predicted bytes of a training step, by part. */
@@ -37,6 +39,8 @@ export interface StepBytes {
   optimizer: number;
   /** Everything else that is alive at the highest point. */
   activations: number;
+  /** Copies of the best parameters. */
+  other: number;
   /** One chunk of logits: working memory. */
   logits: number;
   /** Other working memory. */
@@ -73,6 +77,7 @@ export function estimateStep(network: CausalLM, step: PlannedStep): StepBytes {
     gradients,
     optimizer: optimizer + pages,
     activations: Math.max(0, top - gradients - pages),
+    other: step.keepBest ? gradients : 0, // as large as the parameters
     ...workingBytes(network, step),
     host: away + run.host,
   };
