@@ -7,6 +7,7 @@ import { ConfigError } from "./errors.js";
 import { type MemoryEstimate, usableBytes } from "./estimate.js";
 import { partsPlot } from "./estimate-show.js";
 import type { Plot } from "./plot/index.js";
+import { sequencesOf } from "./training/estimate.js";
 
 /** What a run would be done with; all of it may be left out. */
 export interface CostOptions {
@@ -92,8 +93,7 @@ const CARD = 80 * 2 ** 30;
 
 function costOf(name: string, e: MemoryEstimate, options: CostOptions): EstimateCost {
   const { tokens, flopsPerSecond, pricePerHour, used, memory = CARD } = options;
-  const { batch, length, accumulate } = e.step;
-  const flopsPerToken = e.flops / (batch * length * accumulate);
+  const flopsPerToken = e.flops / (sequencesOf(e.step) * e.step.length * e.step.accumulate);
   const row: EstimateCost = {
     ...{ name, parameters: e.parameters, trained: e.trained, weights: e.weights, peak: e.peak },
     cards: Math.ceil(e.peak / usableBytes(memory, "cuda")),

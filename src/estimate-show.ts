@@ -108,18 +108,19 @@ export function partsPlot(
     { x, y: "value", series: "part", stacked: true, yLabel: unit, title },
   );
   if (limit !== undefined) {
-    const at = { xref: "paper", yref: "y", y0: limit / size, y1: limit / size };
+    const at = limit / size;
+    const lying = plot.figure.data.some((trace) => trace.orientation === "h");
+    const across = { xref: "paper", yref: "y", x0: 0, x1: 1, y0: at, y1: at };
+    const upwards = { xref: "x", yref: "paper", x0: at, x1: at, y0: 0, y1: 1 };
     plot.figure.layout.shapes = [
-      { type: "line", ...at, x0: 0, x1: 1, line: { color: "#cc0000", width: 2, dash: "dash" } },
+      { type: "line", ...(lying ? upwards : across), line: { color: "#cc0000", width: 2, dash: "dash" } },
     ];
     plot.figure.layout.annotations = [
       {
         text: `limit ${formatBytes(limit)}`,
-        xref: "paper",
-        x: 1,
-        xanchor: "right",
-        y: limit / size,
-        yanchor: "bottom",
+        ...(lying
+          ? { x: at, yref: "paper", y: 0, xanchor: "left", yanchor: "bottom" }
+          : { xref: "paper", x: 1, y: at, xanchor: "right", yanchor: "bottom" }),
         showarrow: false,
       },
     ];

@@ -17,11 +17,11 @@ import { openDevices, stats } from "./tensor/native.js";
 import { estimateStep, type PlannedStep } from "./training/estimate.js";
 import { stepFlops } from "./training/flops.js";
 import { optimizerName } from "./training/optimizer-names.js";
-import type { TrainOptions } from "./training/options.js";
+import { type TrainOptions, trainSettings } from "./training/options.js";
 
 /** What `model.estimate` takes: the options of `train`, of which those are read that bear on memory, and some of its own. */
 export interface EstimateOptions<Row = Record<string, unknown>> extends TrainOptions<Row> {
-  /** Tokens a row; `maxLength`, or 1,024 or what the model was made for if that is less, by default. */
+  /** Tokens a row (of "orpo" and "dpo" each of its two sequences); `maxLength`, or 1,024 or what the model was made for if that is less, by default. */
   length?: number;
   /** The model's own by default; a GPU need not be there. */
   device?: Device;
@@ -220,6 +220,11 @@ function storedBytes(network: CausalLM, device: Device): { weights: number; adap
 /** Checks the options and predicts. @throws ConfigError naming the option, what it must be and what came. */
 export function estimateMemory(network: CausalLM, options: EstimateOptions = {}): MemoryEstimate {
   const { batch = 4, accumulate = 1, checkpointing = "selective", momentum = 0, device = network.device } = options;
+  const { method, neftune, lossType } = trainSettings({
+    ...(options.method ? { method: options.method } : {}),
+    ...(options.neftune ? { neftune: options.neftune } : {}),
+    ...(options.lossType ? { lossType: options.lossType } : {}),
+  });
   const length = options.length ?? options.maxLength ?? Math.min(1024, network.config.maxPositions);
   for (const [name, value] of Object.entries({ batch, length, accumulate }))
     if (!Number.isInteger(value) || value < 1)
@@ -238,7 +243,7 @@ export function estimateMemory(network: CausalLM, options: EstimateOptions = {})
   const optimizer = optimizerName(options.optimizer ?? "adamw");
   const step = {
     ...{ batch, length, accumulate, checkpointing, optimizer, momentum, device, activations },
-    keepBest: options.keepBest ?? false,
+    ...{ keepBest: options.keepBest ?? false, method, neftune, lossType },
   };
   return new MemoryEstimate(network, step, limitOf(options, device));
 }

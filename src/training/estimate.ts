@@ -10,10 +10,12 @@ import { randomState, restoreRandomState } from "../tensor/ops/random.js";
 import { withGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { empty, Tensor } from "../tensor/tensor.js";
-import { accumulateGradients } from "./loss.js";
+import { type Objective, TokenObjective } from "./objective.js";
 import { LEAST_PAGED, stateLayout } from "./optimizer.js";
 import { type OptimizerName, optimizerKind } from "./optimizer-names.js";
+import { type DpoLoss, type Method, trainSettings } from "./options.js";
 import { PAGE_BYTES } from "./paged.js";
+import { PreferenceObjective } from "./preference.js";
 
 /** The step whose memory is predicted. */
 export interface PlannedStep {
@@ -30,6 +32,14 @@ export interface PlannedStep {
   activations?: FloatDType | undefined;
   /** Whether the best parameters are kept beside the newest. */
   keepBest?: boolean;
+  method?: Method;
+  lossType?: DpoLoss;
+  neftune?: number;
+}
+
+/** Sequences of `length` tokens that a micro-batch has: two a row where rows are pairs of answers. */
+export function sequencesOf({ batch, method = "sft" }: PlannedStep): number {
+  return method === "sft" ? batch : 2 * batch;
 }
 
 /** Predicted bytes of a training step, by part. */
@@ -86,17 +96,21 @@ export function estimateStep(network: CausalLM, step: PlannedStep): StepBytes {
 /** One micro-batch, and another one over its gradients when they are accumulated. */
 function dryStep(network: CausalLM, step: PlannedStep): { peak: number; host: number } {
   const ids = new Int32Array(step.length);
-  const examples = Array.from({ length: step.batch }, () => ({ ids, labels: ids }));
-  const batch = collate(examples, { padId: 0, paddingSide: "none" });
-  const restore = set(network, step.activations);
+  const examples = Array.from({ length: sequencesOf(step) }, () => ({ ids, labels: ids }));
+  const micro = {
+    batch: collate(examples, { padId: 0, paddingSide: "none" }),
+    rows: Int32Array.from({ length: step.batch }, (_, i) => i),
+  };
+  const objective = objectiveOf(network, step);
+  const restore = set(network, step);
   try {
     return dryRun(step.device, () =>
       withGrad(() =>
         recordApart(() =>
           scope(() => {
             const sum = empty([1], "float32", network.device);
-            for (let i = 0; i < Math.min(2, step.accumulate); i++)
-              accumulateGradients(network, batch, batch.tokens, 0, sum, step.checkpointing);
+            for (let i = 0; i < Math.min(2, step.accumulate); i++) objective.accumulate(micro, sum);
+            objective.dispose?.();
           }),
         ),
       ),
@@ -106,8 +120,19 @@ function dryStep(network: CausalLM, step: PlannedStep): { peak: number; host: nu
   }
 }
 
+/** The loss that a run of this method makes smaller. Its reference was computed before, of one pair at a time. */
+function objectiveOf(network: CausalLM, step: PlannedStep): Objective {
+  const { method = "sft", lossType, neftune, checkpointing } = step;
+  const own = method === "dpo" ? { ...(lossType ? { lossType } : {}) } : method === "sft" && neftune ? { neftune } : {};
+  const settings = trainSettings({ method, checkpointing, ...own });
+  if (method === "sft") return new TokenObjective(network, settings, [], 0);
+  const empty = { ids: new Int32Array(), labels: new Int32Array() };
+  const pairs = Array.from({ length: step.batch }, () => ({ chosen: empty, rejected: empty }));
+  return new PreferenceObjective(network, settings, pairs, [], async (fn) => fn());
+}
+
 /** Puts a model in the state of a step's begin; the returned function puts it back. */
-function set(network: CausalLM, activations: FloatDType | undefined): () => void {
+function set(network: CausalLM, { activations, method = "sft" }: PlannedStep): () => void {
   const random = randomState();
   const parameters = network.trainableParameters();
   const grads = parameters.map((p) => p.grad);
@@ -116,7 +141,7 @@ function set(network: CausalLM, activations: FloatDType | undefined): () => void
   const training = modules.map((m) => m.training);
   const embeddings = modules.filter((m) => m instanceof Embedding);
   const dtypes = embeddings.map((m) => m.activations);
-  network.train(true);
+  network.train(method === "sft"); // as the loop does
   if (activations) for (const m of embeddings) m.activations = activations;
   return () => {
     parameters.forEach((p, i) => {
@@ -135,7 +160,7 @@ function set(network: CausalLM, activations: FloatDType | undefined): () => void
 /** What operations take for themselves while they run. */
 function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; scratch: number } {
   const { vocabSize, hiddenSize, heads, kvHeads, headDim } = network.config;
-  const rows = step.batch * step.length;
+  const rows = sequencesOf(step) * step.length;
   if (step.device === "cpu") {
     const chunk = Math.min(rows, Math.max(1, Math.floor(CPU_LOGITS / vocabSize)));
     return { logits: 4 * chunk * (vocabSize + 2 * hiddenSize), scratch: 0 };

@@ -1,7 +1,7 @@
 import { listParameters } from "../lora/parameters.js";
 import type { CausalLM } from "../models/causal.js";
 import { EmbeddingLike } from "../nn/layers.js";
-import type { PlannedStep } from "./estimate.js";
+import { type PlannedStep, sequencesOf } from "./estimate.js";
 
 /**
  * Floating-point operations of an optimizer step as they are computed: two a parameter and token in the forward pass and two more for the inputs'
@@ -25,5 +25,5 @@ export function stepFlops(network: CausalLM, step: PlannedStep): number {
   }
   const matrices = 4 * all + 2 * trained + (again ? 2 * (all - table) : 0);
   const attention = layers * heads * headDim * step.length * (2 + 5 + (again ? 2 : 0));
-  return step.batch * step.length * step.accumulate * (matrices + attention);
+  return sequencesOf(step) * step.length * step.accumulate * (matrices + attention);
 }

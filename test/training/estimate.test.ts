@@ -73,7 +73,7 @@ test("the embedded model's steps take what was predicted, in every mode and with
 });
 
 // node scripts/check-estimates.mjs does the same with larger models.
-test("five steps are predicted from the config alone within 10% of what they take in a process of their own", async () => {
+test("steps of every method are predicted from the config alone within 10% of what they take in a process of their own", async () => {
   for (const one of SMALL) {
     const { predicted, measured } = await measure(one);
     assert.ok(Math.abs(predicted / measured - 1) < 0.1, `${one.name}: ${predicted} predicted, ${measured} measured`);

@@ -3,10 +3,12 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { packRows } from "../../src/data/pack.js";
+import { pairExamples } from "../../src/evaluation/preference.js";
 import { type LoadPlan, loadModel, type Model } from "../../src/index.js";
 import { resetPeak, stats } from "../../src/tensor/native.js";
 import { trainLoop } from "../../src/training/loop.js";
 import { trainSettings } from "../../src/training/options.js";
+import { PreferenceObjective } from "../../src/training/preference.js";
 import type { Case, Measured } from "./measured.js";
 
 const SHAPES = {
@@ -95,19 +97,27 @@ async function train(model: Model, { length, keepBest = false, ...rest }: Case["
   const examples = rest.packing
     ? short.map((tokens, i) => example(tokens, i))
     : Array.from({ length: rows }, (_, i) => example(length, i));
+  const settings = trainSettings({
+    ...rest,
+    steps: 2,
+    progress: false,
+    ...(keepBest ? { keepBest, evalEvery: 1, validation: [{}] } : {}),
+  });
+  const pairs = examples.map((chosen) => ({ chosen, rejected: chosen }));
+  const preferences = settings.method !== "sft";
   const loop = trainLoop({
     model: model.module,
-    train: examples,
-    rows: rest.packing ? packRows(short, length).rows : undefined,
+    train: preferences ? pairExamples(pairs) : examples,
+    rows: rest.packing ? packRows(short, length).rows : preferences ? pairs.map(pairOf) : undefined,
     validation: keepBest ? [example(16, 0)] : undefined,
-    settings: trainSettings({
-      ...rest,
-      steps: 2,
-      progress: false,
-      ...(keepBest ? { keepBest, evalEvery: 1, validation: [{}] } : {}),
-    }),
+    objective: preferences
+      ? new PreferenceObjective(model.module, settings, pairs, [], model.withoutAdapter.bind(model))
+      : undefined,
+    settings,
     padId: 0,
     stopped: () => false,
   });
   while (!(await loop.next()).done);
 }
+
+const pairOf = (_: unknown, i: number): Int32Array => Int32Array.of(2 * i, 2 * i + 1);

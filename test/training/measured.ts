@@ -16,7 +16,17 @@ export interface Case {
   lora?: LoraOptions;
   options: Pick<
     EstimateOptions,
-    "batch" | "length" | "accumulate" | "checkpointing" | "optimizer" | "momentum" | "packing" | "keepBest"
+    | "method"
+    | "lossType"
+    | "neftune"
+    | "batch"
+    | "length"
+    | "accumulate"
+    | "checkpointing"
+    | "optimizer"
+    | "momentum"
+    | "packing"
+    | "keepBest"
   > & { batch: number; length: number };
 }
 
@@ -68,11 +78,24 @@ export const SMALL: readonly Case[] = [
     options: { batch: 2, length: 256, checkpointing: "selective", optimizer: "adamw8bit", packing: true },
   },
   {
-    name: "DoRA over int8",
+    name: "dpo, LoRA over bfloat16",
+    model: "embedded",
+    dtype: "bfloat16",
+    lora: { ...all, dropout: 0.1 },
+    options: { method: "dpo", batch: 2, length: 128, checkpointing: "selective", optimizer: "adamw", accumulate: 2 },
+  },
+  {
+    name: "orpo, LoRA over float32",
+    model: "embedded",
+    lora: all,
+    options: { method: "orpo", batch: 4, length: 64, checkpointing: "none", optimizer: "adamw" },
+  },
+  {
+    name: "DoRA over int8, NEFTune",
     model: "embedded",
     quantize: { type: "int8" },
     lora: { ...all, dora: true },
-    options: { batch: 4, length: 128, checkpointing: "none", optimizer: "paged-adamw" },
+    options: { batch: 4, length: 128, checkpointing: "none", optimizer: "paged-adamw", neftune: 5 },
   },
 ];
 
