@@ -4,15 +4,25 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { before, describe, it } from "node:test";
-import { exampleOf, IGNORED } from "../../src/data/mask.js";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { collate } from "../../src/data/collate.js";
+import { type Example, exampleOf, IGNORED } from "../../src/data/mask.js";
+import { tokenizeRows } from "../../src/data/tokenize.js";
+import { rowsOf } from "../../src/evaluation/loss.js";
 import { SafetensorsFile } from "../../src/hub/safetensors.js";
 import { writeSafetensors } from "../../src/hub/safetensors-write.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
 import { loadModel, type Model, type nn, noGrad, type TrainOptions, type TrainStep, tensor } from "../../src/index.js";
 import { LoraLinear } from "../../src/lora/linear.js";
 import type { Parameter } from "../../src/nn/module.js";
+import { resetPeak, stats } from "../../src/tensor/native.js";
 import { record } from "../../src/tensor/record.js";
+import { outsideScope, scope } from "../../src/tensor/scope.js";
+import { empty, Tensor } from "../../src/tensor/tensor.js";
+import { accumulateGradients } from "../../src/training/loss.js";
 import { smallConfig, withModelFolder } from "../facade/small.js";
+import { relativeError } from "../golden.js";
 import { adapted, options, rows, withFolders } from "./resumable.js";
 
 const hub: string = join(import.meta.dirname, "../../../test/fixtures/hub");
@@ -215,6 +225,7 @@ describe("it is impossible that", () => {
             (error: Error) => {
               assert.equal(error.name, "DivergenceError");
               assert.match(error.message, /Step 3, micro-batch 1 of 2: .*training example 8 .*zebra quick/s);
+              assert.match(error.message, /from the output of model\.embed_tokens on/);
               assert.match(error.message, /Step 2 is saved in .*checkpoint-2: .*resume: true/);
               return true;
             },
@@ -229,6 +240,33 @@ describe("it is impossible that", () => {
       { ...smallConfig, tie_word_embeddings: false },
     ));
 
+  it("the layer where a loss stops being a number stays unnamed, or is named wrong", () =>
+    withModelFolder(async (folder) => {
+      for (const [name, checkpointing] of [
+        ["model.layers.0.mlp.up_proj", "selective"],
+        ["model.layers.1.self_attn.o_proj", "full"],
+      ] as const) {
+        const model = await adapted(folder, { dropout: 0 });
+        await model.logits([Array.from({ length: 100 }, () => 1)]); // the tables of positions are there from now on
+        const layer = model.module.module(name) as nn.Linear;
+        const { forward } = layer;
+        layer.forward = (x) => forward.call(layer, x).mul(Number.POSITIVE_INFINITY);
+        const { handles } = stats();
+        await assert.rejects(
+          async () => model.train(rows, { ...plain, checkpointing, steps: 2 }),
+          (error: Error) => {
+            assert.ok(
+              error.message.includes(`Step 1, micro-batch 1 of 1: the loss is NaN, from the output of ${name} on,`),
+            );
+            return true;
+          },
+        );
+        assert.ok(Object.hasOwn(layer, "forward"), "a module's own forward was taken away");
+        assert.equal(stats().handles, handles, "tensors were left behind");
+        model.dispose();
+      }
+    }));
+
   it("packed samples see each other: another neighbour changes nothing", () =>
     withModelFolder(async (folder) => {
       const model = await adapted(folder);
@@ -241,7 +279,7 @@ describe("it is impossible that", () => {
             lr: 1e-30,
             steps: 1,
             batch: 2,
-            packing,
+            ...(packing ? { packing } : { paddingSide: "right" as const }),
             maxLength: 96,
             validation: pair.slice(0, 1),
           });
@@ -256,6 +294,54 @@ describe("it is impossible that", () => {
       model.dispose();
     }));
 
+  it("packed samples see each other: each has the states and gradients that it has alone", () =>
+    withModelFolder(
+      async (folder) => {
+        const model = await loadModel(folder, { weights: "random", seed: 1, device: "cpu", progress: false });
+        const { examples } = await tokenizeRows(rows, model.tokenizer);
+        const [first, second, third] = [examples[0]!, examples[3]!, examples[6]!];
+        const states = async (packed: Example[]): Promise<Float32Array[]> => {
+          const h = scope(() =>
+            noGrad(() => model.module.hidden(rowsOf(model.module, collate(packed, { paddingSide: "none" })))),
+          );
+          const all = await h.data();
+          h.dispose();
+          let end = 0;
+          return packed.map(({ ids }) => {
+            const begin = end;
+            end += ids.length * smallConfig.hidden_size;
+            return all.slice(begin, end);
+          });
+        };
+        const [alone] = await states([second]);
+        for (const packed of [
+          [first, second, third],
+          [third, second],
+          [second, first],
+          [second, second],
+        ]) {
+          const got = (await states(packed))[packed.indexOf(second)]!;
+          assert.ok(relativeError(got, alone!) < 1e-5);
+        }
+        // What is trained of the second alone gives the words of the others no gradient.
+        const untrained = ({ ids }: Example): Example => ({ ids, labels: new Int32Array(ids.length).fill(IGNORED) });
+        const packed = collate([untrained(first), second, untrained(third)], { paddingSide: "none" });
+        const sum = outsideScope(() => empty([1], "float32", "cpu"));
+        accumulateGradients(model.module, packed, packed.tokens, 0, sum, "selective");
+        sum.dispose();
+        const table = (model.module.module("model.embed_tokens") as nn.Embedding).weight;
+        const gradient = await table.grad!.data();
+        const reached = (id: number): boolean =>
+          gradient.subarray(id * smallConfig.hidden_size, (id + 1) * smallConfig.hidden_size).some((v) => v !== 0);
+        const others = [...new Set([...first.ids, ...third.ids])].filter((id) => !second.ids.includes(id));
+        assert.ok(others.length >= 4, `${others.length} words of the neighbours' own`);
+        assert.deepEqual(others.filter(reached), []);
+        assert.ok([...second.ids.slice(0, -1)].every(reached));
+        model.dispose();
+      },
+      { ...smallConfig, tie_word_embeddings: false },
+    ));
+
   it("evaluation runs with dropout: the validation loss of a run is the one measured afterwards", () =>
     withModelFolder(async (folder) => {
       const model = await adapted(folder, { dropout: 0.5 });
@@ -265,6 +351,58 @@ describe("it is impossible that", () => {
       assert.ok(Math.abs(last.validationLoss! - loss!) < 1e-6, `${last.validationLoss} and ${loss}`);
       assert.ok([...model.module.namedModules()].every(([, m]) => !m.training));
       model.dispose();
+    }));
+
+  it("a merged model differs unnoticed: logits are compared, and the base is named", () =>
+    withModelFolder(async (folder) => {
+      const model = await adapted(folder, { dropout: 0 });
+      await model.train(rows, { ...plain, steps: 4 });
+      const layer = model.module.module("model.layers.0.mlp.up_proj") as LoraLinear;
+      const { forward } = layer;
+      layer.forward = (x) => forward.call(layer, x).mul(1.1); // what merge() knows nothing of
+      await assert.rejects(model.merge(), (error: Error) => {
+        assert.equal(error.name, "StateError");
+        assert.match(error.message, /^merge: the logits changed by .* when "default" was merged into tunebook-model/);
+        return true;
+      });
+      model.dispose();
+    }));
+
+  it("saving needs the model's memory once more: an export holds one tensor at a time", () =>
+    withFolders(async (_, output) => {
+      setFlagsFromString("--expose-gc");
+      const collect = runInNewContext("gc") as () => void;
+      const wide = { ...smallConfig, hidden_size: 256, intermediate_size: 512, num_hidden_layers: 8 };
+      for (const quantize of [false, true]) {
+        const plan = loadModel(wide, { weights: "random", device: "cpu", progress: false });
+        const model = await (quantize ? plan.quantize({ type: "nf4" }) : plan);
+        await model.logits([[1, 2, 3]]);
+        const largest = 4 * wide.hidden_size * wide.intermediate_size;
+        const whole = 4 * model.parameters().reduce((n, p) => n + p.shape.reduce((a, b) => a * b, 1), 0);
+        collect();
+        const before = process.memoryUsage().arrayBuffers;
+        const held: number[] = [];
+        let count = 0;
+        const { data } = Tensor.prototype;
+        resetPeak();
+        const live = stats().liveBytes;
+        Tensor.prototype.data = async function (this: Tensor) {
+          if (++count % 8 === 0) {
+            collect();
+            held.push(process.memoryUsage().arrayBuffers - before);
+          }
+          return data.call(this);
+        } as typeof data;
+        try {
+          await model.export(join(output, String(quantize)));
+        } finally {
+          Tensor.prototype.data = data;
+        }
+        assert.ok(count > 70 && whole > 20 * largest, `${count} tensors of ${whole} bytes`);
+        assert.ok(Math.max(...held) < whole / 4, `${Math.max(...held)} bytes are held at once`);
+        assert.ok(stats().peakBytes - live <= 2 * largest, `${stats().peakBytes - live} bytes of tensors`);
+        model.dispose();
+      }
     }));
 
   it("the order of rows repeats or skips after a resume: every row comes once an epoch", () =>
