@@ -7,7 +7,7 @@ import { before, describe, it } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { collate } from "../../src/data/collate.js";
-import { type Example, exampleOf, IGNORED } from "../../src/data/mask.js";
+import { type Example, exampleOf, IGNORED, trainedTargets } from "../../src/data/mask.js";
 import { tokenizeRows } from "../../src/data/tokenize.js";
 import { rowsOf } from "../../src/evaluation/loss.js";
 import { SafetensorsFile } from "../../src/hub/safetensors.js";
@@ -67,6 +67,14 @@ describe("it is impossible that", () => {
         const { ids, labels } = exampleOf(row, same);
         const at = ids.lastIndexOf(same.eosId!);
         assert.equal(labels[at], same.eosId, JSON.stringify(row));
+        // In a batch, behind a longer row, it is still the target of what precedes it.
+        const longer = { ids: new Int32Array(ids.length + 3).fill(4), labels: new Int32Array(ids.length + 3).fill(4) };
+        for (const paddingSide of ["right", "left", "none"] as const) {
+          const batch = collate([{ ids, labels }, longer], { padId: same.padId!, paddingSide });
+          const end = batch.sequences.begin[0]! + at - 1;
+          assert.equal(batch.labels[end], same.eosId, paddingSide);
+          assert.equal(batch.tokens, trainedTargets({ ids, labels }) + trainedTargets(longer));
+        }
       }
       // A model that pads with eos learns to stop: rows of many lengths, padded.
       const losses: number[][] = [];
@@ -368,7 +376,7 @@ describe("it is impossible that", () => {
       model.dispose();
     }));
 
-  it("saving needs the model's memory once more: an export holds one tensor at a time", () =>
+  it("saving or loading needs the whole model in memory once more: one tensor is held at a time", () =>
     withFolders(async (_, output) => {
       setFlagsFromString("--expose-gc");
       const collect = runInNewContext("gc") as () => void;
@@ -402,6 +410,14 @@ describe("it is impossible that", () => {
         assert.ok(Math.max(...held) < whole / 4, `${Math.max(...held)} bytes are held at once`);
         assert.ok(stats().peakBytes - live <= 2 * largest, `${stats().peakBytes - live} bytes of tensors`);
         model.dispose();
+        // Quantised as it comes, no more of it stands in its own precision than is being read.
+        resetPeak();
+        const none = stats().liveBytes;
+        const options = { device: "cpu", progress: false } as const;
+        const small = await loadModel(join(output, String(quantize)), options).quantize({ type: "nf4" });
+        assert.ok(stats().peakBytes - none < whole / 2, `${stats().peakBytes - none} bytes of ${whole} while loading`);
+        assert.ok(stats().liveBytes - none < whole / 5);
+        small.dispose();
       }
     }));
 
