@@ -4,22 +4,18 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { before, describe, it } from "node:test";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { collate } from "../../src/data/collate.js";
 import { type Example, exampleOf, IGNORED, trainedTargets } from "../../src/data/mask.js";
 import { tokenizeRows } from "../../src/data/tokenize.js";
 import { rowsOf } from "../../src/evaluation/loss.js";
-import { SafetensorsFile } from "../../src/hub/safetensors.js";
-import { writeSafetensors } from "../../src/hub/safetensors-write.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
 import { loadModel, type Model, type nn, noGrad, type TrainOptions, type TrainStep, tensor } from "../../src/index.js";
 import { LoraLinear } from "../../src/lora/linear.js";
 import type { Parameter } from "../../src/nn/module.js";
-import { resetPeak, stats } from "../../src/tensor/native.js";
+import { stats } from "../../src/tensor/native.js";
 import { record } from "../../src/tensor/record.js";
 import { outsideScope, scope } from "../../src/tensor/scope.js";
-import { empty, Tensor } from "../../src/tensor/tensor.js";
+import { empty } from "../../src/tensor/tensor.js";
 import { accumulateGradients } from "../../src/training/loss.js";
 import { smallConfig, withModelFolder } from "../facade/small.js";
 import { relativeError } from "../golden.js";
@@ -140,33 +136,6 @@ describe("it is impossible that", () => {
       model.module.setRequiresGrad(false);
       assert.throws(() => model.train(rows, plain), /nothing is trainable/);
       model.dispose();
-    }));
-
-  it("an adapter is saved or loaded without a target", () =>
-    withFolders(async (folder, output) => {
-      const model = await adapted(folder);
-      await model.save(output);
-      const path = join(output, "adapter_model.safetensors");
-      const parts = [];
-      {
-        await using file = await SafetensorsFile.open(path);
-        assert.equal(file.names().length, trained(model).length);
-        for (const name of file.names()) {
-          const { dtype, shape } = file.entry(name);
-          parts.push({ name, dtype, shape, data: await file.read(name) });
-        }
-      }
-      model.dispose();
-      const fresh = await loadModel(folder, { weights: "random", seed: 1, progress: false });
-      const whole = parts.filter(({ name }) => !name.includes("layers.1.mlp.up_proj"));
-      assert.equal(whole.length, parts.length - 2);
-      await writeSafetensors(path, whole);
-      await assert.rejects(async () => fresh.loadAdapter(output), /layers\.1\.mlp\.up_proj.*incomplete/);
-      await writeSafetensors(path, parts.slice(1));
-      await assert.rejects(async () => fresh.loadAdapter(output), { name: "CheckpointError" });
-      await writeSafetensors(path, [...parts, { ...parts[0]!, name: "base_model.model.elsewhere.lora_A.weight" }]);
-      await assert.rejects(async () => fresh.loadAdapter(output), /have no place in this model \(.*elsewhere/);
-      fresh.dispose();
     }));
 
   it("all labels are -100, or there are no rows: an error shows the masked sample", () =>
@@ -361,66 +330,6 @@ describe("it is impossible that", () => {
       model.dispose();
     }));
 
-  it("a merged model differs unnoticed: logits are compared, and the base is named", () =>
-    withModelFolder(async (folder) => {
-      const model = await adapted(folder, { dropout: 0 });
-      await model.train(rows, { ...plain, steps: 4 });
-      const layer = model.module.module("model.layers.0.mlp.up_proj") as LoraLinear;
-      const { forward } = layer;
-      layer.forward = (x) => forward.call(layer, x).mul(1.1); // what merge() knows nothing of
-      await assert.rejects(model.merge(), (error: Error) => {
-        assert.equal(error.name, "StateError");
-        assert.match(error.message, /^merge: the logits changed by .* when "default" was merged into tunebook-model/);
-        return true;
-      });
-      model.dispose();
-    }));
-
-  it("saving or loading needs the whole model in memory once more: one tensor is held at a time", () =>
-    withFolders(async (_, output) => {
-      setFlagsFromString("--expose-gc");
-      const collect = runInNewContext("gc") as () => void;
-      const wide = { ...smallConfig, hidden_size: 256, intermediate_size: 512, num_hidden_layers: 8 };
-      for (const quantize of [false, true]) {
-        const plan = loadModel(wide, { weights: "random", device: "cpu", progress: false });
-        const model = await (quantize ? plan.quantize({ type: "nf4" }) : plan);
-        await model.logits([[1, 2, 3]]);
-        const largest = 4 * wide.hidden_size * wide.intermediate_size;
-        const whole = 4 * model.parameters().reduce((n, p) => n + p.shape.reduce((a, b) => a * b, 1), 0);
-        collect();
-        const before = process.memoryUsage().arrayBuffers;
-        const held: number[] = [];
-        let count = 0;
-        const { data } = Tensor.prototype;
-        resetPeak();
-        const live = stats().liveBytes;
-        Tensor.prototype.data = async function (this: Tensor) {
-          if (++count % 8 === 0) {
-            collect();
-            held.push(process.memoryUsage().arrayBuffers - before);
-          }
-          return data.call(this);
-        } as typeof data;
-        try {
-          await model.export(join(output, String(quantize)));
-        } finally {
-          Tensor.prototype.data = data;
-        }
-        assert.ok(count > 70 && whole > 20 * largest, `${count} tensors of ${whole} bytes`);
-        assert.ok(Math.max(...held) < whole / 4, `${Math.max(...held)} bytes are held at once`);
-        assert.ok(stats().peakBytes - live <= 2 * largest, `${stats().peakBytes - live} bytes of tensors`);
-        model.dispose();
-        // Quantised as it comes, no more of it stands in its own precision than is being read.
-        resetPeak();
-        const none = stats().liveBytes;
-        const options = { device: "cpu", progress: false } as const;
-        const small = await loadModel(join(output, String(quantize)), options).quantize({ type: "nf4" });
-        assert.ok(stats().peakBytes - none < whole / 2, `${stats().peakBytes - none} bytes of ${whole} while loading`);
-        assert.ok(stats().liveBytes - none < whole / 5);
-        small.dispose();
-      }
-    }));
-
   it("the order of rows repeats or skips after a resume: every row comes once an epoch", () =>
     withFolders(async (folder, output) => {
       const seen: string[] = [];
@@ -456,18 +365,6 @@ describe("it is impossible that", () => {
         seen,
       );
       whole.dispose();
-    }));
-
-  it("the chat template differs between training and inference: one template, saved with the adapter", () =>
-    withFolders(async (folder, output) => {
-      const model = await adapted(folder);
-      await model.train([{ messages: [...talk] }], { ...plain, steps: 1, output });
-      const saved = await Tokenizer.fromFolder(output);
-      const conversation = [...talk.slice(0, 1)];
-      const asked = model.tokenizer.encodeChat(conversation, { addGenerationPrompt: true });
-      assert.deepEqual(saved.encodeChat(conversation, { addGenerationPrompt: true }), asked);
-      assert.deepEqual([...exampleOf([...talk], saved).ids].slice(0, asked.length), asked);
-      model.dispose();
     }));
 
   it("a fused operation drops a gradient: what has no backward pass cannot be recorded", () => {
