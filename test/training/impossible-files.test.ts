@@ -67,6 +67,25 @@ describe("it is impossible that", () => {
       model.dispose();
     }));
 
+  it("an exported model differs unnoticed: what stands in the folder is read back and compared", () =>
+    withFolders(async (folder, output) => {
+      const [one, two] = [1, 2].map((seed) => loadModel(folder, { weights: "random", seed, progress: false }));
+      const first = await one!;
+      await first.export(output);
+      first.dispose();
+      const second = await two!;
+      // A single file goes before an index: the first model's would be loaded.
+      await assert.rejects(second.export(output, { shardBytes: 100_000 }), (error: Error) => {
+        assert.equal(error.name, "CheckpointError");
+        assert.match(error.message, /read back from .*, model\.\S+ is not what was written.*Export to an empty folder/);
+        return true;
+      });
+      await rm(join(output, "model.safetensors"));
+      for (const dtype of ["float32", "bfloat16", "float16"] as const)
+        await second.export(output, { dtype, shardBytes: 100_000 });
+      second.dispose();
+    }));
+
   it("saving or loading needs the whole model in memory once more: one tensor is held at a time", () =>
     withFolders(async (_, output) => {
       setFlagsFromString("--expose-gc");
@@ -97,7 +116,7 @@ describe("it is impossible that", () => {
         } finally {
           Tensor.prototype.data = data;
         }
-        assert.ok(count > 70 && whole > 20 * largest, `${count} tensors of ${whole} bytes`);
+        assert.ok(count > 140 && whole > 20 * largest, `${count} tensors of ${whole} bytes`);
         assert.ok(Math.max(...held) < whole / 4, `${Math.max(...held)} bytes are held at once`);
         assert.ok(stats().peakBytes - live <= 2 * largest, `${stats().peakBytes - live} bytes of tensors`);
         model.dispose();

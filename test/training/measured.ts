@@ -131,7 +131,7 @@ export const LARGE: readonly Case[] = [
     options: { batch: 1, length: 512, checkpointing: "selective", optimizer: "adamw", packing: true },
   },
   {
-    name: "LoRA over float32, head and embeddings saved",
+    name: "LoRA over float32, the embedding trained whole",
     model: "SmolLM2-135M",
     lora: { ...all, modulesToSave: ["embed_tokens"] },
     options: { batch: 2, length: 128, checkpointing: "full", optimizer: "adamw8bit" },
