@@ -20,6 +20,7 @@ host?.onReset?.(() => {
 });
 
 export { backward } from "./autograd/tape.js";
+export { type CostOptions, compareEstimates, type EstimateComparison, type EstimateCost } from "./compare-estimates.js";
 export { Dataset, loadDataset } from "./data/dataset.js";
 export { type StreamDatasetOptions, streamDataset } from "./data/dataset-stream.js";
 export type { Preference } from "./data/preference.js";

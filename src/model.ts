@@ -10,10 +10,10 @@ import { generateIds, type SamplingOptions, samplingSettings } from "./evaluatio
 import { generateBatch } from "./evaluation/generate-batch.js";
 import type { Metrics } from "./evaluation/metrics.js";
 import { StopText, stopsOf } from "./evaluation/stop-text.js";
-import { type AdapterOptions, findAdapter } from "./fetch.js";
+import { type AdapterOptions, adapterTokenizer, findAdapter } from "./fetch.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
-import { Tokenizer } from "./hub/tokenizer.js";
+import type { Tokenizer } from "./hub/tokenizer.js";
 import { type AdapterInfo, loadAdapterFiles, saveAdapter } from "./lora/adapter.js";
 import { disposeBiases } from "./lora/biases.js";
 import { initialise, requireImmediate } from "./lora/initialise.js";
@@ -84,7 +84,7 @@ export class Model implements Disposable {
 
   /** @throws TokenizerError saying which files were looked for, when the model came without one. */
   get tokenizer(): Tokenizer {
-    const { tokenizer } = this.parts;
+    const tokenizer = this.adapters.get(this.active ?? "")?.tokenizer ?? this.parts.tokenizer;
     if (tokenizer === undefined)
       throw new TokenizerError(
         "This model was made from a config alone and has no tokenizer; load it from a folder that has tokenizer.json.",
@@ -131,8 +131,8 @@ export class Model implements Disposable {
    * Predicts the memory of a training step with these options of `train`, by part, and what would fit. Nothing is computed; the model needs no
    * weights.
    */
-  estimate(options: EstimateOptions = {}): MemoryEstimate {
-    return estimateMemory(this.network, options);
+  estimate<Row>(options: EstimateOptions<Row> = {}): MemoryEstimate {
+    return estimateMemory(this.network, options as EstimateOptions);
   }
 
   /** Quantises the linear layers in place. @throws StateError after addLora: adapters belong to the quantised layers. */
@@ -192,14 +192,15 @@ export class Model implements Disposable {
     this.idle("addTokens");
     const { tokenizer, resized } = addTokens(this.network, this.tokenizer, tokens, options);
     this.resized ||= resized;
-    for (const info of this.adapters.values()) info.resized ||= resized;
+    for (const info of this.adapters.values())
+      Object.assign(info, { resized: info.resized || resized, tokenizer: undefined });
     this.parts.tokenizer = tokenizer;
     return tokens.map((token) => tokenizer.idOf(token)!);
   }
 
   /**
-   * Loads an adapter in PEFT's layout, a folder or "organisation/name" on the hub, and makes it the active one. One with larger tables than the
-   * model's brings its tokenizer along.
+   * Loads an adapter in PEFT's layout, a folder or "organisation/name" on the hub, and makes it the active one. The tokenizer that was saved with it
+   * is used while it is active, where it has other tokens or another chat template than the model's.
    */
   async loadAdapter(folderOrId: string, options: AdapterOptions = {}): Promise<this> {
     this.idle("loadAdapter");
@@ -208,12 +209,12 @@ export class Model implements Disposable {
     const folder = await findAdapter(folderOrId, options);
     const rows = this.config.vocabSize;
     const info = await loadAdapterFiles(this.network, folder, name);
+    const own = await adapterTokenizer(folder, this.parts.tokenizer, this.config.vocabSize);
     if (this.config.vocabSize > rows) {
       this.resized = true;
-      const own = await Tokenizer.fromFolder(folder).catch(() => undefined);
       if (own) this.parts.tokenizer = own;
     }
-    this.adapters.set(name, { ...info, base: info.base || this.parts.base });
+    this.adapters.set(name, { ...info, base: info.base || this.parts.base, tokenizer: own });
     this.setAdapter(name);
     return this;
   }
@@ -398,6 +399,7 @@ export class Model implements Disposable {
     const name = this.parts.base === "" || isAbsolute(this.parts.base) ? this.name : this.parts.base;
     const logits = (rows: number[][]): Promise<Float32Array> => this.logits(rows);
     return mergeChecked(this.network, adapter, name, logits, () => {
+      this.parts.tokenizer = this.adapters.get(adapter)?.tokenizer ?? this.parts.tokenizer;
       this.adapters.clear();
       this.active = undefined;
       this.parts.base = ""; // an adapter made from now on belongs to these weights, which have no name yet
@@ -437,7 +439,7 @@ export class Model implements Disposable {
     const info = this.active === undefined ? undefined : this.adapters.get(this.active);
     if (!info) throw new StateError("save: the model has no adapter to save; call addLora first.");
     await saveAdapter(this.network, info, folder);
-    const { tokenizer } = this.parts;
+    const tokenizer = info.tokenizer ?? this.parts.tokenizer;
     if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
   }
 

@@ -5,6 +5,7 @@ import { readFields } from "../hub/config.js";
 import type { JsonObject } from "../hub/json.js";
 import { SafetensorsFile } from "../hub/safetensors.js";
 import { replaceFile, type TensorToWrite, writeSafetensors } from "../hub/safetensors-write.js";
+import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
 import type { Parameter } from "../nn/module.js";
 import { noGrad } from "../tensor/record.js";
@@ -28,6 +29,8 @@ export interface AdapterInfo {
   raw: JsonObject | undefined;
   /** Whether the tables have other rows than the base model has: they are saved with it. */
   resized?: boolean;
+  /** What it was trained with, where the model's own tokenizer differs. */
+  tokenizer?: Tokenizer | undefined;
 }
 
 /**

@@ -13,7 +13,8 @@ import { type Tensor, tensor } from "../tensor/tensor.js";
 import { type Arrival, type BlocksArrival, type PlainArrival, streamWeights } from "./stream.js";
 
 /** Where one tensor of a checkpoint goes. */
-type Target = { shape: readonly number[]; parameter: Parameter } | { shape: readonly number[]; layer: Layer };
+/** Where a tensor of a checkpoint goes. */
+export type Target = { shape: readonly number[]; parameter: Parameter } | { shape: readonly number[]; layer: Layer };
 type Layer = QuantizedLinear | PackedLinear | PackedEmbedding;
 
 // Tables that old checkpoints carry though they follow from the config.
