@@ -4,6 +4,7 @@ import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { tensor } from "../tensor/tensor.js";
 import type { CausalLM } from "./causal.js";
+import { requireTokens } from "./classifier.js";
 
 /** One row of token ids as a model takes it, on its device. @throws ConfigError for an id that is none, or no ids at all. */
 export function idRows(model: CausalLM, ids: readonly number[]): Rows {
@@ -23,6 +24,7 @@ export async function labelledLoss(
   ids: readonly (readonly number[])[],
   labels: readonly (readonly number[])[],
 ): Promise<number> {
+  requireTokens(model, "loss");
   let sum = 0;
   let count = 0;
   for (const [i, row] of ids.entries()) {

@@ -129,7 +129,8 @@ function set(network: CausalLM, activations: FloatDType | undefined): () => void
 
 /** What operations take for themselves while they run. */
 function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; scratch: number } {
-  const { vocabSize, hiddenSize, heads, kvHeads, headDim } = network.config;
+  const { hiddenSize, heads, kvHeads, headDim } = network.config;
+  const vocabSize = network.labels?.length ?? network.config.vocabSize;
   const rows = step.batch * step.length;
   if (step.device === "cpu") {
     const chunk = Math.min(rows, Math.max(1, Math.floor(CPU_LOGITS / vocabSize)));
