@@ -16,7 +16,7 @@ export const HEAD = "score";
  * generation works on it as on others.
  */
 export class SequenceClassifier extends CausalLM {
-  score: LinearLike;
+  declare score: LinearLike; // set last, so that it comes last
   readonly config: CausalConfig;
   readonly defaultTargets: readonly string[];
   override readonly labels: readonly string[];
