@@ -1,5 +1,5 @@
 /** What notebook 02 runs by `%run`: reading the rows, the prompt, and the settings of the recipe. */
-import { Dataset, type LoraOptions, loadDataset, type QuantizeOptions, type TrainOptions } from "tunebook";
+import { Dataset, type LoraOptions, loadDataset, type QuantizeOptions, type TrainOptions, table } from "tunebook";
 
 /** A text, whether it is a fraud, and the label that it came with. */
 export interface Talk {
@@ -67,3 +67,44 @@ export const recipe: TrainOptions<Talk> = {
   schedule: "linear",
   keepBest: true,
 };
+
+/** A table whose columns, but for the first, hold figures. */
+export function figureTable(
+  columns: readonly string[],
+  rows: readonly (readonly string[])[],
+  title?: string,
+): ReturnType<typeof table> {
+  const align = Object.fromEntries(columns.slice(1).map((column) => [column, "right" as const]));
+  return table(columns, rows, { align, ...(title === undefined ? {} : { title }) });
+}
+
+/** What became of the rows: frauds are the positive ones. */
+export interface Counts {
+  readonly tn: number;
+  readonly fp: number;
+  readonly fn: number;
+  readonly tp: number;
+}
+
+/** Rows: what is, columns: what was said. */
+export const matrixOf = ({ tn, fp, fn, tp }: Counts): number[][] => [
+  [tn, fp],
+  [fn, tp],
+];
+
+/** Counts and the rates that follow from them, one run beside the other. */
+export function countTable(runs: Readonly<Record<string, Counts>>, title: string): ReturnType<typeof table> {
+  const share = (part: number, whole: number): string => (whole === 0 ? 0 : part / whole).toFixed(4);
+  const lines: Record<string, (c: Counts) => string> = {
+    tn: ({ tn }) => tn.toLocaleString("en"),
+    fp: ({ fp }) => fp.toLocaleString("en"),
+    fn: ({ fn }) => fn.toLocaleString("en"),
+    tp: ({ tp }) => tp.toLocaleString("en"),
+    precision: ({ fp, tp }) => share(tp, tp + fp),
+    recall: ({ fn, tp }) => share(tp, tp + fn),
+    f1: ({ fp, fn, tp }) => share(2 * tp, 2 * tp + fp + fn),
+    accuracy: ({ tn, fp, fn, tp }) => share(tn + tp, tn + fp + fn + tp),
+  };
+  const rows = Object.entries(lines).map(([name, of]) => [name, ...Object.values(runs).map(of)]);
+  return figureTable(["metric", ...Object.keys(runs)], rows, title);
+}
