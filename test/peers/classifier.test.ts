@@ -44,11 +44,14 @@ async function logitsOf(model: Model, batch = 3): Promise<number[]> {
   ).flat();
 }
 
-async function losses(model: Model, more: TrainOptions = {}): Promise<number[]> {
+async function losses(model: Model, more: TrainOptions = {}, together = 1): Promise<number[]> {
   const settings = trainSettings({ shuffle: false, progress: false, ...options, ...more });
   const input = {
     model: model.module,
     train: examples,
+    rows: Array.from({ length: examples.length / together }, (_, i) =>
+      Int32Array.from({ length: together }, (_, j) => i * together + j),
+    ),
     validation: undefined,
     settings,
     padId: 0,
@@ -127,6 +130,9 @@ test("padding, packing and the split into micro-batches change no loss", async (
     near(await losses(model, more), want, 1e-5);
     model.dispose();
   }
+  const packed = await full();
+  near(await losses(packed, { batch: 2 }, 2), want, 1e-5);
+  packed.dispose();
 });
 
 test("PEFT's files survive a round trip; merged and exported, the model gives the same", async () => {
