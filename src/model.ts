@@ -240,13 +240,16 @@ export class Model implements Disposable {
     return this.network.labels;
   }
 
-  /** Which class each text (or conversation) belongs to, by the head. @throws StateError for a model without one. */
+  /** Which class a text belongs to, by the head; of several texts (or conversations) each one's. @throws StateError for a model without a head. */
+  classify(text: string, options?: ClassifyOptions): Promise<ClassPrediction>;
+  classify(texts: readonly (string | readonly Message[])[], options?: ClassifyOptions): Promise<ClassPrediction[]>;
   async classify(
-    texts: readonly (string | readonly Message[])[],
+    texts: string | readonly (string | readonly Message[])[],
     options: ClassifyOptions = {},
-  ): Promise<ClassPrediction[]> {
+  ): Promise<ClassPrediction | ClassPrediction[]> {
     this.ready();
-    return classifyTexts(this, this.network, texts, options);
+    if (typeof texts !== "string") return classifyTexts(this, this.network, texts, options);
+    return (await classifyTexts(this, this.network, [texts], options))[0]!;
   }
 
   /** Mean cross entropy in nats a token: labels[i] is the target at ids[i] itself (shifted by one inside, as in transformers), -100 is left out. */

@@ -43,6 +43,7 @@ test("a head is trained with the whole model: rows by text, by number and by mes
       found.map(({ label }) => label),
       ["cold", "wet"],
     );
+    assert.deepEqual(await model.classify(words.cold![0]!), (await model.classify([words.cold![0]!]))[0]);
     for (const { label, probability, probabilities, logits } of found) {
       assert.equal(logits.length, 3);
       assert.equal(probabilities[label], probability);
@@ -201,6 +202,36 @@ test("what cannot be is refused in words that say what to do", async () => {
       loadModel(join(folder, "whole"), { task: "generation", ...quiet }),
       /and none for tokens; leave task out/,
     );
+  });
+});
+
+test("added tokens are trained beside the head, and two adapters have a head each", async () => {
+  await withModelFolder(async (folder) => {
+    const model = await make(folder);
+    await model.export(join(folder, "base"));
+    const load = (): ReturnType<typeof loadModel> => loadModel(join(folder, "base"), quiet);
+    const texts = [...rows.slice(0, 3).map(({ text }) => text), "<new> <new>"];
+    model.addTokens(["<new>"]);
+    model.addLora({ rank: 2, target: ["q_proj"], modulesToSave: ["embed_tokens"], seed: 1 });
+    await model.train([...rows, { text: "<new> <new>", label: "wet" }], { ...how, steps: 4 });
+    await model.save(join(folder, "tokens"));
+    const loaded = await load().loadAdapter(join(folder, "tokens"));
+    assert.deepEqual(await loaded.classify(texts), await model.classify(texts));
+    loaded.dispose();
+    model.dispose();
+
+    const two = await load().addLora({ rank: 2, seed: 1 });
+    const plain = await two.classify(texts);
+    two.addLora({ rank: 2, seed: 2, name: "second" });
+    await two.train(rows, { ...how, steps: 4 });
+    const second = await two.classify(texts);
+    assert.notDeepEqual(second, plain);
+    assert.deepEqual(await two.setAdapter("default").classify(texts), plain);
+    const both = await two.evaluate(rows, { metrics: ["classification"], adapters: ["base", "second"], ...quiet });
+    assert.equal(both.rows.length, 2 * rows.length);
+    two.removeAdapter("default");
+    assert.deepEqual(await two.setAdapter("second").classify(texts), second);
+    two.dispose();
   });
 });
 
