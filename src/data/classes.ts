@@ -49,7 +49,7 @@ export async function tokenizeClasses(
     report.rows++;
     const given = options.format ? await options.format(row as Row, index) : row;
     const where = `Row ${index} of ${name}`;
-    const [ids, k] = [idsOf(given, textField, where, tokenizer), classOf(given, labels, where)];
+    const { ids, k } = classExample(given, tokenizer, labels, textField, where);
     report.longest = Math.max(report.longest, ids.length);
     const long = ids.length > maxLength;
     if (long && overlong === "error") throw tooLong(index, name, ids.length, maxLength);
@@ -71,6 +71,17 @@ export async function tokenizeClasses(
   throw new DataError(
     `All ${report.rows} rows of ${name} are longer than maxLength ${maxLength} (the longest has ${report.longest} tokens). Raise maxLength, or give overlong: "truncate".`,
   );
+}
+
+/** Ids of a row's text, and the number of its class. @throws DataError for a row that cannot be read, or with another label. */
+export function classExample(
+  given: unknown,
+  tokenizer: Tokenizer,
+  labels: readonly string[],
+  textField: string | undefined,
+  where: string,
+): { ids: number[]; k: number } {
+  return { ids: idsOf(given, textField, where, tokenizer), k: classOf(given, labels, where) };
 }
 
 /** Ids of a text or a conversation that is to be classified, as transformers' tokenizers give them. @throws DataError for one without tokens. */

@@ -1,6 +1,7 @@
 /** What training will see of some rows: every token as trained, read only, or cut off. */
 import { ConfigError, DataError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
+import { classExample } from "./classes.js";
 import { type FormatOptions, formatter, type Row } from "./format.js";
 import { type Example, exampleOf, IGNORED, type MaskOptions } from "./mask.js";
 import { packExamples } from "./pack.js";
@@ -24,6 +25,8 @@ export interface PreviewOptions<R = Record<string, unknown>> extends MaskOptions
 export interface Previewed {
   readonly tokenizer: Tokenizer;
   readonly config: { readonly maxPositions: number };
+  /** Classes of a model with a head for them: what is trained is the class of each row. */
+  readonly labels?: readonly string[] | undefined;
 }
 
 /**
@@ -49,6 +52,14 @@ export async function previewRows(
   for (const row of rows) {
     if (shown.length === (packing ? 8 * count : count)) break;
     const index = shown.length;
+    if (model.labels) {
+      const given = options.format ? await options.format(row as Row) : row;
+      const { ids, k } = classExample(given, tokenizer, model.labels, options.textField, `Row ${index}`);
+      const example = { ids: Int32Array.from(ids), labels: new Int32Array(ids.length).fill(IGNORED) };
+      const answer: Piece = { id: k, text: model.labels[k]!, kind: "trained", special: true };
+      shown.push(describeExample(example, index, tokenizer, maxLength, overlong, answer));
+      continue;
+    }
     const example = exampleOf(await read(row as Row, index), tokenizer, options);
     shown.push(describeExample(example, index, tokenizer, maxLength, overlong));
   }
@@ -77,6 +88,7 @@ function describeExample(
   tokenizer: Tokenizer,
   maxLength: number,
   overlong: string,
+  answer?: Piece,
 ): PreviewExample {
   const long = ids.length > maxLength;
   const total = long && overlong !== "drop" ? maxLength : ids.length;
@@ -84,7 +96,7 @@ function describeExample(
     if (i >= total) return "cut";
     return i > 0 && labels[i] !== IGNORED ? "trained" : "context"; // nothing precedes the first token
   });
-  const trained = kinds.filter((kind) => kind === "trained").length;
+  const trained = kinds.filter((kind) => kind === "trained").length + (answer ? 1 : 0);
   const state =
     long && overlong === "drop"
       ? "dropped"
@@ -95,7 +107,9 @@ function describeExample(
           : long
             ? "cut"
             : "kept";
-  return { index, pieces: pieces(ids, kinds, tokenizer), trained, total, cut: ids.length - total, state };
+  const shown = pieces(ids, kinds, tokenizer);
+  if (answer) shown.push(answer);
+  return { index, pieces: shown, trained, total, cut: ids.length - total, state };
 }
 
 /** Tokens with their text. Where several make up one character, the last of them shows it. */
