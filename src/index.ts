@@ -35,6 +35,7 @@ export type { ClassificationResult, LabelRates, Rates } from "./evaluation/class
 export { Comparison } from "./evaluation/compare.js";
 export type { EvaluateOptions, MetricName } from "./evaluation/evaluate.js";
 export type { SamplingOptions } from "./evaluation/generate.js";
+export type { ClassifyOptions, ClassPrediction } from "./evaluation/head.js";
 export { Metrics } from "./evaluation/metrics.js";
 export { type RougeOptions, type RougeScore, rouge } from "./evaluation/rouge.js";
 export type { AdapterOptions } from "./fetch.js";

@@ -8,6 +8,7 @@ import { type Comparison, compareAdapters } from "./evaluation/compare.js";
 import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
 import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
 import { generateBatch } from "./evaluation/generate-batch.js";
+import { type ClassifyOptions, type ClassPrediction, classifyTexts } from "./evaluation/head.js";
 import type { Metrics } from "./evaluation/metrics.js";
 import { StopText, stopsOf } from "./evaluation/stop-text.js";
 import { type AdapterOptions, adapterTokenizer, findAdapter } from "./fetch.js";
@@ -20,21 +21,19 @@ import { initialise, requireImmediate } from "./lora/initialise.js";
 import { mergeChecked } from "./lora/merge-checked.js";
 import type { MergeReport } from "./lora/merge-report.js";
 import { type LoraOptions, type LoraSettings, loraSettings } from "./lora/options.js";
-import { listParameters, type ParameterInfo, requireTrainable, weightBytes } from "./lora/parameters.js";
+import { listParameters, type ParameterInfo, requireTrainable } from "./lora/parameters.js";
 import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
-import { activate, adaptedLayers, removeLora, targetNames, wrapLora } from "./lora/wrap.js";
+import { activate, adaptedLayers, removeLora, targetNames, withHead, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { checkExport, type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
-import { idRows, labelledLoss } from "./models/rows.js";
+import { labelledLoss, rowLogits } from "./models/rows.js";
 import { weightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
-import { countTrainable, type MemoryParts, summaryTable, type TrainableCount } from "./report.js";
+import { countTrainable, type MemoryParts, memoryParts, summaryTable, type TrainableCount } from "./report.js";
 import type { Device } from "./tensor/device.js";
 import type { FloatDType } from "./tensor/dtype.js";
 import { recover, setMemoryAdvice, state } from "./tensor/native.js";
 import { seed } from "./tensor/ops/random.js";
-import { noGrad } from "./tensor/record.js";
-import { scope } from "./tensor/scope.js";
 import type { TrainOptions } from "./training/options.js";
 import { TrainRun } from "./training/run.js";
 
@@ -113,18 +112,7 @@ export class Model implements Disposable {
 
   /** Bytes by part; gradients, optimizer and activations are those of the last training step's peak. */
   memory(): MemoryParts {
-    const { weights, adapters } = weightBytes(this.network);
-    const { gradients, optimizer, peak } = this.lastRun;
-    const top = Math.max(peak, weights + adapters);
-    return {
-      device: this.device,
-      weights,
-      adapters,
-      gradients,
-      optimizer,
-      activations: Math.max(0, top - weights - adapters - gradients - optimizer),
-      peak: top,
-    };
+    return memoryParts(this.network, this.lastRun);
   }
 
   /**
@@ -167,7 +155,8 @@ export class Model implements Disposable {
     return this;
   }
 
-  private wrap(settings: LoraSettings): this {
+  private wrap(given: LoraSettings): this {
+    const settings = withHead(this.network, given);
     this.idle("addLora");
     this.unused("addLora", settings.name);
     if (settings.seed !== undefined) seed(settings.seed);
@@ -238,18 +227,30 @@ export class Model implements Disposable {
     }
   }
 
-  /** Logits of rows of token ids as one array of `shape` [rows, longest row, vocab]; what stands behind a shorter row's end is 0. */
+  /**
+   * Logits of rows of token ids as one array of `shape` [rows, longest row, vocab], of a model with a head for classes [rows, longest row, classes]; what
+   * stands behind a shorter row's end is 0.
+   */
   async logits(ids: readonly (readonly number[])[]): Promise<Float32Array & { shape: [number, number, number] }> {
     this.ready();
-    const vocab = this.config.vocabSize;
-    const length = ids.reduce((n, row) => Math.max(n, row.length), 0);
-    const out = new Float32Array(ids.length * length * vocab);
-    for (const [i, row] of ids.entries()) {
-      const y = scope(() => noGrad(() => this.network.logits(this.network.hidden(idRows(this.network, row)))));
-      out.set(await y.data(), i * length * vocab);
-      y.dispose();
-    }
-    return Object.assign(out, { shape: [ids.length, length, vocab] as [number, number, number] });
+    return rowLogits(this.network, ids);
+  }
+
+  /** The classes of a model with a head for them (`loadModel(…, { task: "classification", labels })`). */
+  get labels(): readonly string[] | undefined {
+    return this.network.labels;
+  }
+
+  /** Which class a text belongs to, by the head; of several texts (or conversations) each one's. @throws StateError for a model without a head. */
+  classify(text: string, options?: ClassifyOptions): Promise<ClassPrediction>;
+  classify(texts: readonly (string | readonly Message[])[], options?: ClassifyOptions): Promise<ClassPrediction[]>;
+  async classify(
+    texts: string | readonly (string | readonly Message[])[],
+    options: ClassifyOptions = {},
+  ): Promise<ClassPrediction | ClassPrediction[]> {
+    this.ready();
+    if (typeof texts !== "string") return classifyTexts(this, this.network, texts, options);
+    return (await classifyTexts(this, this.network, [texts], options))[0]!;
   }
 
   /** Mean cross entropy in nats a token: labels[i] is the target at ids[i] itself (shifted by one inside, as in transformers), -100 is left out. */

@@ -22,6 +22,7 @@ import golden_ops
 import golden_optimizer
 import golden_quantized
 import golden_rouge
+import golden_sequence
 import golden_stories
 import golden_trl
 
@@ -37,6 +38,7 @@ PARTS = {
     "ops": lambda out, shared: golden_ops.make(out),
     "rouge": lambda out, shared: golden_rouge.make(out),
     "classification": lambda out, shared: golden_classification.make(out),
+    "sequence": lambda out, shared: golden_sequence.make(out),
     "trl": lambda out, shared: golden_trl.make(out),
 }
 

@@ -21,7 +21,7 @@ function places(model: CausalLM): [string, Module][] {
       m instanceof Embedding ||
       m instanceof LoraEmbedding ||
       (m instanceof SavedModule && m.original_module instanceof Embedding);
-    if (!inner && (table || (path !== "" && path === model.headName))) found.push([path, m]);
+    if (!inner && (table || (path !== "" && path === model.headName && !model.labels))) found.push([path, m]);
   }
   return found;
 }

@@ -34,6 +34,8 @@ export interface CausalConfig {
 /** A causal language model: rows of tokens in, final hidden states out; the head is applied by whoever needs logits or a loss. */
 export abstract class CausalLM extends Module {
   abstract readonly config: CausalConfig;
+  /** The classes that its output layer chooses from; `undefined` for one over tokens. */
+  readonly labels?: readonly string[];
   /** PEFT's default LoRA targets of this architecture. */
   abstract readonly defaultTargets: readonly string[];
   /** Full name of the output layer, "" when it is tied to the embedding. */

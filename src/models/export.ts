@@ -8,6 +8,7 @@ import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { sizeOf } from "../tensor/shape.js";
 import type { CausalLM } from "./causal.js";
+import { headConfig } from "./classifier.js";
 import { checkpointTargets, type Target } from "./load.js";
 
 /** Types that weights can be written in. */
@@ -107,6 +108,7 @@ function configOf(model: CausalLM, dtype: ExportDType): Record<string, unknown> 
   return {
     ...raw,
     architectures: raw.architectures ?? [model.constructor.name],
+    ...headConfig(model, raw),
     model_type: model.config.modelType,
     torch_dtype: dtype,
   };

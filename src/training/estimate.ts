@@ -159,7 +159,8 @@ function set(network: CausalLM, { activations, method = "sft" }: PlannedStep): (
 
 /** What operations take for themselves while they run. */
 function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; scratch: number } {
-  const { vocabSize, hiddenSize, heads, kvHeads, headDim } = network.config;
+  const { hiddenSize, heads, kvHeads, headDim } = network.config;
+  const vocabSize = network.labels?.length ?? network.config.vocabSize;
   const rows = sequencesOf(step) * step.length;
   if (step.device === "cpu") {
     const chunk = Math.min(rows, Math.max(1, Math.floor(CPU_LOGITS / vocabSize)));
