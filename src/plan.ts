@@ -89,7 +89,7 @@ export class LoadPlan implements PromiseLike<Model> {
       await model.adaptLora(all);
       // What the adapter began from had to be dense; the rest of it is quantised now.
       if (from && this.quantization)
-        quantizeModule(model.module, quantizeSettings(this.quantization), ["lm_head"], true);
+        quantizeModule(model.module, quantizeSettings(this.quantization), [model.module.headName, "lm_head"], true);
     });
     return this;
   }
@@ -127,7 +127,8 @@ export class LoadPlan implements PromiseLike<Model> {
     }
     const network = createModel(fields);
     setWeightDType(network, wantedDType(options.dtype, fields));
-    if (this.quantization && !this.computed) quantizeModule(network, quantizeSettings(this.quantization), ["lm_head"]);
+    if (this.quantization && !this.computed)
+      quantizeModule(network, quantizeSettings(this.quantization), [network.headName, "lm_head"]);
     network.to(device);
     if (options.dtype === "packed") await pack(network, files);
     try {

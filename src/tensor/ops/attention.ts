@@ -1,7 +1,6 @@
 import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
-import { handOver, isReplaying, unmade } from "../lifetime.js";
-import { isRecording, recomputable, record } from "../record.js";
+import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
 import { inDType } from "./layout.js";
@@ -127,32 +126,5 @@ export function rope(
   };
   const y = turn(x, 0);
   record("rope", [x], [y], (dy) => [turn(dy, 1)], [], []);
-  return y;
-}
-
-/** silu(gate) · up (Shazeer 2020). */
-export function swiglu(gate: Tensor, up: Tensor): Tensor {
-  const cols = gate.dim(-1);
-  if (up.size !== gate.size || up.dim(-1) !== cols) shapeMismatch("swiglu", "equal shapes", gate.shape, up.shape);
-  requireOneDevice("swiglu", gate, up);
-  if (up.dtype !== gate.dtype) return swiglu(gate, inDType(up, gate.dtype));
-  const rows = gate.size / cols;
-  const product = (): Tensor => {
-    const y = activationLike(gate);
-    calls.swiglu(gate.handle, up.handle, y.handle, rows, cols, cols, cols, cols);
-    return y;
-  };
-  const later = isReplaying() && isRecording();
-  if (later) for (const t of [gate, up]) void t.handle; // made now, while what they are made from is still there
-  const y = later ? unmade(gate, gate.shape) : product();
-  const back = (dy: Tensor): [Tensor, Tensor] => {
-    const [g, u] = [gate.handle, up.handle];
-    const dgate = handOver(gate) ?? activationLike(gate);
-    const dup = handOver(up) ?? activationLike(up);
-    calls.swigluBackward(g, u, dy.handle, dgate.handle, dup.handle, rows, cols, cols, cols, cols, cols, cols);
-    return [dgate, dup];
-  };
-  record("swiglu", [gate, up], [y], back, [], [gate, up]);
-  recomputable(y, [gate, up], product);
   return y;
 }
