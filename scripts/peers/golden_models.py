@@ -87,6 +87,13 @@ def one(name: str, out: Path) -> None:
         with torch.no_grad():
             golden.array(f"logits.{index}", logits(model, ids))
 
+    if name == "chatglm":
+        glm = tiny_models.as_glm(model, name)
+        with torch.no_grad():
+            error = float((logits(glm, sequences[2]) - logits(model, sequences[2])).abs().max())
+        assert error < 1e-4, f"chatglm.py and transformers' Glm differ by {error}"
+        golden.value(glm=round(error, 5))
+
     for _ in range(50):
         prompt = [1, *draw.ids(4, tiny_models.VOCAB)]
         ids, lead = greedy(model, prompt, 64)

@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 from transformers import (
     GemmaConfig,
     GemmaForCausalLM,
+    GlmConfig,
+    GlmForCausalLM,
     GPTBigCodeConfig,
     GPTBigCodeForCausalLM,
     MistralConfig,
@@ -150,3 +152,52 @@ def save(name: str, folder: Path) -> None:
         config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
         config["torch_dtype"] = config.pop("dtype")
         path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def as_glm(model: Chatglm, name: str) -> GlmForCausalLM:
+    """The same weights in transformers' class for GLM-4, which is ChatGLM3 under other names: what the plain reference is checked by."""
+    c = {"rope_ratio": 1, **chatglm_config(name)}
+    heads, groups, dim = c["num_attention_heads"], c["multi_query_group_num"], c["kv_channels"]
+    config = GlmConfig(
+        vocab_size=VOCAB,
+        hidden_size=c["hidden_size"],
+        intermediate_size=c["ffn_hidden_size"],
+        num_hidden_layers=c["num_layers"],
+        num_attention_heads=heads,
+        num_key_value_heads=groups,
+        head_dim=dim,
+        rms_norm_eps=c["layernorm_epsilon"],
+        attention_bias=True,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0 * c["rope_ratio"],
+            "partial_rotary_factor": 0.5,
+        },
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        attn_implementation="eager",
+    )
+    glm = GlmForCausalLM(config).eval()
+    own = model.state_dict()
+    weights = {
+        "model.embed_tokens.weight": own["transformer.embedding.word_embeddings.weight"],
+        "model.norm.weight": own["transformer.encoder.final_layernorm.weight"],
+        "lm_head.weight": own["transformer.output_layer.weight"],
+    }
+    for i in range(c["num_layers"]):
+        ours, theirs = f"transformer.encoder.layers.{i}", f"model.layers.{i}"
+        for kind in ("weight", "bias"):
+            parts = own[f"{ours}.self_attention.query_key_value.{kind}"].split([heads * dim, groups * dim, groups * dim])
+            for key, part in zip("qkv", parts):
+                weights[f"{theirs}.self_attn.{key}_proj.{kind}"] = part
+        for a, b in {
+            "self_attention.dense": "self_attn.o_proj",
+            "mlp.dense_h_to_4h": "mlp.gate_up_proj",
+            "mlp.dense_4h_to_h": "mlp.down_proj",
+            "input_layernorm": "input_layernorm",
+            "post_attention_layernorm": "post_attention_layernorm",
+        }.items():
+            weights[f"{theirs}.{b}.weight"] = own[f"{ours}.{a}.weight"]
+    missing, unexpected = glm.load_state_dict(weights, strict=False)
+    assert not missing and not unexpected, (missing, unexpected)
+    return glm
