@@ -67,7 +67,8 @@ class Attention extends Module {
   }
 
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
-    const { heads, kvHeads, headDim, window } = this.config;
+    const { heads, kvHeads, headDim } = this.config;
+    const window = rows.maxPosition > this.config.window ? this.config.window : 0; // shorter rows see all of their keys
     const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
     const q = rope(flatQ, rows.positions, tables, { heads, headDim });
     discard([flatQ], [x, q]);

@@ -68,7 +68,8 @@ class Attention extends Module {
 
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim } = this.config;
-    const window = this.config.windows[layer]!;
+    const limit = this.config.windows[layer]!;
+    const window = rows.maxPosition > limit ? limit : 0; // shorter rows see all of their keys
     const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
     const q = rope(flatQ, rows.positions, tables, { heads, headDim });
     discard([flatQ], [x, q]);

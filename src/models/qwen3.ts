@@ -75,7 +75,8 @@ class Attention extends Module {
 
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim } = this.config;
-    const window = this.config.windows[layer]!;
+    const limit = this.config.windows[layer]!;
+    const window = rows.maxPosition > limit ? limit : 0; // shorter rows see all of their keys
     const q = this.turned(this.q_proj, this.q_norm, x, rows, tables, heads);
     const k = this.turned(this.k_proj, this.k_norm, x, rows, tables, kvHeads);
     const v = this.v_proj.forward(x);
