@@ -9,7 +9,7 @@ import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
 import type { FrozenWeight } from "../tensor/ops/frozen.js";
 import { split } from "../tensor/ops/layout.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type CausalConfig, CausalLM, plainWeight } from "./causal.js";
+import { type CausalConfig, CausalLM, noisy, plainWeight } from "./causal.js";
 import { residualStream } from "./residual.js";
 import { RopeCache } from "./rope.js";
 
@@ -219,10 +219,14 @@ export class ChatglmForCausalLM extends CausalLM {
     const { embedding, encoder } = this.transformer;
     const { layers, final_layernorm } = encoder;
     const norms = [...layers.map((layer) => layer.input_layernorm), final_layernorm];
-    const normed = residualStream(embedding.word_embeddings.forward(rows.ids), norms, (i, h, normed) => {
-      const { self_attention } = layers[i]!;
-      return layers[i]!.forward(h, normed, (x) => self_attention.forward(x, rows, tables, i, cache));
-    });
+    const normed = residualStream(
+      noisy(embedding.word_embeddings.forward(rows.ids), rows.noise),
+      norms,
+      (i, h, normed) => {
+        const { self_attention } = layers[i]!;
+        return layers[i]!.forward(h, normed, (x) => self_attention.forward(x, rows, tables, i, cache));
+      },
+    );
     cache?.advance();
     return normed;
   }

@@ -8,7 +8,7 @@ import type { DType } from "../tensor/dtype.js";
 import { geglu } from "../tensor/ops/activation.js";
 import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type CausalConfig, LmHeadModel } from "./causal.js";
+import { type CausalConfig, LmHeadModel, noisy } from "./causal.js";
 import { residualStream } from "./residual.js";
 import { RopeCache, type RopeConfig, ropeConfig } from "./rope.js";
 
@@ -154,7 +154,7 @@ class GemmaModel extends Module {
 
   /** Rows of the table, multiplied by the root of their width (rows, hidden). */
   embed(rows: Rows): Tensor {
-    const row = this.embed_tokens.forward(rows.ids);
+    const row = noisy(this.embed_tokens.forward(rows.ids), rows.noise);
     const h = row.mul(embeddingFactor(row.dim(-1), row.dtype));
     discard([row], [h]);
     return h;

@@ -8,7 +8,7 @@ import { gelu } from "../tensor/ops/activation.js";
 import { attention } from "../tensor/ops/attention.js";
 import { inDType, reshape, split } from "../tensor/ops/layout.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type CausalConfig, LmHeadModel } from "./causal.js";
+import { type CausalConfig, LmHeadModel, noisy } from "./causal.js";
 import { residualStream } from "./residual.js";
 
 /** GPTBigCode, the first StarCoder (Li et al. 2023): GPT-2 with one head of keys and values for all queries, learned positions, LayerNorm, biases. */
@@ -183,7 +183,7 @@ class Transformer extends Module {
 
   /** Tokens and their places (rows, hidden). */
   embed(rows: Rows): Tensor {
-    const tokens = this.wte.forward(rows.ids);
+    const tokens = noisy(this.wte.forward(rows.ids), rows.noise);
     const places = inDType(this.wpe.forward(rows.positions), tokens.dtype);
     const sum = tokens.add(places);
     const embedded = this.drop.forward(sum);

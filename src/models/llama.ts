@@ -7,7 +7,7 @@ import { Module } from "../nn/module.js";
 import { swiglu } from "../tensor/ops/activation.js";
 import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type CausalConfig, LmHeadModel } from "./causal.js";
+import { type CausalConfig, LmHeadModel, noisy } from "./causal.js";
 import { residualStream } from "./residual.js";
 import { RopeCache, type RopeConfig, ropeConfig } from "./rope.js";
 
@@ -179,7 +179,7 @@ export class LlamaForCausalLM extends LmHeadModel {
     const tables = this.ropeCache.upTo(rows.maxPosition, rows.ids.device);
     const { embed_tokens, layers, norm } = this.model;
     const norms = [...layers.map((block) => block.input_layernorm), norm];
-    const normed = residualStream(embed_tokens.forward(rows.ids), norms, (i, h, normed) => {
+    const normed = residualStream(noisy(embed_tokens.forward(rows.ids), rows.noise), norms, (i, h, normed) => {
       const { self_attn } = layers[i]!;
       return layers[i]!.forward(h, normed, (x) => self_attn.forward(x, rows, tables, i, cache));
     });

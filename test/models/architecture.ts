@@ -175,6 +175,12 @@ export function checkArchitecture(name: string): void {
     const padded = await rowsLogits(model, rows);
     close(padded.subarray(6 * width, length * width), alone[0], 1e-5, `${name} padded before`);
     close(padded.subarray(length * width, (length + short.length) * width), alone[1], 1e-5, `${name} padded behind`);
+    // Noise on the embeddings, where a training asks for it.
+    const noise = (size: number) => tensor(new Float32Array(short.length).fill(size), { shape: [short.length, 1] });
+    const still = await rowsLogits(model, { ...flatRows([short]), noise: noise(0) });
+    assert.deepEqual([...still], [...alone[1]]);
+    const noised = await rowsLogits(model, { ...flatRows([short]), noise: noise(0.5) });
+    assert.ok(relativeError(noised, alone[1]) > 1e-3, "the noise is not heard");
     // Two sequences in one cache: the last token of each is decoded in one step.
     const cache = new KvCache(2, 64);
     const first = [long.slice(0, -1), short.slice(0, -1)];
