@@ -186,7 +186,7 @@ class Transformer extends Module {
 }
 
 /** The whole model; parameter names are the checkpoint's. */
-export class ChatglmForCausalLM extends CausalLM {
+export class ChatGLMForConditionalGeneration extends CausalLM {
   transformer: Transformer;
   readonly config: ChatglmConfig;
   readonly defaultTargets: readonly string[] = ["query_key_value"];

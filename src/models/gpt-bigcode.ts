@@ -84,9 +84,10 @@ class Attention extends Module {
 
   forward(x: Tensor, rows: Rows, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim, scale } = this.config;
+    const dropout = this.training ? this.config.dropout.attention : 0;
     const [q, k, v] = this.queriesKeysValues(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
-    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, scale });
+    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, scale, dropout });
     rest(x);
     const y = this.c_proj.forward(o);
     discard([q, k, v, o], [x, y]);
@@ -193,7 +194,7 @@ class Transformer extends Module {
 }
 
 /** The whole model; parameter names are the checkpoint's. */
-export class GptBigcodeForCausalLM extends LmHeadModel {
+export class GPTBigCodeForCausalLM extends LmHeadModel {
   transformer: Transformer;
   lm_head: LinearLike | undefined;
   readonly config: GptBigcodeConfig;

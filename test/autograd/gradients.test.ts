@@ -198,6 +198,10 @@ test("gradient of attention: packed, grouped heads, window, not causal", async (
   await check("causal", shapes, (q, k, v) => attention(q, k, v, packed, base));
   await check("window", shapes, (q, k, v) => attention(q, k, v, packed, { ...base, window: 2 }));
   await check("full", shapes, (q, k, v) => attention(q, k, v, packed, { ...base, causal: false }));
+  await check("dropout", shapes, (q, k, v) => {
+    seed(5);
+    return attention(q, k, v, packed, { ...base, dropout: 0.4 });
+  });
 });
 test("gradient of activations, gated and not, of halves, and of what is cut", async () => {
   const two = [

@@ -1,12 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { type Checkpointing, withCheckpointing } from "../../src/autograd/checkpoint.js";
+import { backward } from "../../src/autograd/tape.js";
 import { ConfigFields } from "../../src/hub/config.js";
 import { loadModel } from "../../src/index.js";
-import { gptBigcodeConfig } from "../../src/models/gpt-bigcode.js";
+import { type GptBigcodeConfig, gptBigcodeConfig } from "../../src/models/gpt-bigcode.js";
+import { seed } from "../../src/tensor/ops/random.js";
 import { noGrad } from "../../src/tensor/record.js";
 import { scope } from "../../src/tensor/scope.js";
-import { goldenPath } from "../golden.js";
-import { flatRows } from "../peers/models.js";
+import { tensor } from "../../src/tensor/tensor.js";
+import { goldenPath, goldenValues } from "../golden.js";
+import { flatRows, type LabelledRow, nextLabels } from "../peers/models.js";
 import { checkArchitecture } from "./architecture.js";
 
 checkArchitecture("gpt-bigcode");
@@ -30,7 +34,7 @@ test("gpt_bigcode: a row longer than the learned positions is refused with their
   await assert.rejects(model.logits([new Array(97).fill(3)]), /97 tokens.*learned positions for 96.*maxLength/);
 });
 
-test("gpt_bigcode: embeddings and both halves of each block are dropped while training, and never otherwise", async () => {
+test("gpt_bigcode: embeddings, attention and both halves of each block are dropped while training, and never otherwise", async () => {
   using model = await loadModel(goldenPath("gpt-bigcode"), { progress: false });
   const run = async (training: boolean): Promise<Float32Array> => {
     model.module.train(training);
@@ -53,8 +57,38 @@ test("gpt_bigcode: embeddings and both halves of each block are dropped while tr
   };
   const places = [transformer.drop, ...transformer.h.flatMap((b) => [b.attn.resid_dropout, b.mlp.dropout])];
   assert.deepEqual(places.map((d) => d.p), new Array(5).fill(0.1)); // biome-ignore format: one claim
-  for (const one of places) {
+  const drop = (attention: number, one?: object): void => {
     for (const d of places) Object.assign(d, { p: d === one ? 0.5 : 0 });
+    Object.assign((model.config as GptBigcodeConfig).dropout, { attention });
+  };
+  for (const one of places) {
+    drop(0, one);
     assert.notDeepEqual(await run(true), plain);
   }
+  drop(0);
+  assert.deepEqual(await run(true), plain);
+  drop(0.5);
+  assert.notDeepEqual(await run(true), plain);
+});
+
+test("gpt_bigcode: a pass that is run again for its gradients drops the same", async () => {
+  using model = await loadModel(goldenPath("gpt-bigcode"), { progress: false });
+  model.addLora({ rank: 2, target: "all-linear", init: "gaussian" });
+  model.module.train(true);
+  const { rows } = goldenValues("gpt-bigcode/golden") as { rows: LabelledRow[] };
+  const labels = tensor(nextLabels(rows));
+  const gradients = async (mode: Checkpointing): Promise<Float32Array[]> => {
+    seed(4);
+    scope(() =>
+      withCheckpointing(mode, () => {
+        const hidden = model.module.hidden(flatRows(rows.map((row) => row.ids)));
+        backward(model.module.headLoss(hidden, labels, 1).total);
+      }),
+    );
+    const found = await Promise.all(model.module.trainableParameters().map((p) => p.grad!.data()));
+    model.module.zeroGrad();
+    return found as Float32Array[];
+  };
+  const want = await gradients("none");
+  for (const mode of ["selective", "full", "offload"] as const) assert.deepEqual(await gradients(mode), want, mode);
 });
