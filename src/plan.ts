@@ -97,7 +97,12 @@ export class LoadPlan implements PromiseLike<Model> {
       await model.adaptLora(all);
       // What the adapter began from had to be dense; the rest of it is quantised now.
       if (from && this.quantization)
-        quantizeModule(model.module, quantizeSettings(this.quantization), ["lm_head", HEAD], true);
+        quantizeModule(
+          model.module,
+          quantizeSettings(this.quantization),
+          [model.module.headName, "lm_head", HEAD],
+          true,
+        );
     });
     return this;
   }
@@ -136,7 +141,8 @@ export class LoadPlan implements PromiseLike<Model> {
     const decoder = createModel(fields);
     const labels = wantedLabels(options, fields);
     setWeightDType(decoder, wantedDType(options.dtype, fields));
-    if (this.quantization && !this.computed) quantizeModule(decoder, quantizeSettings(this.quantization), ["lm_head"]);
+    if (this.quantization && !this.computed)
+      quantizeModule(decoder, quantizeSettings(this.quantization), [decoder.headName, "lm_head"]);
     const network = labels ? new SequenceClassifier(decoder, labels) : decoder;
     network.to(device);
     if (options.dtype === "packed") await pack(network, files);

@@ -17,6 +17,7 @@ import golden_adapters
 import golden_classification
 import golden_llama
 import golden_lora
+import golden_models
 import golden_nf4
 import golden_ops
 import golden_optimizer
@@ -29,6 +30,7 @@ import golden_trl
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = {
     "llama": lambda out, shared: golden_llama.make(out),
+    "models": lambda out, shared: golden_models.make(out),
     "stories": golden_stories.make,
     "nf4": lambda out, shared: golden_nf4.make(out),
     "lora": lambda out, shared: golden_lora.make(out),

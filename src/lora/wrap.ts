@@ -128,7 +128,7 @@ function checkNames(
 // As PEFT does: the two are one before and are two afterwards.
 function warnOfTied(model: CausalLM, names: readonly string[]): void {
   if (!model.config.tied) return;
-  const named = names.filter((name) => name === model.headName || /(^|\.)embed_tokens$/.test(name));
+  const named = names.filter((name) => name === model.headName || name === model.tableName);
   if (named.length === 1)
     console.warn(
       `addLora: the output layer is tied to the embedding, and ${named[0]} alone is adapted: the other one stays as it is, and merge() unties them.`,

@@ -43,6 +43,10 @@ export class SequenceClassifier extends CausalLM {
     return HEAD;
   }
 
+  get tableName(): string {
+    return this.#base.tableName;
+  }
+
   hidden(rows: Rows, cache?: KvCache): Tensor {
     return this.#base.hidden(rows, cache);
   }

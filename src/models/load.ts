@@ -18,7 +18,7 @@ export type Target = { shape: readonly number[]; parameter: Parameter } | { shap
 type Layer = QuantizedLinear | PackedLinear | PackedEmbedding;
 
 // Tables that old checkpoints carry though they follow from the config.
-const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
+const DERIVED = /(^|\.)rotary_(pos_)?emb\.inv_freq$/;
 
 /** Reports progress in bytes of the checkpoint. */
 export type LoadProgress = (doneBytes: number, totalBytes: number, name: string) => void;
