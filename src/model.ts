@@ -317,7 +317,7 @@ export class Model implements Disposable {
   /** Ids at which generation ends: the generation config's and the tokenizer's end of sequence. */
   stopIds(): number[] {
     const { tokenizer, generation } = this.parts;
-    const own = tokenizer && !(tokenizer instanceof Error) && tokenizer.eosId !== undefined ? [tokenizer.eosId] : [];
+    const own = tokenizer && !(tokenizer instanceof Error) ? tokenizer.stopIds : [];
     return [...new Set([...(generation?.eosIds ?? []), ...own])];
   }
 

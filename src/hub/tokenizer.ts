@@ -3,11 +3,13 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { TokenizerError } from "../errors.js";
 import { ChatTemplate, checkMessages, type Message } from "./chat.js";
+import { CHATGLM_STOPS, isChatGlm } from "./chatglm-tokenizer.js";
 import { isObject, type JsonObject, own } from "./json.js";
 import { breakSpecials, freeMark } from "./literal.js";
 import { replaceFile } from "./safetensors-write.js";
 import { StreamDecoder } from "./stream-decoder.js";
 import { TokenPipeline } from "./token-pipeline.js";
+import { checkTokenizerConfig } from "./tokenizer-check.js";
 import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer-files.js";
 
 /** Options of {@link Tokenizer.encode}. */
@@ -17,7 +19,7 @@ export interface EncodeOptions {
    * text, for a prompt. A BOS that the text itself spells is not doubled.
    */
   addSpecialTokens?: boolean | "before";
-  /** Special tokens spelled in the text become tokens; default true, false leaves them text. */
+  /** Special tokens spelled in the text become tokens, or stay the text they are; default true, for ChatGLM false: its commands cannot be typed. */
   parseSpecial?: boolean;
   /**
    * Ids that the text goes on from, as a completion does from its prompt: no special tokens are put around it, and no space before
@@ -46,6 +48,8 @@ export class Tokenizer {
   readonly padId: number | undefined;
   /** The highest id + 1: the rows that an embedding needs at least. */
   readonly vocabSize: number;
+  /** Ids, the end of text among them, at which an answer ends. */
+  readonly stopIds: readonly number[];
   /** The source of the chat template, if there is one. */
   readonly chatTemplate: string | undefined;
   readonly #files: TokenizerFiles;
@@ -54,16 +58,21 @@ export class Tokenizer {
 
   private constructor(files: TokenizerFiles) {
     this.#files = files;
+    checkTokenizerConfig(files.config, join(files.folder, "tokenizer_config.json"));
+    checkTokenizerConfig(files.specialTokens, join(files.folder, "special_tokens_map.json"));
     this.#pipeline = new TokenPipeline(files.tokenizer, files.config, join(files.folder, "tokenizer.json"));
     this.bosId = this.#specialId("bos_token");
     this.eosId = this.#specialId("eos_token");
     this.padId = this.#specialId("pad_token");
     this.vocabSize = this.#pipeline.size;
+    const stops = isChatGlm(files.config) ? CHATGLM_STOPS.map((token) => this.idOf(token)) : [];
+    this.stopIds = [this.eosId, ...stops].filter((id) => id !== undefined);
     this.chatTemplate = files.chatTemplate;
   }
 
   /**
-   * Reads a folder's tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja (each may be gzipped as `.gz`).
+   * Reads a folder's tokenizer.json (without one sentencepiece's tokenizer.model), tokenizer_config.json, special_tokens_map.json and chat_template.jinja
+   * (each may be gzipped as `.gz`).
    *
    * @throws TokenizerError when there is none, saying which files were looked for and where, or when one is damaged.
    */
@@ -117,7 +126,7 @@ export class Tokenizer {
   /** The ids of a text. */
   encode(text: string, options: EncodeOptions = {}): number[] {
     if (typeof text !== "string") throw new TokenizerError(`encode() takes a string, got ${typeof text}.`);
-    const { addSpecialTokens = true, parseSpecial = true, after = [] } = options;
+    const { addSpecialTokens = true, parseSpecial = !isChatGlm(this.#files.config), after = [] } = options;
     const ids = this.#pipeline.encode(text, { special: parseSpecial, after });
     if (addSpecialTokens === false || after.length > 0) return ids;
     const { prefix, suffix } = this.#pipeline;
