@@ -1,14 +1,14 @@
 import { throwIfInterrupted } from "../display/host.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
-import { KvCache } from "../nn/cache.js";
+import type { KvCache } from "../nn/cache.js";
 import * as calls from "../tensor/calls.js";
 import { concat, slice } from "../tensor/ops/layout.js";
 import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import { cacheCapacity, Decoder } from "./decode.js";
-import { promptRoom, type SamplingSettings, sampleRows, samplingSeed } from "./generate.js";
+import { cacheFor, promptRoom, type SamplingSettings, sampleRows, samplingSeed } from "./generate.js";
 import { type Stops, StopText } from "./stop-text.js";
 
 /** How several prompts are continued. */
@@ -53,7 +53,7 @@ export async function generateBatch(
   const limit = prompts.reduce((most, ids, i) => Math.max(most, ids.length + counts[i]!), 0);
   const longest = prompts.reduce((most, ids) => Math.max(most, ids.length), 0);
   const size = Math.min(options.batch, prompts.length);
-  const cache = new KvCache(size, cacheCapacity(longest, limit), model.device);
+  const cache = cacheFor(model, size, cacheCapacity(longest, limit), settings);
   const decoder = new Decoder(model, cache, settings, limit);
   const seed = samplingSeed(settings);
   const slots: (Slot | undefined)[] = Array.from({ length: size });
