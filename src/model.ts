@@ -21,6 +21,7 @@ import { mergeChecked } from "./lora/merge-checked.js";
 import type { MergeReport } from "./lora/merge-report.js";
 import { type LoraOptions, type LoraSettings, loraSettings } from "./lora/options.js";
 import { listParameters, type ParameterInfo, requireTrainable, weightBytes } from "./lora/parameters.js";
+import { type BatchOptions, rowAdapters } from "./lora/row-adapters.js";
 import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
 import { activate, adaptedLayers, removeLora, targetNames, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
@@ -257,12 +258,15 @@ export class Model implements Disposable {
     return labelledLoss(this.network, ids, labels);
   }
 
-  /** The text that follows a prompt; of several prompts (their lengths may differ) all texts, `batch` of them at a time (8 by default). */
+  /**
+   * The text that follows a prompt; of several prompts (their lengths may differ) all texts, `batch` of them at a time (8 by default). `adapters` names the
+   * adapter of each prompt, null for none: they share the passes through the model, each row with its own.
+   */
   generate(prompt: string, options?: SamplingOptions): Promise<string>;
-  generate(prompts: readonly string[], options?: SamplingOptions & { batch?: number }): Promise<string[]>;
+  generate(prompts: readonly string[], options?: SamplingOptions & BatchOptions): Promise<string[]>;
   async generate(
     prompt: string | readonly string[],
-    options: SamplingOptions & { batch?: number } = {},
+    options: SamplingOptions & BatchOptions = {},
   ): Promise<string | string[]> {
     if (typeof prompt !== "string") {
       const ids = prompt.map((text) => this.tokenizer.encode(text, { addSpecialTokens: "before" }));
@@ -276,14 +280,17 @@ export class Model implements Disposable {
   /** The texts that follow several prompts given as ids; see `generate`. `onDone` is called as each prompt is done. */
   async generateIds(
     prompts: readonly (readonly number[])[],
-    options: SamplingOptions & { batch?: number; onDone?: (done: number) => void } = {},
+    options: SamplingOptions & BatchOptions & { onDone?: (done: number) => void } = {},
   ): Promise<string[]> {
     this.ready();
     const { batch = 8, onDone } = options;
     if (!Number.isInteger(batch) || batch < 1)
       throw new ConfigError(`generate: batch must be a whole number from 1, received ${batch}.`);
+    for (const name of options.adapters ?? []) if (name !== null) this.known(name);
     const stops = stopsOf(options.stop, this.stopIds());
-    return generateBatch(this.network, this.tokenizer, prompts, samplingSettings(options), { batch, stops, onDone });
+    const adapters = options.adapters && rowAdapters(this.network, options.adapters, prompts.length, this.active);
+    const settings = samplingSettings(options);
+    return generateBatch(this.network, this.tokenizer, prompts, settings, { batch, stops, adapters, onDone });
   }
 
   /** The text that follows a prompt, piece by piece, in whole characters. */
