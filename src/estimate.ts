@@ -15,9 +15,12 @@ import { type DTypeName, floatDType } from "./tensor/dtype.js";
 import { openDevices, stats } from "./tensor/native.js";
 import { estimateStep, type PlannedStep } from "./training/estimate.js";
 import { type OptimizerOption, optimizerName } from "./training/optimizer-names.js";
+import type { Method } from "./training/options.js";
 
 /** What `model.estimate` takes: options of `train` that bear on memory (others are passed over), and some of its own. */
 export interface EstimateOptions {
+  /** Of "orpo" and "dpo" each row makes two sequences. */
+  method?: Method;
   /** Rows a micro-batch; 4 by default. */
   batch?: number;
   /** Tokens a row; `maxLength`, or 1,024 or what the model was made for if that is less, by default. */
@@ -191,7 +194,8 @@ function storedBytes(network: CausalLM, device: Device): { weights: number; adap
 /** Checks the options and predicts. @throws ConfigError naming the option, what it must be and what came. */
 export function estimateMemory(network: CausalLM, options: EstimateOptions = {}): MemoryEstimate {
   const { batch = 4, accumulate = 1, checkpointing = "selective", momentum = 0, device = network.device } = options;
-  const length = options.length ?? options.maxLength ?? Math.min(1024, network.config.maxPositions);
+  const sequences = options.method === "orpo" || options.method === "dpo" ? 2 : 1;
+  const length = sequences * (options.length ?? options.maxLength ?? Math.min(1024, network.config.maxPositions));
   for (const [name, value] of Object.entries({ batch, length, accumulate }))
     if (!Number.isInteger(value) || value < 1)
       throw new ConfigError(`estimate: ${name} must be a whole number from 1, received ${String(value)}.`);

@@ -22,6 +22,7 @@ host?.onReset?.(() => {
 export { backward } from "./autograd/tape.js";
 export { Dataset, loadDataset } from "./data/dataset.js";
 export { type StreamDatasetOptions, streamDataset } from "./data/dataset-stream.js";
+export type { Preference } from "./data/preference.js";
 export type { PreviewOptions } from "./data/preview.js";
 export type { Preview } from "./data/preview-show.js";
 export { display } from "./display/display.js";
@@ -57,5 +58,6 @@ export { Tensor, tensor } from "./tensor/tensor.js";
 export type { RunControl, TrainCallback, TrainCallbacks } from "./training/callbacks.js";
 export { DivergenceError } from "./training/health.js";
 export * as optim from "./training/optimizer.js";
-export type { TrainOptions, TrainStep } from "./training/options.js";
+export type { DpoLoss, Method, TrainOptions, TrainStep } from "./training/options.js";
+export type { PreferenceMetrics } from "./training/preference.js";
 export type { TrainResult, TrainRun } from "./training/run.js";

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-PACKAGES = ["torch", "transformers", "peft", "bitsandbytes", "numpy", "safetensors"]
+PACKAGES = ["torch", "transformers", "peft", "trl", "bitsandbytes", "numpy", "safetensors"]
 
 
 def versions() -> dict[str, str]:

@@ -23,6 +23,7 @@ import golden_optimizer
 import golden_quantized
 import golden_rouge
 import golden_stories
+import golden_trl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = {
@@ -36,6 +37,7 @@ PARTS = {
     "ops": lambda out, shared: golden_ops.make(out),
     "rouge": lambda out, shared: golden_rouge.make(out),
     "classification": lambda out, shared: golden_classification.make(out),
+    "trl": lambda out, shared: golden_trl.make(out),
 }
 
 

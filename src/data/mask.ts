@@ -77,6 +77,28 @@ function build(parts: readonly (readonly [readonly number[], boolean])[]): Examp
   return example;
 }
 
+/**
+ * A conversation that goes on in a certain way: trained is everything from the first message of `completion` on, without what announces it
+ * (the generation prompt).
+ *
+ * @throws DataError when the template writes the beginning differently once the completion follows.
+ */
+export function exampleOfTurns(
+  prompt: readonly Message[],
+  completion: readonly Message[],
+  tokenizer: Tokenizer,
+): Example {
+  const { messages, mark } = tokenizer.protectMessages([...prompt, ...completion]);
+  const turns = new RenderedTurns(messages, tokenizer);
+  const { begin } = turns.span(prompt.length);
+  const before = tokenizer.encodeProtected(turns.whole.slice(0, begin), mark);
+  const after = tokenizer.encodeProtected(turns.whole.slice(begin), mark, before);
+  return build([
+    [before, false],
+    [after, true],
+  ]);
+}
+
 function ofMessages(given: readonly Message[], tokenizer: Tokenizer): Example {
   const { messages, mark } = tokenizer.protectMessages(given);
   const turns = new RenderedTurns(messages, tokenizer);
@@ -110,12 +132,14 @@ class RenderedTurns {
   readonly #messages: readonly Message[];
   readonly #tokenizer: Tokenizer;
   readonly #constant: string;
+  #closing = "";
 
   constructor(messages: readonly Message[], tokenizer: Tokenizer) {
     this.#messages = messages;
     this.#tokenizer = tokenizer;
     this.#constant = this.#constantPrompt();
     this.whole = this.#until(messages.length);
+    this.#closing = this.#closingToken();
   }
 
   /** The characters of an assistant's turn, without what announces it. */
@@ -126,18 +150,27 @@ class RenderedTurns {
     const begin = after.startsWith(asked) ? asked.length : commonLength(asked, after);
     if (begin < before.length || begin > after.length || !this.whole.startsWith(after))
       throw new DataError(
-        `The chat template writes message ${index} differently when others follow, so the tokens of the assistant's turns cannot be told apart. Give a format that returns { prompt, completion }.`,
+        `The chat template writes message ${index} differently when others follow, so the tokens of the assistant's turns cannot be told apart. Give a format that returns { prompt, completion } (or { prompt, chosen, rejected }) as texts.`,
       );
     return { begin, end: after.length };
   }
 
   #until(count: number): string {
     const text = this.#render(count, false);
-    return this.#constant !== "" && text.endsWith(this.#constant) ? text.slice(0, -this.#constant.length) : text;
+    return without(without(text, this.#constant), this.#closing);
   }
 
   #render(count: number, addGenerationPrompt: boolean): string {
     return this.#tokenizer.applyChatTemplate(this.#messages.slice(0, count), { addGenerationPrompt });
+  }
+
+  // Phi 3's template ends a chat that asks for no answer with the EOS: it closes the chat, and is no part of the turn before it. Where each
+  // answer ends with an EOS, the shorter chat is the longer one's beginning as it stands.
+  #closingToken(): string {
+    const eos = this.#tokenizer.eosId === undefined ? undefined : this.#tokenizer.tokenOf(this.#tokenizer.eosId);
+    if (eos === undefined || this.#messages.length < 2) return "";
+    const first = this.#until(1);
+    return !this.whole.startsWith(first) && this.whole.startsWith(without(first, eos)) ? eos : "";
   }
 
   // The first template of Llama 3 ends every chat with the assistant's header, asked or not. Rendered without messages it is
@@ -150,6 +183,10 @@ class RenderedTurns {
       return "";
     }
   }
+}
+
+function without(text: string, end: string): string {
+  return end !== "" && text.endsWith(end) ? text.slice(0, -end.length) : text;
 }
 
 function commonLength(a: string, b: string): number {

@@ -54,8 +54,8 @@ export async function tokenizeRows(
   tokenizer: Tokenizer,
   options: TokenizeOptions = {},
 ): Promise<{ examples: Example[]; indices: number[]; report: TokenizeReport }> {
-  const { maxLength = Number.POSITIVE_INFINITY, overlong = "truncate", signal, name = "the data set" } = options;
-  checkOptions(maxLength, overlong);
+  const { maxLength = Number.POSITIVE_INFINITY, overlong = "truncate", name = "the data set" } = options;
+  checkLength(maxLength, overlong);
   const read = formatter(options);
   const examples: Example[] = [];
   const indices: number[] = [];
@@ -69,19 +69,14 @@ export async function tokenizeRows(
     trained: 0,
     longest: 0,
   };
-  const total = "length" in rows && typeof rows.length === "number" ? rows.length : undefined;
   let firstUntrained: Example | undefined;
-  let rested = performance.now();
-  for await (const row of each(rows)) {
-    const index = report.rows++;
+  for await (const [row, index] of paced(rows, name, options)) {
+    report.rows++;
     const formatted = read(row as Row, index);
     let example = exampleOf(formatted instanceof Promise ? await formatted : formatted, tokenizer, options);
     report.longest = Math.max(report.longest, example.ids.length);
     const long = example.ids.length > maxLength;
-    if (long && overlong === "error")
-      throw new DataError(
-        `Row ${index} of ${name} has ${example.ids.length} tokens, maxLength is ${maxLength}. Raise maxLength, or give overlong: "truncate" or "drop".`,
-      );
+    if (long && overlong === "error") throw tooLong(index, name, example.ids.length, maxLength);
     if (long && overlong === "drop") report.dropped++;
     else {
       if (long) example = { ids: example.ids.slice(0, maxLength), labels: example.labels.slice(0, maxLength) };
@@ -98,18 +93,42 @@ export async function tokenizeRows(
         report.trained += trained;
       }
     }
+  }
+  if (examples.length === 0) throw nothingLeft(name, report, firstUntrained, tokenizer, maxLength);
+  return { examples, indices, report };
+}
+
+/** A row that is longer than it may be, where that is an error. */
+export function tooLong(index: number, name: string, length: number, maxLength: number): DataError {
+  return new DataError(
+    `Row ${index} of ${name} has ${length} tokens, maxLength is ${maxLength}. Raise maxLength, or give overlong: "truncate" or "drop".`,
+  );
+}
+
+/**
+ * Rows with their numbers, with a turn for the event loop every few hundredths of a second.
+ *
+ * @throws InterruptedError when the signal is given.
+ */
+export async function* paced(
+  rows: Rows,
+  name: string,
+  { signal, onProgress }: Pick<TokenizeOptions, "signal" | "onProgress">,
+): AsyncGenerator<[unknown, number], void> {
+  const total = "length" in rows && typeof rows.length === "number" ? rows.length : undefined;
+  let rested = performance.now();
+  let done = 0;
+  for await (const row of each(rows)) {
+    yield [row, done++];
     if (performance.now() - rested > 30) {
-      options.onProgress?.(report.rows, total);
+      onProgress?.(done, total);
       // A plain timer would be taken away by a kernel's interrupt, and the run would neither go on nor end.
       await turn(undefined, signal ? { signal } : {}).catch(() => {});
-      if (signal?.aborted)
-        throw new InterruptedError(`Interrupted while ${name} was tokenised, after ${report.rows} rows.`);
+      if (signal?.aborted) throw new InterruptedError(`Interrupted while ${name} was tokenised, after ${done} rows.`);
       rested = performance.now();
     }
   }
-  options.onProgress?.(report.rows, total);
-  if (examples.length === 0) throw nothingLeft(name, report, firstUntrained, tokenizer, maxLength);
-  return { examples, indices, report };
+  onProgress?.(done, total);
 }
 
 /** What became of the rows, in words; "" when all were kept as they were. */
@@ -129,7 +148,8 @@ async function* each(rows: Rows): AsyncGenerator<unknown> {
   } else yield* rows as Iterable<unknown> | AsyncIterable<unknown>;
 }
 
-function checkOptions(maxLength: number, overlong: string): void {
+/** @throws ConfigError for a length or a treatment of longer rows that cannot be. */
+export function checkLength(maxLength: number, overlong: string): void {
   if (!(maxLength >= 2) || (Number.isFinite(maxLength) && !Number.isInteger(maxLength)))
     throw new ConfigError(`maxLength should be a whole number of at least 2 tokens, got ${describe(maxLength)}.`);
   if (!["truncate", "drop", "error"].includes(overlong))

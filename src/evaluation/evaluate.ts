@@ -15,6 +15,7 @@ import type { SamplingOptions } from "./generate.js";
 import { type GenerateIds, generationMetrics } from "./generation.js";
 import { rowsOf } from "./loss.js";
 import { Metrics } from "./metrics.js";
+import { preferenceRates } from "./preference.js";
 import { type Normalize, scoreExamples } from "./score.js";
 
 /** What `evaluate` can measure now. */
@@ -25,9 +26,10 @@ export type MetricName =
   | "exactMatch"
   | "classification"
   | "multipleChoice"
-  | "rouge";
+  | "rouge"
+  | "preference";
 const METRICS: readonly string[] = [
-  ...["loss", "perplexity", "accuracy", "exactMatch", "classification", "multipleChoice", "rouge"],
+  ...["loss", "perplexity", "accuracy", "exactMatch", "classification", "multipleChoice", "rouge", "preference"],
 ];
 
 /** Options of `model.evaluate` (api.md); those of sampling concern metrics of generated texts. */
@@ -58,6 +60,7 @@ export interface EvaluateOptions<Row = Record<string, unknown>> extends Sampling
 export interface Evaluated {
   readonly tokenizer: Tokenizer;
   readonly generateIds: GenerateIds;
+  withoutAdapter<T>(fn: () => T | Promise<T>): Promise<T>;
 }
 
 /** Measures a model on rows; every metric asked for in one result. */
@@ -126,6 +129,13 @@ export async function evaluate(
     Object.assign(values, found.values);
     take(found.columns);
   }
+  if (wants("preference")) {
+    const b = bar("Preference");
+    const { maxLength } = prepareOptions(options, network);
+    const { format, signal } = options;
+    const measured = preferenceRates(model, network, rows, { maxLength, format, signal, onPair: (n) => b?.update(n) });
+    Object.assign(values, await guarded(b, () => measured));
+  }
   return new Metrics(values, columns, (performance.now() - started) / 1000);
 }
 
@@ -140,7 +150,7 @@ async function guarded<T>(bar: ProgressBar | undefined, work: () => Promise<T>):
   }
 }
 
-function prepareOptions(options: EvaluateOptions, network: CausalLM): TokenizeOptions {
+function prepareOptions(options: EvaluateOptions, network: CausalLM): TokenizeOptions & { maxLength: number } {
   return {
     maxLength: Math.min(options.maxLength ?? network.config.maxPositions, network.config.maxPositions),
     ...(options.textField === undefined ? {} : { textField: options.textField }),

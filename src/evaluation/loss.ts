@@ -11,9 +11,20 @@ import { outsideScope, scope } from "../tensor/scope.js";
 import { empty, type Tensor, tensor } from "../tensor/tensor.js";
 
 /** The rows of a batch on the model's device. */
-export function rowsOf(model: CausalLM, batch: Batch): Rows {
+export function rowsOf(model: CausalLM, batch: Batch, neftune = 0): Rows {
   const { inputIds, positions, sequences } = batch;
-  return packedRows(inputIds, positions, sequences.begin, sequences.length, model.device);
+  const rows = packedRows(inputIds, positions, sequences.begin, sequences.length, model.device);
+  return neftune === 0 ? rows : { ...rows, noise: noiseSize(model, batch, neftune) };
+}
+
+/** Largest noise of each row, (rows, 1): NEFTune's alpha / sqrt(L · d), L being the tokens of the row's own sequence, however it is batched. */
+function noiseSize(model: CausalLM, batch: Batch, alpha: number): Tensor {
+  const { begin, length } = batch.sequences;
+  const size = new Float32Array(batch.inputIds.length);
+  begin.forEach((from, s) => {
+    size.fill(alpha / Math.sqrt(length[s]! * model.config.hiddenSize), from, from + length[s]!);
+  });
+  return tensor(size, { device: model.device }).reshape(size.length, 1);
 }
 
 /** Weighted sum of the cross entropies of a batch's trained tokens: scale · Σ, one element; and each row's own (rows). */
@@ -22,8 +33,9 @@ export function batchLoss(
   batch: Batch,
   scale: number,
   smoothing = 0,
+  neftune = 0,
 ): { total: Tensor; rows: Tensor } {
-  const rows = rowsOf(model, batch);
+  const rows = rowsOf(model, batch, neftune);
   const h = model.hidden(rows); // (batch · length, hidden)
   endParts();
   const loss = model.headLoss(h, tensor(batch.labels, { device: model.device }), scale, smoothing);

@@ -10,6 +10,7 @@ import type { LabelRates, Rates } from "./classification.js";
 const NUMBERS = [
   ...(["loss", "perplexity", "accuracy", "exactMatch", "rouge1", "rouge2", "rougeL", "rougeLsum"] as const),
   ...(["tn", "fp", "fn", "tp", "precision", "recall", "f1"] as const),
+  ...(["preferenceAccuracy", "preferenceMargin", "rewardAccuracy"] as const),
 ] as const;
 
 /** The numbers that `Metrics` may hold. */
@@ -37,6 +38,11 @@ export class Metrics {
   precision?: number;
   recall?: number;
   f1?: number;
+  /** Share of the pairs whose chosen answer is likelier a token than the rejected one, and the mean difference in nats a token (preference). */
+  preferenceAccuracy?: number;
+  preferenceMargin?: number;
+  /** Share of the pairs whose chosen answer the adapter has made likelier than the rejected one, compared with the model without it. */
+  rewardAccuracy?: number;
   /** Classification: rates of each label. */
   perLabel?: readonly LabelRates[];
   /** Classification: macro, micro and weighted means. */

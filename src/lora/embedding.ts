@@ -45,7 +45,6 @@ export class LoraEmbedding extends EmbeddingLike {
     this.#kinds.set(name, { scale: scaleOf(settings), settings });
     if (settings.dora) {
       const lengths = new Parameter([dim], (p) => copyInto(p, () => this.norms(name)), "float32", weight.device);
-      lengths.decays = true;
       this.lora_magnitude_vector[name] = new LoraMatrix(lengths);
     }
     this.active = name;

@@ -92,7 +92,6 @@ export class LoraLinear extends LinearLike {
     this.#kinds.set(name, { scale: scaleOf(settings), dropout: settings.dropout, settings });
     if (settings.dora) {
       const lengths = new Parameter([this.outFeatures], (p) => this.#measure(name, p), "float32", device);
-      lengths.decays = true;
       this.lora_magnitude_vector[name] = new LoraMatrix(lengths);
     }
     this.active = name;

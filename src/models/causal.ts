@@ -1,3 +1,4 @@
+import { discard } from "../autograd/checkpoint.js";
 import type { KvCache, Rows } from "../nn/cache.js";
 import { Embedding, type EmbeddingLike, Linear, type LinearLike } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
@@ -7,8 +8,9 @@ import type { Device } from "../tensor/device.js";
 import type { FloatDType } from "../tensor/dtype.js";
 import { takesHalves } from "../tensor/native.js";
 import { type FrozenWeight, linearFrozen } from "../tensor/ops/frozen.js";
-import { crossEntropy, linearCrossEntropy } from "../tensor/ops/loss.js";
+import { crossEntropy, linearCrossEntropy, linearCrossEntropyRows } from "../tensor/ops/loss.js";
 import { linear } from "../tensor/ops/matmul.js";
+import { uniform } from "../tensor/ops/random.js";
 import { noGrad } from "../tensor/record.js";
 import { Tensor } from "../tensor/tensor.js";
 import { SavedModule } from "./saved.js";
@@ -68,20 +70,40 @@ export abstract class CausalLM extends Module {
 
   /** scale · Σ of the cross entropies of hidden states with int32 labels (-100: none), and each row's own; see `linearCrossEntropy`. */
   headLoss(hidden: Tensor, labels: Tensor, scale: number, smoothing = 0): { total: Tensor; rows: Tensor } {
-    const weight = this.headWeight();
-    if (weight instanceof Tensor) return linearCrossEntropy(hidden, weight, labels, { scale, smoothing });
-    if (weight) {
-      // Restored for the call: its gradients are made in the same pass, so nothing needs it afterwards.
-      const dense = noGrad(() => weight.restore());
-      const half = noGrad(() => dense.to("bfloat16"));
-      dense.dispose();
-      const loss = linearCrossEntropy(hidden, half, labels, { scale, smoothing });
-      half.dispose();
-      return loss;
-    }
+    const fused = this.withHead((weight) => linearCrossEntropy(hidden, weight, labels, { scale, smoothing }));
+    if (fused) return fused;
     const rows = crossEntropy(this.logits(hidden), labels, smoothing);
     return { total: rows.sum().mul(scale), rows };
   }
+
+  /** Cross entropy of each hidden state with its int32 label (-100: 0), from which gradients go back row by row; see `linearCrossEntropyRows`. */
+  headRows(hidden: Tensor, labels: Tensor): Tensor {
+    const fused = this.withHead((weight) => linearCrossEntropyRows(hidden, weight, labels));
+    return fused ?? crossEntropy(this.logits(hidden), labels);
+  }
+
+  /** Calls `use` with the output layer's weight; `undefined` where it is no plain matrix. */
+  private withHead<T>(use: (weight: Tensor) => T): T | undefined {
+    const weight = this.headWeight();
+    if (!weight) return undefined;
+    if (weight instanceof Tensor) return use(weight);
+    // Restored for the call: its gradients are made in the same pass, so nothing needs it afterwards.
+    const dense = noGrad(() => weight.restore());
+    const half = noGrad(() => dense.to("bfloat16"));
+    dense.dispose();
+    const loss = use(half);
+    half.dispose();
+    return loss;
+  }
+}
+
+/** Embeddings (rows, hidden) with uniform noise of up to ±size (rows, 1) (NEFTune: Jain et al. 2023); without a size as they are. */
+export function noisy(embedded: Tensor, size: Tensor | undefined): Tensor {
+  if (!size) return embedded;
+  const noise = noGrad(() => uniform(embedded.shape, -1, 1, embedded.device).mul(size).to(embedded.dtype));
+  const y = embedded.add(noise);
+  discard([embedded, noise], [y]);
+  return y;
 }
 
 /** The weight of an output layer that adds no bias. */

@@ -7,7 +7,7 @@ import { Module } from "../nn/module.js";
 import { attention, type RopeTables, rope, swiglu } from "../tensor/ops/attention.js";
 import type { FrozenWeight } from "../tensor/ops/frozen.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type CausalConfig, CausalLM, plainWeight, tiedWeight } from "./causal.js";
+import { type CausalConfig, CausalLM, noisy, plainWeight, tiedWeight } from "./causal.js";
 import { RopeCache, type RopeConfig, type RopeScaling } from "./rope.js";
 
 /** Llama 1 to 3.x (Touvron et al. 2023): RMSNorm before, rotate-half RoPE, grouped queries, SwiGLU. */
@@ -228,7 +228,7 @@ export class LlamaForCausalLM extends CausalLM {
   hidden(rows: Rows, cache?: KvCache): Tensor {
     const tables = this.ropeCache.upTo(rows.maxPosition, rows.ids.device);
     const { embed_tokens, layers, norm } = this.model;
-    let h = embed_tokens.forward(rows.ids); // the residual stream (rows, hidden)
+    let h = noisy(embed_tokens.forward(rows.ids), rows.noise); // the residual stream (rows, hidden)
     let normed = (layers[0]?.input_layernorm ?? norm).forward(h); // what the next block reads of it
     layers.forEach((block, i) => {
       const next = layers[i + 1]?.input_layernorm ?? norm;

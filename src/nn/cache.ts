@@ -15,6 +15,8 @@ export interface Rows {
   readonly segments: Segments;
   /** More than the largest position; with a cache its capacity, since positions go on in device memory. */
   readonly maxPosition: number;
+  /** Largest noise that is added to each row's embedding (rows, 1), while training with NEFTune. */
+  readonly noise?: Tensor;
 }
 
 /**

@@ -21,8 +21,6 @@ export type Initializer = (parameter: Tensor) => void;
 export class Parameter extends Tensor {
   private init: Initializer | undefined;
   private starting = false;
-  /** Whether weight decay concerns it: matrices, but no biases and norms. */
-  decays: boolean;
 
   /**
    * @param init how to fill it at first use; without one it must be loaded.
@@ -38,7 +36,6 @@ export class Parameter extends Tensor {
     this.place = device === "cuda" ? 1 : 0;
     this.init = init;
     this.requiresGrad = true;
-    this.decays = shape.length >= 2;
   }
 
   /** Whether it has memory. */

@@ -19,6 +19,7 @@ const FREE: ReadonlySet<string> = new Set([
   "logEvery",
   "progress",
   "callbacks",
+  "deterministic",
   "signal",
   "checkpointing", // the same gradients bit for bit
   "validation", // its rows are compared

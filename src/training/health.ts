@@ -1,5 +1,3 @@
-import type { Checkpointing } from "../autograd/checkpoint.js";
-import type { Batch } from "../data/collate.js";
 import { StateError, TunebookError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
 import type { Parameter } from "../nn/module.js";
@@ -8,16 +6,15 @@ import { sumSquares } from "../tensor/ops/reduce.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope, scope } from "../tensor/scope.js";
 import { empty, type Tensor, view } from "../tensor/tensor.js";
-import { accumulateGradients } from "./loss.js";
+import type { MicroBatch, Objective } from "./objective.js";
 
 /** A loss or gradient that is no number: the message names the step, the micro-batch and the first parameter concerned. */
 export class DivergenceError extends TunebookError {}
 
 /** The rows behind a step's micro-batches, to say which of them went wrong. */
 export interface StepRows {
-  /** Numbers of the examples of each micro-batch. */
-  members: readonly (readonly number[])[];
-  collate(examples: readonly number[]): Batch;
+  /** What of a micro-batch can be tried alone: its examples, or its pairs (by the number of the chosen answer's example). */
+  parts(micro: MicroBatch): { example: number; micro: MicroBatch }[];
   /** An example's text, or what else says which it is. */
   describe(example: number): string;
 }
@@ -28,9 +25,9 @@ export interface StepRows {
  */
 export async function explainDivergence(
   model: CausalLM,
-  batches: readonly Batch[],
+  objective: Objective,
+  batches: readonly MicroBatch[],
   step: number,
-  checkpointing: Checkpointing = "selective",
   rows?: StepRows,
   saved = "",
 ): Promise<DivergenceError> {
@@ -41,25 +38,26 @@ export async function explainDivergence(
       return new DivergenceError(`Step ${step}: the parameter ${name} itself holds NaN or infinity. ${fix}`);
   }
   const named = new Map([...model.namedParameters()].map(([name, p]) => [p, name]));
-  const whichRow = async (index: number): Promise<string> => {
-    const members = rows?.members[index];
-    if (!rows || !members) return "";
-    for (const example of members) {
-      const { loss, bad } = await tryBatch(model, rows.collate([example]), named, checkpointing);
+  const whichRow = async (micro: MicroBatch): Promise<string> => {
+    const parts = rows?.parts(micro) ?? [];
+    for (const part of parts) {
+      const { loss, bad } = await tryBatch(model, objective, part.micro, named);
       if (!Number.isFinite(loss) || bad.length > 0)
-        return ` It comes from training example ${example} (counted from 0): ${rows.describe(example)}`;
+        return ` It comes from training example ${part.example} (counted from 0): ${rows!.describe(part.example)}`;
     }
-    return ` It comes from training examples ${members.join(", ")} together, from none of them alone.`;
+    if (parts.length === 0) return "";
+    const numbers = parts.map(({ example }) => example).join(", ");
+    return ` It comes from training examples ${numbers} together, from none of them alone.`;
   };
-  for (const [index, batch] of batches.entries()) {
-    const { loss, bad } = await tryBatch(model, batch, named, checkpointing);
+  for (const [index, micro] of batches.entries()) {
+    const { loss, bad } = await tryBatch(model, objective, micro, named);
     if (!Number.isFinite(loss) || bad.length > 0) {
       const where =
         bad.length > 0
           ? `the gradient of ${bad.length} parameters is not finite, the last layer's first: ${bad.at(-1)}`
           : "no gradient is";
       return new DivergenceError(
-        `Step ${step}, micro-batch ${index + 1} of ${batches.length}: the loss is ${loss} and ${where}.${await whichRow(index)} ${fix}`,
+        `Step ${step}, micro-batch ${index + 1} of ${batches.length}: the loss is ${loss} and ${where}.${await whichRow(micro)} ${fix}`,
       );
     }
   }
@@ -68,16 +66,17 @@ export async function explainDivergence(
   );
 }
 
-/** Loss of a batch, and the parameters whose gradient is not finite with it. */
+/** Loss of a micro-batch, and the parameters whose gradient is not finite with it. */
 async function tryBatch(
   model: CausalLM,
-  batch: Batch,
+  objective: Objective,
+  micro: MicroBatch,
   named: ReadonlyMap<Parameter, string>,
-  checkpointing: Checkpointing,
 ): Promise<{ loss: number; bad: string[] }> {
   model.zeroGrad();
   const sum = outsideScope(() => fill(empty([1], "float32", model.device), 0));
-  accumulateGradients(model, batch, Math.max(1, batch.tokens), 0, sum, checkpointing);
+  await objective.begin([micro]);
+  objective.accumulate(micro, sum);
   const loss = await sum.item();
   sum.dispose();
   const bad: string[] = [];

@@ -3,7 +3,6 @@ import type { Example } from "../data/mask.js";
 import { BatchSampler, updatesPerEpoch } from "../data/sampler.js";
 import { throwIfInterrupted, toItsEnd } from "../display/host.js";
 import { DataError, InterruptedError } from "../errors.js";
-import { meanLoss } from "../evaluation/loss.js";
 import { loraPlusRates } from "../lora/plus.js";
 import type { CausalLM } from "../models/causal.js";
 import type { Parameter } from "../nn/module.js";
@@ -16,10 +15,12 @@ import { outsideScope } from "../tensor/scope.js";
 import { empty, type Tensor, view } from "../tensor/tensor.js";
 import { type RunState, restoreTensors, stateTensors } from "./checkpoint-state.js";
 import type { Checkpoints } from "./checkpoints.js";
+import { decaying } from "./decay.js";
 import { improves } from "./early-stopping.js";
 import { AdapterCheck, explainDivergence } from "./health.js";
 import { UpdateMarks } from "./interrupted.js";
-import { accumulateGradients, restoreGradients } from "./loss.js";
+import { restoreGradients } from "./loss.js";
+import { type MicroBatch, type Objective, TokenObjective } from "./objective.js";
 import { Optimizer } from "./optimizer.js";
 import { optimizerKind } from "./optimizer-names.js";
 import type { TrainSettings, TrainStep } from "./options.js";
@@ -33,6 +34,8 @@ export interface LoopInput {
   rows?: readonly Int32Array[] | undefined;
   validation: readonly Example[] | undefined;
   settings: TrainSettings;
+  /** The loss; that of the trained tokens by default. */
+  objective?: Objective | undefined;
   padId: number;
   /** Called with the tokens of a micro-batch, padding included, before it is computed. */
   onBatch?: (tokens: number) => void;
@@ -109,6 +112,13 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       numbers.map((i) => train[i]!),
       { padId: input.padId, paddingSide: s.paddingSide },
     );
+  // The answers of a pair belong together; packed examples can be told apart.
+  const partsOf = ({ rows }: MicroBatch): { example: number; micro: MicroBatch }[] =>
+    Array.from(rows).flatMap((row) => {
+      const examples = Array.from(packed[row]!);
+      const groups = s.method === "sft" ? examples.map((e) => [e]) : [examples];
+      return groups.map((g) => ({ example: g[0]!, micro: { batch: collateRows(g), rows: Int32Array.of(row) } }));
+    });
   const [beta1, beta2] = s.adamBetas;
   const { kind, paged } = optimizerKind(s.optimizer);
   const optimizer = new Optimizer(parameters, {
@@ -120,6 +130,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     beta2,
     momentum: s.momentum,
     rates: loraPlusRates(model, s),
+    decays: decaying(model),
   });
   const sampler = new BatchSampler(
     Int32Array.from(packed, (row) => row.reduce((n, i) => n + train[i]!.ids.length, 0)),
@@ -130,6 +141,9 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       groupByLength: s.groupByLength,
     },
   );
+  const objective: Objective = input.objective ?? new TokenObjective(model, s, validation ?? [], input.padId);
+  // TRL's trainers of preferences switch dropout off: both answers go through the same model as the reference's.
+  const noisy = s.method === "sft";
   const sum = outsideScope(() => empty([2], "float32", model.device)); // [loss, squared norm]: read in one go
   const best = new BestKeeper(parameters);
   const result: LoopResult = {
@@ -160,7 +174,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     const history = result.history.slice();
     await input.checkpoints.save({ ...numbers, ...at, history }, stateTensors(named, optimizer, best.tensors));
   };
-  model.train(true);
+  model.train(noisy);
   try {
     if (input.resumed) {
       const { folder, state } = input.resumed;
@@ -184,15 +198,14 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       const started = performance.now();
       const inEpoch = (step - 1) % plan.stepsPerEpoch;
       const micro = Math.min(s.accumulate, plan.batchesPerEpoch - inEpoch * s.accumulate);
-      const members: number[][] = [];
       const batches = Array.from({ length: micro }, () => {
-        const numbers = Array.from(nextBatch(sampler), (row) => Array.from(packed[row]!)).flat();
-        members.push(numbers);
-        return collateRows(numbers);
+        const rows = nextBatch(sampler);
+        return { rows, batch: collateRows(Array.from(rows, (row) => Array.from(packed[row]!)).flat()) };
       });
-      for (const b of batches) input.onBatch?.(b.inputIds.length);
+      for (const { batch } of batches) input.onBatch?.(batch.inputIds.length);
       const lr = s.lr * scheduleFactor(s.schedule, step - 1, plan.warmup, plan.steps);
       const { loss, norm, tokens } = await optimizerStep(
+        objective,
         model,
         parameters,
         optimizer,
@@ -205,15 +218,15 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       );
       if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
         await input.checkpoints?.settle();
-        const rows = { members, collate: collateRows, describe: input.describe ?? String };
-        throw await explainDivergence(model, batches, step, s.checkpointing, rows, input.checkpoints?.hint());
+        const rows = { parts: partsOf, describe: input.describe ?? String };
+        throw await explainDivergence(model, objective, batches, step, rows, input.checkpoints?.hint());
       }
       updated = step;
       await check.after(step, lr);
       const seconds = (performance.now() - started) / 1000;
-      const processed = batches.reduce((n, b) => n + b.sequences.length.reduce((a, l) => a + l, 0), 0);
+      const processed = batches.reduce((n, { batch }) => n + batch.sequences.length.reduce((a, l) => a + l, 0), 0);
       result.processed += processed;
-      result.samples += batches.reduce((n, b) => n + b.sequences.length.length, 0);
+      result.samples += batches.reduce((n, { rows }) => n + rows.reduce((m, row) => m + packed[row]!.length, 0), 0);
       const info: TrainStep = {
         step,
         epoch: round((step - 1) / plan.stepsPerEpoch + 1 / plan.stepsPerEpoch),
@@ -223,15 +236,16 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
         tokens,
         tokensPerSecond: processed / seconds,
         memory: stats(model.device).liveBytes,
+        ...(await objective.end()),
       };
       if (validation && (step % plan.evalEvery === 0 || step === plan.steps)) {
         model.train(false);
-        info.validationLoss = await meanLoss(model, validation, s, input.padId);
-        model.train(true);
+        const { validationLoss } = Object.assign(info, await objective.validate());
+        model.train(noisy);
         const lowest = result.best?.validationLoss;
-        worse = improves(info.validationLoss, lowest, s.earlyStopping?.threshold ?? 0) ? 0 : worse + 1;
-        if (improves(info.validationLoss, lowest, 0)) {
-          result.best = { step, validationLoss: info.validationLoss };
+        worse = improves(validationLoss, lowest, s.earlyStopping?.threshold ?? 0) ? 0 : worse + 1;
+        if (improves(validationLoss, lowest, 0)) {
+          result.best = { step, validationLoss };
           if (s.keepBest) best.keep();
         }
       }
@@ -268,23 +282,25 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     model.train(false);
     model.zeroGrad();
     best.dispose();
+    objective.dispose?.();
     optimizer.dispose();
     sum.dispose();
   }
 }
 
 async function optimizerStep(
+  objective: Objective,
   model: CausalLM,
   parameters: readonly Parameter[],
   optimizer: Optimizer,
-  batches: readonly Batch[],
+  batches: readonly MicroBatch[],
   lr: number,
   s: TrainSettings,
   sum: Tensor,
   check: AdapterCheck,
   marks: UpdateMarks,
 ): Promise<{ loss: number; norm: number; tokens: number }> {
-  const tokens = batches.reduce((n, b) => n + b.tokens, 0);
+  const tokens = batches.reduce((n, { batch }) => n + batch.tokens, 0);
   if (tokens === 0)
     throw new DataError(
       "train: a step has no trained token: every label is masked; check format, maxLength and the prompt's length.",
@@ -293,10 +309,8 @@ async function optimizerStep(
   const loss = outsideScope(() => view(sum, [1], 0));
   const squares = outsideScope(() => view(sum, [1], 1));
   try {
-    for (const batch of batches) {
-      if (batch.tokens === 0) continue;
-      toItsEnd(() => accumulateGradients(model, batch, tokens, s.labelSmoothing, loss, s.checkpointing));
-    }
+    await objective.begin(batches);
+    for (const batch of batches) toItsEnd(() => objective.accumulate(batch, loss));
     toItsEnd(() => {
       restoreGradients(model, parameters, tokens);
       if (lr > 0) check.gradients();

@@ -25,9 +25,31 @@ export function restoreGradients(model: CausalLM, parameters: readonly Parameter
 }
 
 /**
- * Adds a micro-batch's gradients to the parameters and its share of the loss to `sum`. `tokens` are the trained tokens of the whole optimizer
- * step, so that the result does not depend on how the step is split; `restoreGradients` must follow the last micro-batch.
+ * Adds a micro-batch's gradients to the parameters and its share of the loss to `sum`; `lossOf` computes that share, `scale` times larger.
+ * `tokens` are the trained tokens of the whole optimizer step; `restoreGradients` must follow the last micro-batch.
  */
+export function accumulateLoss(
+  model: CausalLM,
+  tokens: number,
+  checkpointing: Checkpointing,
+  sum: Tensor,
+  lossOf: (scale: number) => Tensor,
+): void {
+  const scale = gradientScale(model, tokens);
+  withCheckpointing(checkpointing, () =>
+    scope(() => {
+      try {
+        const loss = lossOf(scale);
+        if (loss.requiresGrad) backward(loss);
+        addScaled(sum, loss, 1 / scale);
+      } finally {
+        endTransfers(); // nothing may be freed while it is copied
+      }
+    }),
+  );
+}
+
+/** `accumulateLoss` of the mean cross entropy: divided by the whole step's tokens, it does not depend on how the step is split. */
 export function accumulateGradients(
   model: CausalLM,
   batch: Batch,
@@ -35,17 +57,13 @@ export function accumulateGradients(
   smoothing: number,
   sum: Tensor,
   checkpointing: Checkpointing,
+  neftune = 0,
 ): void {
-  const scale = gradientScale(model, tokens);
-  withCheckpointing(checkpointing, () =>
-    scope(() => {
-      try {
-        const { total } = batchLoss(model, batch, scale / tokens, smoothing);
-        if (total.requiresGrad) backward(total);
-        addScaled(sum, total, 1 / scale);
-      } finally {
-        endTransfers(); // nothing may be freed while it is copied
-      }
-    }),
+  accumulateLoss(
+    model,
+    tokens,
+    checkpointing,
+    sum,
+    (scale) => batchLoss(model, batch, scale / tokens, smoothing, neftune).total,
   );
 }

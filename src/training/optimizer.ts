@@ -19,6 +19,8 @@ export interface OptimizerOptions {
   paged?: boolean;
   /** Factors of the learning rate (LoRA+), 1 for a parameter that is not among them. */
   rates?: ReadonlyMap<Parameter, number> | undefined;
+  /** Which parameters weight decay applies to; those of rank 2 and more by default. */
+  decays?: (p: Parameter) => boolean;
 }
 
 /** Elements that share a scale in an 8-bit moment. */
@@ -59,6 +61,11 @@ export function stateLayout(name: OptimizerOptions["name"], size: number, moment
   ];
 }
 
+// Biases and norm weights have one axis.
+function isMatrix(p: Parameter): boolean {
+  return p.rank >= 2;
+}
+
 /**
  * AdamW (Loshchilov and Hutter 2019) as torch computes it, AdamW with 8-bit moments (Dettmers et al. 2022) as bitsandbytes does, or SGD with momentum,
  * over all trainable parameters at once.
@@ -84,13 +91,13 @@ export class Optimizer implements Disposable {
     const trained = this.parameters.filter((p) => p.grad);
     const norm = sumSquares(trained.map((p) => p.grad!));
     this.steps++;
-    const { weightDecay, rates } = this.options;
+    const { weightDecay, rates, decays = isMatrix } = this.options;
     const rate = (p: Parameter): number => rates?.get(p) ?? 1;
     const factors = [...new Set(trained.map(rate))];
     const update = (parameters: readonly Parameter[], states: readonly OptimizerState[]): void => {
       for (const decay of [true, false]) {
         for (const [bits, factor] of [8, 32].flatMap((b) => factors.map((f) => [b, f] as const))) {
-          const fits = (p: Parameter): boolean => p.decays === decay && this.bits(p) === bits && rate(p) === factor;
+          const fits = (p: Parameter): boolean => decays(p) === decay && this.bits(p) === bits && rate(p) === factor;
           const at = parameters.flatMap((p, i) => (fits(p) ? [i] : []));
           const group = at.map((i) => parameters[i]!);
           const own = at.map((i) => states[i]!);

@@ -4,14 +4,24 @@ import { callbackList, type TrainCallback } from "./callbacks.js";
 import { type EarlyStopping, type EarlyStoppingOption, earlyStopping } from "./early-stopping.js";
 import { type LogOption, logTargets } from "./log/run-log.js";
 import { type OptimizerName, type OptimizerOption, optimizerName } from "./optimizer-names.js";
+import type { PreferenceMetrics } from "./preference.js";
 import type { ScheduleName } from "./schedule.js";
 
-/** One logged step of a run. Losses in nats a token, times in seconds, memory in bytes. */
-export interface TrainStep {
+const METHODS = ["sft", "orpo", "dpo"] as const;
+/** What `train` makes of the rows. */
+export type Method = (typeof METHODS)[number];
+const DPO_LOSSES = ["sigmoid", "hinge", "ipo"] as const;
+export type DpoLoss = (typeof DPO_LOSSES)[number];
+
+/** One logged step of a run. Losses in nats a token (orpo, dpo: a pair's loss), times in seconds, memory in bytes. */
+export interface TrainStep extends PreferenceMetrics {
   step: number;
   epoch: number;
   loss: number;
   validationLoss?: number;
+  /** orpo and dpo: `rewards/accuracies` and `rewards/margins` of the validation pairs. */
+  validationAccuracy?: number;
+  validationMargin?: number;
   lr: number;
   gradNorm: number;
   /** Trained tokens of this step. */
@@ -39,7 +49,19 @@ export interface StepMemory {
 export interface TrainOptions<Row = Record<string, unknown>> {
   /** Rows whose loss is measured while training. */
   validation?: Iterable<Row>;
-  method?: "sft";
+  /**
+   * "sft": texts, completions or the assistant's turns. "orpo" and "dpo": rows { prompt, chosen, rejected }, as texts or messages; the reference of
+   * dpo is the model with its adapter switched off (without an adapter, as it is when the run starts).
+   */
+  method?: Method;
+  /** Of dpo: "sigmoid" (default), "hinge" or "ipo". */
+  lossType?: DpoLoss;
+  /** orpo: weight of the odds ratio; dpo: how far the policy may leave the reference. Default 0.1. */
+  beta?: number;
+  /** Of orpo and dpo: longest prompt in tokens; of a longer one the end is kept. */
+  maxPromptLength?: number;
+  /** NEFTune: uniform noise of up to ± neftune / sqrt(tokens · hidden size) on the embeddings while training (sft). 0: none. */
+  neftune?: number;
   epochs?: number;
   /** Optimizer steps in all; overrides epochs. */
   steps?: number;
@@ -95,10 +117,13 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   /** Goes on exactly where a checkpoint ends: the newest good one in `output` (true), or the one in a folder. */
   resume?: string | boolean;
   seed?: number;
+  /** Without effect: on one machine runs of one seed are always equal bit for bit. */
+  deterministic?: boolean;
   shuffle?: boolean;
   /** Field that holds the text when rows are plain text. */
   textField?: string;
   format?: (row: Row) => unknown;
+  /** sft: share of the probability that the target leaves to all tokens; dpo (sigmoid): share of pairs supposed to be the wrong way round. */
   labelSmoothing?: number;
   signal?: AbortSignal;
   /** Functions called after each step, or objects with some of onStep, onEvaluate, onSave, onEnd; a promise is awaited. They may end the run. */
@@ -125,6 +150,7 @@ export type TrainSettings = Required<
     | "format"
     | "signal"
     | "optimizer"
+    | "maxPromptLength"
   >
 > & {
   optimizer: OptimizerName;
@@ -135,6 +161,7 @@ export type TrainSettings = Required<
     | "validation"
     | "steps"
     | "maxLength"
+    | "maxPromptLength"
     | "evalEvery"
     | "output"
     | "saveEvery"
@@ -145,10 +172,11 @@ export type TrainSettings = Required<
     | "log"
   >;
 
-const LATER = ["neftune", "beta", "maxPromptLength", "deterministic"] as const;
-
 const DEFAULTS: TrainSettings = {
   method: "sft",
+  lossType: "sigmoid",
+  beta: 0.1,
+  neftune: 0,
   epochs: 1,
   batch: 4,
   accumulate: 1,
@@ -171,6 +199,7 @@ const DEFAULTS: TrainSettings = {
   logEvery: 1,
   keepBest: false,
   seed: 42,
+  deterministic: true,
   shuffle: true,
   labelSmoothing: 0,
   callbacks: [],
@@ -181,10 +210,6 @@ const DEFAULTS: TrainSettings = {
 /** Defaults of transformers' TrainingArguments, but for the learning rate (2e-4, LoRA's usual one) and sizes that fit a notebook. */
 export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
   const given = options as TrainOptions & Record<string, unknown>;
-  for (const key of LATER) {
-    if (given[key] !== undefined && given[key] !== false)
-      throw new ConfigError(`train: the option "${key}" is not available yet; leave it out.`);
-  }
   const s = {
     ...DEFAULTS,
     ...Object.fromEntries(Object.entries(given).filter(([, v]) => v !== undefined)),
@@ -194,6 +219,7 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
     "validation",
     "steps",
     "maxLength",
+    "maxPromptLength",
     "evalEvery",
     "log",
     "output",
@@ -202,7 +228,6 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
     "textField",
     "format",
     "signal",
-    ...LATER,
   ]);
   const unknown = Object.keys(given).filter((k) => !known.has(k));
   if (unknown.length > 0)
@@ -232,7 +257,7 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
       "a number of steps, or a share below 1",
     );
   checkSaving(s);
-  oneOf("method", s.method, ["sft"]);
+  checkMethod(s, given);
   s.optimizer = optimizerName(s.optimizer);
   s.callbacks = callbackList(s.callbacks);
   logTargets(s.log);
@@ -266,6 +291,31 @@ function checkSaving(s: TrainSettings): void {
     throw new ConfigError(`train: resume must be true or the folder of a checkpoint, received ${String(resume)}.`);
   if (resume === true && output === undefined)
     throw new ConfigError("train: resume: true looks for checkpoints in output: give { output }, or a folder.");
+}
+
+/** Options that belong to one method are errors with another: they would be without effect. */
+function checkMethod(s: TrainSettings, given: Readonly<Record<string, unknown>>): void {
+  oneOf("method", s.method, METHODS);
+  oneOf("lossType", s.lossType, DPO_LOSSES);
+  check("beta", s.beta, (v) => v > 0 && Number.isFinite(v), "a positive number");
+  check("neftune", s.neftune, (v) => v >= 0 && Number.isFinite(v), "a number from 0");
+  if (s.maxPromptLength !== undefined)
+    check("maxPromptLength", s.maxPromptLength, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");
+  const only = (names: readonly string[], methods: readonly Method[]): void => {
+    const name = names.find((n) => given[n] !== undefined && given[n] !== false && given[n] !== 0);
+    if (name !== undefined && !methods.includes(s.method))
+      throw new ConfigError(
+        `train: ${name} belongs to method ${methods.map((m) => `"${m}"`).join(" and ")}, received method "${s.method}"; leave it out.`,
+      );
+  };
+  only(["beta", "maxPromptLength"], ["orpo", "dpo"]);
+  only(["lossType"], ["dpo"]);
+  only(["labelSmoothing"], ["sft", "dpo"]);
+  only(["neftune", "packing", "textField"], ["sft"]);
+  if (s.method === "dpo" && s.labelSmoothing > 0 && (s.lossType !== "sigmoid" || s.labelSmoothing >= 0.5))
+    throw new ConfigError(
+      `train: with method "dpo" labelSmoothing is below 0.5 and for lossType "sigmoid", received ${s.labelSmoothing} with "${s.lossType}".`,
+    );
 }
 
 function check(name: string, value: unknown, ok: (v: number) => boolean, expected: string): void {

@@ -2,7 +2,7 @@ import { Dataset } from "../data/dataset.js";
 import type { Format } from "../data/format.js";
 import { describeMask } from "../data/mask.js";
 import { packExamples } from "../data/pack.js";
-import { describeReport, tokenizeRows } from "../data/tokenize.js";
+import { describeReport } from "../data/tokenize.js";
 import { formatBytes, formatDuration, formatNumber, formatPercent } from "../display/format.js";
 import {
   defineDisplay,
@@ -30,6 +30,7 @@ import { type LoopResult, planRun, type RunPlan, trainLoop } from "./loop.js";
 import { stepMemory } from "./memory.js";
 import { type TrainOptions, type TrainSettings, type TrainStep, trainSettings } from "./options.js";
 import { RunSaving } from "./resume.js";
+import { trainingRows } from "./rows.js";
 
 /** What a finished run gives. Losses in nats a token, memory in bytes. */
 export interface TrainResult {
@@ -100,6 +101,7 @@ export interface Trained {
   /** How the active adapter was made; `undefined` without one. */
   adapterSettings(): object | undefined;
   stopIds(): number[];
+  withoutAdapter<T>(fn: () => T | Promise<T>): Promise<T>;
 }
 
 /** Called once at the end with the bytes of the run's parts. */
@@ -205,26 +207,23 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         ...(s.format ? { format: s.format as Format } : {}),
         ...(s.signal ? { signal: s.signal } : {}),
       };
-      const train = await tokenizeRows(data, tokenizer, { ...prepare, name: "the training rows" });
-      const validation = s.validation
-        ? await tokenizeRows(s.validation, tokenizer, { ...prepare, name: "the validation rows" })
-        : undefined;
+      const rows = await trainingRows(model, network, data, s, prepare);
       const packed = s.packing
         ? packExamples(
-            train.examples.map((e) => e.ids.length),
+            rows.train.map((e) => e.ids.length),
             s.maxLength,
             limit,
           )
         : undefined;
       if (packed) {
-        const { rows, capacity, efficiency } = packed;
-        this.packing = { examples: train.examples.length, rows: rows.length, capacity, efficiency };
+        const { rows: filled, capacity, efficiency } = packed;
+        this.packing = { examples: rows.train.length, rows: filled.length, capacity, efficiency };
       }
-      const plan = planRun(packed?.rows.length ?? train.examples.length, s);
-      const { identity, resumed } = saving.join(train.examples, validation?.examples);
+      const plan = planRun(packed?.rows.length ?? rows.groups?.length ?? rows.train.length, s);
+      const { identity, resumed } = saving.join(rows.train, rows.validation);
       const checkpoints = saving.checkpoints(plan.saveEvery, () => this.live?.saved(checkpoints?.note() ?? ""));
       this.checkpoints = checkpoints;
-      const report = describeReport(train.report, prepare.maxLength);
+      const report = describeReport(rows.report, prepare.maxLength);
       this.live?.start(plan, {
         ...(report === "" ? {} : { rows: report }),
         ...(this.packing ? { packing: describePacking(this.packing) } : {}),
@@ -232,16 +231,17 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       });
       for (const step of resumed?.state.history ?? []) this.push(step);
       log = new RunLog(s.log, s.logEvery);
-      log.start({ ...plan, rows: train.report });
+      log.start({ ...plan, rows: rows.report });
       const measure = stepMemory(network);
       seed(s.seed);
       const started = performance.now();
       const loop = trainLoop({
         model: network,
-        train: train.examples,
-        rows: packed?.rows,
-        validation: validation?.examples,
+        train: rows.train,
+        rows: packed?.rows ?? rows.groups,
+        validation: rows.validation,
         settings: s,
+        objective: rows.objective,
         padId: tokenizer.padId ?? tokenizer.eosId ?? 0,
         onBatch: (tokens) => {
           this.tokens = Math.max(this.tokens, tokens);
@@ -255,7 +255,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         checkpoints,
         identity,
         resumed,
-        describe: (i) => describeMask(train.examples[i]!, tokenizer, 200),
+        describe: (i) => describeMask(rows.train[i]!, tokenizer, 200),
       });
       let next = await loop.next();
       while (!next.done) {
@@ -321,9 +321,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       ...values,
       packing: this.packing,
       best: result.best,
-      history: Dataset.from(
-        history.map(({ memoryParts: _, ...h }) => ({ ...h, validationLoss: h.validationLoss ?? null })),
-      ),
+      history: Dataset.from(history.map((h) => withMeasured(h, this.settings.method))),
       adapter: this.settings.output,
       checkpoint: last && { folder: last.folder, step: last.step },
       warnings: this.checkpoints?.warnings() ?? [],
@@ -336,6 +334,12 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     Object.defineProperty(out, inspectSymbol, { value: () => shown.toText() });
     return out;
   }
+}
+
+/** A step with null where nothing was measured after it: a column has a value in each row. */
+function withMeasured(step: TrainStep, method: TrainSettings["method"]): Record<string, unknown> {
+  const { memoryParts: _, validationLoss = null, validationAccuracy = null, validationMargin = null, ...rest } = step;
+  return { ...rest, validationLoss, ...(method === "sft" ? {} : { validationAccuracy, validationMargin }) };
 }
 
 const stateOf = (run: TrainRun): string => {

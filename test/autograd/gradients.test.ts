@@ -6,7 +6,7 @@ import { attention, rope, type Segments, swiglu } from "../../src/tensor/ops/att
 import { where } from "../../src/tensor/ops/elementwise.js";
 import { concat } from "../../src/tensor/ops/layout.js";
 import { linearLora } from "../../src/tensor/ops/lora.js";
-import { crossEntropy, embedding, linearCrossEntropy } from "../../src/tensor/ops/loss.js";
+import { crossEntropy, embedding, linearCrossEntropy, linearCrossEntropyRows } from "../../src/tensor/ops/loss.js";
 import { dequantizeNf4, linearNf4, quantizeNf4 } from "../../src/tensor/ops/nf4.js";
 import { addRmsNorm, layerNorm, rmsNorm } from "../../src/tensor/ops/norm.js";
 import { dropout, seed } from "../../src/tensor/ops/random.js";
@@ -233,6 +233,22 @@ test("gradient of cross entropy, plain, smoothed and through the chunked head", 
     ],
     (x, w) => linearCrossEntropy(x, w, labels, { smoothing: 0.1 }).total,
   );
+  for (const [chunk, smoothing] of [
+    [3, 0],
+    [0, 0.1],
+  ] as const) {
+    const shapes = [
+      [4, 5],
+      [7, 5],
+    ];
+    const title = `linearCrossEntropyRows in chunks of ${chunk}`;
+    await check(title, shapes, (x, w) => linearCrossEntropyRows(x!, w!, labels, { chunk, smoothing }));
+    const frozen = tensor(Float32Array.from({ length: 35 }, (_, i) => Math.sin(i)), [7, 5]); // biome-ignore format: one line
+    await check(`${title}, frozen`, [[4, 5]], (x) => linearCrossEntropyRows(x!, frozen, labels, { chunk, smoothing }));
+    await check(`${title}, of a fixed x`, [[7, 5]], (w) =>
+      linearCrossEntropyRows(frozen.slice(0, 0, 4), w!, labels, { chunk, smoothing }),
+    );
+  }
 });
 test("gradient of LoRA over dense and NF4 weights, with and without dropout", async () => {
   const random = new Random(3);

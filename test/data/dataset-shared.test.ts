@@ -8,17 +8,10 @@ const shared = process.env.TUNEBOOK_SHARED ?? join(import.meta.dirname, "../../.
 const data = join(shared, "data");
 const skip = existsSync(data) ? false : `no data sets in ${data}`;
 
-test("DialogSum: 12,460 rows in less than a second", { skip }, async () => {
-  const path = join(data, "dialogsum", "dialogsum.train.jsonl.gz");
-  let best = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < 3; i++) {
-    const start = performance.now();
-    const rows = await loadDataset(path);
-    best = Math.min(best, performance.now() - start);
-    assert.equal(rows.length, 12_460);
-    assert.deepEqual(rows.columns, ["fname", "dialogue", "summary", "topic"]);
-  }
-  assert.ok(best < 1000, `${best} ms`);
+test("DialogSum: 12,460 rows", { skip }, async () => {
+  const rows = await loadDataset(join(data, "dialogsum", "dialogsum.train.jsonl.gz"));
+  assert.equal(rows.length, 12_460);
+  assert.deepEqual(rows.columns, ["fname", "dialogue", "summary", "topic"]);
 });
 
 test("public files of other shapes", { skip }, async () => {

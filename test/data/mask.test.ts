@@ -120,6 +120,39 @@ describe("masks of chats", () => {
     assert.match(shown(example, chatml), /⟦c<\|im_end\|>d<\|im_end\|>\n⟧$/);
   });
 
+  it("leave out an EOS that closes a chat, and train one that ends each answer", async () => {
+    const json = JSON.parse(await readFile(join(fixtures, "chatml", "tokenizer.json"), "utf8"));
+    const config = JSON.parse(await readFile(join(fixtures, "chatml", "tokenizer_config.json"), "utf8"));
+    const eos = chatml.tokenOf(chatml.eosId!)!;
+    const masked = (template: string) => {
+      const tokenizer = Tokenizer.fromJson(json, { ...config, chat_template: template });
+      return describeMask(exampleOf(talk, tokenizer), tokenizer);
+    };
+    const turn = "{% for m in messages %}[{{ m.role }}] {{ m.content }};";
+    const asked = "{% if add_generation_prompt %}[assistant] ";
+    assert.equal(
+      masked(`${turn}{% endfor %}${asked}{% else %}{{ eos_token }}{% endif %}`),
+      `[user] the cat?;[assistant] ⟦the old cat.;⟧[user] a boat?;[assistant] ⟦in the river.;⟧${eos}`,
+    );
+    const ended = "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}";
+    assert.equal(
+      masked(`${turn}${ended}${asked}{% endif %}`),
+      `[user] the cat?;[assistant] ⟦the old cat.;${eos}⟧[user] a boat?;[assistant] ⟦in the river.;${eos}⟧`,
+    );
+  });
+
+  it("need no marks of generation in the template, and pass them over where it has some", async () => {
+    const json = JSON.parse(await readFile(join(fixtures, "chatml", "tokenizer.json"), "utf8"));
+    const config = JSON.parse(await readFile(join(fixtures, "chatml", "tokenizer_config.json"), "utf8"));
+    const body = (open: string, close: string) =>
+      `{% for m in messages %}[{{ m.role }}] ${open}{{ m.content }};${close}{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}`;
+    const [plain, marked] = [body("", ""), body("{% generation %}", "{% endgeneration %}")].map((template) =>
+      exampleOf(talk, Tokenizer.fromJson(json, { ...config, chat_template: template })),
+    );
+    assert.deepEqual(marked, plain);
+    assert.ok(trainedTargets(plain!) > 0);
+  });
+
   it("say so when a template writes a turn differently once others follow", () => {
     const forgets = Tokenizer.fromJson(
       JSON.parse(

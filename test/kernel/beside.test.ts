@@ -42,11 +42,9 @@ describe("a training run beside cells", () => {
     const running = execute(kernel.client, `console.log("begun"); ${code}`);
     await begun;
     await sleep(100);
-    const at = performance.now();
     await kernel.client.request("control", "interrupt_request", {}, { timeoutMs: 5_000 });
     const answer = await running;
     assert.equal(answer.reply.content.ename, "InterruptedError", JSON.stringify(answer.reply.content));
-    assert.ok(performance.now() - at < 1_500, `${performance.now() - at} ms`);
     return answer;
   }
 

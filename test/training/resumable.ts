@@ -20,13 +20,21 @@ export async function withFolders(use: (model: string, output: string) => Promis
 /** A small model with an adapter that draws random numbers in every step. */
 export async function adapted(folder: string, lora: Partial<LoraOptions> = {}): Promise<Model> {
   const model = await loadModel(folder, { weights: "random", seed: 1, progress: false });
-  return model.addLora({ rank: 4, dropout: 0.1, target: "all-linear", seed: 2, ...lora });
+  await model.adaptLora({ rank: 4, dropout: 0.1, target: "all-linear", seed: 2, ...lora });
+  return model;
 }
 
 /** Rows of different lengths. */
 export const rows: { prompt: string; completion: string }[] = colourRows(22).map((row, i) => ({
   ...row,
   completion: row.completion + " and so".repeat(i % 4),
+}));
+
+/** The same with a worse answer each. */
+export const pairs: { prompt: string; chosen: string; rejected: string }[] = rows.map(({ prompt, completion }, i) => ({
+  prompt,
+  chosen: completion,
+  rejected: " no".repeat(1 + (i % 3)),
 }));
 
 /** A run that uses all that has a state: an uneven last batch, several epochs, dropout, a schedule, measurements. */

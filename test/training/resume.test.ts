@@ -2,10 +2,17 @@ import assert from "node:assert/strict";
 import { appendFile, cp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { loadModel, type Model, type TrainOptions, type TrainRun, type TrainStep } from "../../src/index.js";
+import {
+  type LoraOptions,
+  loadModel,
+  type Model,
+  type TrainOptions,
+  type TrainRun,
+  type TrainStep,
+} from "../../src/index.js";
 import { stats } from "../../src/tensor/native.js";
 import { Checkpoints } from "../../src/training/checkpoints.js";
-import { adapted, adapterHash, options, rows, withFolders } from "./resumable.js";
+import { adapted, adapterHash, options, pairs, rows, withFolders } from "./resumable.js";
 
 const names = async (folder: string): Promise<string[]> => (await readdir(folder)).sort();
 const losses = (history: { toRows(): unknown[] }): number[] => history.toRows().map((row) => (row as TrainStep).loss);
@@ -15,13 +22,15 @@ function start(model: Model, given: TrainOptions, until = Number.POSITIVE_INFINI
   const stop = ({ step }: TrainStep): void => {
     if (step >= until) run.stop();
   };
-  const run = model.train(rows, { ...options, callbacks: [stop], ...given });
+  const inPairs = given.method && given.method !== "sft";
+  const own = inPairs ? { validation: pairs.slice(0, 4) } : {};
+  const run = model.train(inPairs ? pairs : rows, { ...options, ...own, callbacks: [stop], ...given });
   return run;
 }
 
 /** Trains to the end, or until a step has been taken. */
-async function train(folder: string, given: TrainOptions, until?: number, rank = 4) {
-  const model = await adapted(folder, { rank });
+async function train(folder: string, given: TrainOptions, until?: number, lora: Partial<LoraOptions> = {}) {
+  const model = await adapted(folder, lora);
   try {
     return await start(model, given, until);
   } finally {
@@ -40,20 +49,26 @@ for (const [name, given] of Object.entries({
     labelSmoothing: 0.1,
     checkpointing: "full",
   },
+  orpo: { method: "orpo" },
+  dpo: { method: "dpo", beta: 0.3 },
+  NEFTune: { neftune: 5 },
+  "init pissa": {},
+  "init loftq and dora": { weightDecay: 0.1 },
 } as Record<string, TrainOptions>)) {
   test(`a resumed run ends with the same bytes: ${name}`, () =>
     withFolders(async (folder, output) => {
       const before = stats().handles;
       // Rank 64: matrices of 4,096 elements, of which moments have 8 bits.
-      const rank = name.includes("8bit") ? 64 : 4;
-      const whole = await train(folder, { ...given, output: join(output, "whole") }, undefined, rank);
+      const lora: Partial<LoraOptions> = { rank: name.includes("8bit") ? 64 : 4 };
+      if (name.startsWith("init")) Object.assign(lora, { init: name.split(" ")[1], dora: name.includes("dora") });
+      const whole = await train(folder, { ...given, output: join(output, "whole") }, undefined, lora);
       const parts = join(output, "parts");
       for (const stop of [1, 5, 11]) {
-        const part = await train(folder, { ...given, output: parts, saveEvery: 4, resume: stop > 1 }, stop, rank);
+        const part = await train(folder, { ...given, output: parts, saveEvery: 4, resume: stop > 1 }, stop, lora);
         assert.equal(part.ended, "stopped");
         assert.equal(part.checkpoint?.step, stop);
       }
-      const end = await train(folder, { ...given, output: parts, saveEvery: 4, resume: true }, undefined, rank);
+      const end = await train(folder, { ...given, output: parts, saveEvery: 4, resume: true }, undefined, lora);
       assert.equal(await adapterHash(parts), await adapterHash(join(output, "whole")));
       assert.deepEqual(losses(end.history), losses(whole.history));
       assert.deepEqual(end.best, whole.best);
