@@ -21,7 +21,7 @@ import { mergeChecked } from "./lora/merge-checked.js";
 import type { MergeReport } from "./lora/merge-report.js";
 import { type LoraOptions, type LoraSettings, loraSettings } from "./lora/options.js";
 import { listParameters, type ParameterInfo, requireTrainable, weightBytes } from "./lora/parameters.js";
-import { type BatchOptions, rowAdapters } from "./lora/row-adapters.js";
+import { type BatchOptions, batchSettings } from "./lora/row-adapters.js";
 import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
 import { activate, adaptedLayers, removeLora, targetNames, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
@@ -258,10 +258,7 @@ export class Model implements Disposable {
     return labelledLoss(this.network, ids, labels);
   }
 
-  /**
-   * The text that follows a prompt; of several prompts (their lengths may differ) all texts, `batch` of them at a time (8 by default). `adapters` names the
-   * adapter of each prompt, null for none: they share the passes through the model, each row with its own.
-   */
+  /** The text that follows a prompt; of several prompts (their lengths may differ) all texts, in batches whose rows may have adapters of their own. */
   generate(prompt: string, options?: SamplingOptions): Promise<string>;
   generate(prompts: readonly string[], options?: SamplingOptions & BatchOptions): Promise<string[]>;
   async generate(
@@ -283,13 +280,10 @@ export class Model implements Disposable {
     options: SamplingOptions & BatchOptions & { onDone?: (done: number) => void } = {},
   ): Promise<string[]> {
     this.ready();
-    const { batch = 8, onDone } = options;
-    if (!Number.isInteger(batch) || batch < 1)
-      throw new ConfigError(`generate: batch must be a whole number from 1, received ${batch}.`);
     for (const name of options.adapters ?? []) if (name !== null) this.known(name);
-    const stops = stopsOf(options.stop, this.stopIds());
-    const adapters = options.adapters && rowAdapters(this.network, options.adapters, prompts.length, this.active);
     const settings = samplingSettings(options);
+    const stops = stopsOf(options.stop, this.stopIds());
+    const { batch, adapters, onDone } = batchSettings(this.network, options, prompts.length, this.active);
     return generateBatch(this.network, this.tokenizer, prompts, settings, { batch, stops, adapters, onDone });
   }
 

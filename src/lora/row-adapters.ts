@@ -6,17 +6,33 @@ import { hasBiases } from "./biases.js";
 export interface BatchOptions {
   /** Prompts at a time, 8 by default. */
   batch?: number;
-  /** The adapter of each prompt, null for none; without it the active one is for all of them. */
+  /**
+   * The adapter of each prompt, null for none; without it the active one is for all of them. Rows of different adapters share the passes through the model:
+   * the layers' own products are made of all of them at once.
+   */
   adapters?: readonly (string | null)[];
 }
 
 /**
- * The adapter of each of `count` prompts as generation takes it, "" for none.
+ * Checked options of a batch of `count` prompts; `adapters` as generation takes them, "" for none.
  *
  * @param active the model's active adapter.
- * @throws ConfigError for another number of them, or one with biases of its own: these stand in the base layers, the same for all rows.
+ * @throws ConfigError naming the option; for adapters with biases of their own, which stand in the base layers, the same for all rows.
  */
-export function rowAdapters(
+export function batchSettings<T extends BatchOptions>(
+  model: Module,
+  options: T,
+  count: number,
+  active: string | undefined,
+): Omit<T, "adapters"> & { batch: number; adapters: string[] | undefined } {
+  const { batch = 8, adapters } = options;
+  if (!Number.isInteger(batch) || batch < 1)
+    throw new ConfigError(`generate: batch must be a whole number from 1, received ${batch}.`);
+  const each = adapters && rowAdapters(model, adapters, count, active);
+  return { ...options, batch, adapters: each };
+}
+
+function rowAdapters(
   model: Module,
   adapters: readonly (string | null)[],
   count: number,
