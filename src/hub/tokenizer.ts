@@ -48,13 +48,12 @@ export class Tokenizer {
   readonly padId: number | undefined;
   /** The highest id + 1: the rows that an embedding needs at least. */
   readonly vocabSize: number;
-  /** Ids, the end of text among them, at which an answer ends. */
-  readonly stopIds: readonly number[];
   /** The source of the chat template, if there is one. */
   readonly chatTemplate: string | undefined;
   readonly #files: TokenizerFiles;
   readonly #pipeline: TokenPipeline;
   readonly #templates = new Map<string, ChatTemplate>();
+  #stops: number[] | undefined;
 
   private constructor(files: TokenizerFiles) {
     this.#files = files;
@@ -65,8 +64,6 @@ export class Tokenizer {
     this.eosId = this.#specialId("eos_token");
     this.padId = this.#specialId("pad_token");
     this.vocabSize = this.#pipeline.size;
-    const stops = isChatGlm(files.config) ? CHATGLM_STOPS.map((token) => this.idOf(token)) : [];
-    this.stopIds = [this.eosId, ...stops].filter((id) => id !== undefined);
     this.chatTemplate = files.chatTemplate;
   }
 
@@ -134,6 +131,12 @@ export class Tokenizer {
     const tail = ids.length - suffix.length;
     const hasSuffix = addSpecialTokens === "before" || (tail >= 0 && suffix.every((id, i) => ids[tail + i] === id));
     return [...(hasPrefix ? [] : prefix), ...ids, ...(hasSuffix ? [] : suffix)];
+  }
+
+  /** Ids at which an answer ends: the end of text, and what the chat template writes behind an assistant's turn. */
+  get stopIds(): readonly number[] {
+    this.#stops ??= [...new Set([this.eosId, ...this.#turnEnds()])].filter((id) => id !== undefined);
+    return this.#stops;
   }
 
   /** What the tokenizer puts before a text: the BOS, or nothing. */
@@ -243,6 +246,24 @@ export class Tokenizer {
     const template = this.chatTemplate === undefined ? "no chat template" : "with chat template";
     const tokens = [special("bos", this.bosId), special("eos", this.eosId), special("pad", this.padId)].join(", ");
     return `${name} { vocabulary ${this.vocabSize}, ${tokens}, ${template} }`;
+  }
+
+  #turnEnds(): (number | undefined)[] {
+    if (isChatGlm(this.#files.config)) return CHATGLM_STOPS.map((token) => this.idOf(token));
+    if (this.chatTemplate === undefined) return [];
+    const answer = "an-answer";
+    let text: string;
+    try {
+      text = this.applyChatTemplate([
+        { role: "user", content: "a-question" },
+        { role: "assistant", content: answer },
+      ]);
+    } catch {
+      return []; // a template that takes other messages
+    }
+    const behind = text.slice(text.lastIndexOf(answer) + answer.length).trimStart();
+    const [first] = this.#pipeline.encode(behind);
+    return first !== undefined && this.isSpecial(first) && behind.startsWith(this.tokenOf(first)!) ? [first] : [];
   }
 
   #template(tools: boolean): ChatTemplate {

@@ -136,6 +136,16 @@ describe("real tokenizers", { skip }, () => {
     });
   }
 
+  it("an answer ends at the end of a turn, also where the end of text is another token", async () => {
+    const stops = async (name: string) => [...(await load(name)).stopIds];
+    assert.deepEqual(await stops("llama3"), [128001, 128009]); // <|end_of_text|>, <|eot_id|>
+    assert.deepEqual(await stops("llama2"), [2]);
+    assert.deepEqual(await stops("mistral-7b-v0.1"), [2]);
+    const qwen = await load("qwen2");
+    assert.ok(qwen.stopIds.includes(qwen.idOf("<|im_end|>")!));
+    assert.deepEqual(await stops("starcoder"), [0]);
+  });
+
   it("ChatGLM3's commands are ids that no text has", async () => {
     const tokenizer = await load("chatglm3/tokenizer.model");
     const names = [
