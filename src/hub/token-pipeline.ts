@@ -78,15 +78,15 @@ export class TokenPipeline {
       this.#presplit = canSplitAtSpaces(model, this.#library);
       this.#cleanUp =
         isObject(model) && model.type === "WordPiece" && own(config, "clean_up_tokenization_spaces") !== false;
+      this.#raw = this.#splitters(false);
+      this.#normalized = this.#splitters(true);
+      this.#specialSpellings = new Set([...this.added.values()].filter((t) => t.special).map((t) => t.content));
+      this.size = [...this.added.keys()].reduce((size, id) => Math.max(size, id + 1), this.#library.model.vocab.length);
+      [this.prefix, this.suffix] = this.#around();
     } catch (cause) {
       if (cause instanceof TokenizerError) throw cause;
       throw new TokenizerError(`${where} cannot be used: ${(cause as Error).message}.`, { cause });
     }
-    this.#raw = this.#splitters(false);
-    this.#normalized = this.#splitters(true);
-    this.#specialSpellings = new Set([...this.added.values()].filter((t) => t.special).map((t) => t.content));
-    this.size = [...this.added.keys()].reduce((size, id) => Math.max(size, id + 1), this.#library.model.vocab.length);
-    [this.prefix, this.suffix] = this.#around();
   }
 
   /** The ids of a text, without prefix and suffix. */
@@ -119,11 +119,15 @@ export class TokenPipeline {
 
   /** Runs the library on something of a length, with a limit on its time where a pattern could take any. */
   #within<T>(length: number, fn: () => T): T {
-    if (!this.#limited) return fn();
     try {
-      return withTimeLimit(SECONDS + (length / 1e6) * SECONDS_A_MILLION, fn);
+      return this.#limited ? withTimeLimit(SECONDS + (length / 1e6) * SECONDS_A_MILLION, fn) : fn();
     } catch (cause) {
-      if (!(cause instanceof TimeLimitError)) throw cause;
+      if (cause instanceof TokenizerError) throw cause;
+      if (!(cause instanceof TimeLimitError))
+        throw new TokenizerError(
+          `${this.#where} cannot be used on a text of ${length} characters: ${(cause as Error).message}.`,
+          { cause },
+        );
       throw new TokenizerError(
         `A pattern of ${this.#where} was stopped on a text of ${length} characters: ${cause.message}. It may take time that grows without measure; use the tokenizer of another source.`,
         { cause },

@@ -150,6 +150,9 @@ function checkParts(part: Json | undefined, where: string, fail: (reason: string
   }
   if (!isObject(part)) return;
   const pattern = own(part, "pattern");
+  const type = own(part, "type");
+  if (pattern === undefined && (type === "Split" || type === "Replace"))
+    fail(`a part of "${where}" is a ${type} without a pattern`);
   if (pattern !== undefined) {
     const source = isObject(pattern) ? (own(pattern, "Regex") ?? own(pattern, "String")) : undefined;
     if (typeof source !== "string")

@@ -46,6 +46,26 @@ describe("a sentencepiece model", () => {
     });
   }
 
+  it("streams whole characters, those of bytes too", async () => {
+    const tokenizer = await Tokenizer.fromFolder(await made("bpe", { add_bos_token: false }));
+    for (const text of ["世界 and 你好", "🙂🙂 👩‍👩‍👧", "½ the ✓", "e\u0301é"]) {
+      const ids = tokenizer.encode(text);
+      assert.ok(ids.length > [...text].length, "not in bytes");
+      const stream = tokenizer.streamDecoder();
+      const parts = ids.map((id) => stream.push(id));
+      assert.ok(
+        parts.every((part) => part.isWellFormed() && !part.includes("\ufffd")),
+        JSON.stringify(parts),
+      );
+      assert.equal(parts.join("") + stream.end(), text);
+      // Cut in the middle of a character, what never became one is U+FFFD, given at the end alone.
+      const cut = tokenizer.streamDecoder();
+      const begun = ids.slice(0, -1).map((id) => cut.push(id));
+      assert.equal(begun.join(""), [...text].slice(0, -1).join(""));
+      assert.match(cut.end(), /^\ufffd+$/);
+    }
+  });
+
   it("has a BOS before each text, and what the config says", async () => {
     const plain = await Tokenizer.fromFolder(await made("bpe", { bos_token: "<s>", eos_token: "</s>" }));
     assert.deepEqual([plain.prefixIds, plain.bosId, plain.eosId], [[1], 1, 2]);

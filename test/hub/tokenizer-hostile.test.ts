@@ -83,6 +83,7 @@ describe("a tokenizer.json that cannot be used", () => {
       [whole({ pre_tokenizer: split({ Regex: 3 }) }), /has the pattern an object/],
       [whole({ pre_tokenizer: split({ Regex: "a".repeat(200_000) }) }), /200000 characters/],
       [whole({ pre_tokenizer: split("x") }), /has the pattern "x"/],
+      [whole({ pre_tokenizer: { type: "Split" } }), /is a Split without a pattern/],
       [whole({ pre_tokenizer: nested }), /nested deeper/],
       [whole({ decoder: { type: "Sequence", decoders: 3 } }), /cannot be used/],
       [
