@@ -177,6 +177,14 @@ export function checkArchitecture(name: string): void {
     assert.deepEqual([...still], [...alone[1]]);
     const noised = await rowsLogits(model, { ...flatRows([short]), noise: noise(0.5) });
     assert.ok(relativeError(noised, alone[1]) > 1e-3, "the noise is not heard");
+    // Dropout of the attention, where a config asks for it.
+    if ("attentionDropout" in model.config) {
+      Object.assign(model.config, { attentionDropout: 0.5 });
+      assert.deepEqual([...(await rowsLogits(model, flatRows([short])))], [...alone[1]]);
+      model.module.train(true);
+      assert.ok(relativeError(await rowsLogits(model, flatRows([short])), alone[1]) > 1e-3, "nothing was dropped");
+      model.module.train(false);
+    }
     // Two sequences in one cache: the last token of each is decoded in one step.
     const cache = new KvCache(2, 64);
     const first = [long.slice(0, -1), short.slice(0, -1)];
