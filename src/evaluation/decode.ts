@@ -15,6 +15,8 @@ const AHEAD = 3;
 /** Recordings that are tried before the model is run from JavaScript for good; fewer steps than `WORTH` are not recorded. */
 const TRIES = 4;
 const WORTH = 6;
+/** Numbers of sequences, or mixtures of adapters, whose state and recording are kept: a recording holds its step's memory. */
+const KEPT = 8;
 /** The cache grows by this many tokens, or by half. */
 const CHUNK = 256;
 
@@ -93,12 +95,15 @@ export class Decoder implements Disposable {
 
   /** Frees all but the cache. */
   dispose(): void {
-    for (const { state, candidate, ready } of this.batches.values()) {
-      candidate?.dispose();
-      ready?.dispose();
-      state.dispose();
-    }
-    this.batches.clear();
+    for (const key of [...this.batches.keys()]) this.drop(key);
+  }
+
+  private drop(key: string): void {
+    const { state, candidate, ready } = this.batches.get(key)!;
+    candidate?.dispose();
+    ready?.dispose();
+    state.dispose();
+    this.batches.delete(key);
   }
 
   [Symbol.dispose](): void {
@@ -117,7 +122,11 @@ export class Decoder implements Disposable {
     const routes = stepRoutes(rows);
     const key = routes ? JSON.stringify(routes) : `${count}`;
     let found = this.batches.get(key);
-    if (!found) {
+    if (found) {
+      this.batches.delete(key); // the last one used stands last
+      this.batches.set(key, found);
+    } else {
+      if (this.batches.size >= KEPT) this.drop(this.batches.keys().next().value!);
       const { temperature, repetitionPenalty } = this.settings;
       const needs = { draws: temperature > 0, seen: repetitionPenalty !== 1 };
       found = {

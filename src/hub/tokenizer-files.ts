@@ -57,7 +57,7 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
   if (bytes.has("tokenizer.json")) tokenizer = parsed(folder, bytes, "tokenizer.json");
   else if (model !== undefined) {
     tokenizer = readSentencePiece(model, join(folder, "tokenizer.model"));
-    tokenizer = glm ? withCommands(tokenizer) : withBos(tokenizer, config);
+    tokenizer = glm ? withCommands(tokenizer) : withBos(withDeclared(tokenizer, config), config);
   } else throw await missing(folder);
   return {
     folder,
@@ -68,6 +68,20 @@ export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles
     namedTemplates: templates,
     bytes,
   };
+}
+
+/** Tokens that the config declares behind the pieces of a `tokenizer.model`. */
+function withDeclared(tokenizer: JsonObject, config: JsonObject): JsonObject {
+  const declared = own(config, "added_tokens_decoder");
+  if (!isObject(declared)) return tokenizer;
+  const added = own(tokenizer, "added_tokens") as JsonObject[];
+  const known = new Set(added.map(({ id }) => id));
+  const more = Object.entries(declared).flatMap(([id, token]): JsonObject[] =>
+    isObject(token) && typeof token.content === "string" && /^\d{1,9}$/.test(id) && !known.has(Number(id))
+      ? [{ normalized: false, ...token, id: Number(id) }]
+      : [],
+  );
+  return { ...tokenizer, added_tokens: [...added, ...more] };
 }
 
 /** Llama's way for a `tokenizer.model`: a BOS before each text unless the config says no, an EOS behind it if it says so. */

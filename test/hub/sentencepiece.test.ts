@@ -74,6 +74,18 @@ describe("a sentencepiece model", () => {
     assert.deepEqual([both.prefixIds, both.encode("a").at(-1)], [[], 2]);
   });
 
+  it("takes tokens that the config declares behind its pieces", async () => {
+    const added_tokens_decoder = {
+      1: { content: "<s>", special: true },
+      400: { content: "<|im_start|>", special: true, normalized: false },
+    };
+    const at = await made("bpe", { add_bos_token: false, added_tokens_decoder });
+    const tokenizer = await Tokenizer.fromFolder(at);
+    assert.deepEqual(tokenizer.encode("<|im_start|><s>"), [400, 1]);
+    assert.equal(tokenizer.vocabSize, 401);
+    assert.equal(tokenizer.encode("a<|im_start|>", { parseSpecial: false }).includes(400), false);
+  });
+
   it("is saved as it is, or as tokenizer.json with further tokens", async () => {
     const tokenizer = await Tokenizer.fromFolder(await made("bpe", { tokenizer_class: "ChatGLMTokenizer" }));
     await tokenizer.save(join(folder, "saved"));
