@@ -15,6 +15,7 @@ import transformers
 
 import golden_adapters
 import golden_classification
+import golden_images
 import golden_llama
 import golden_lora
 import golden_models
@@ -39,6 +40,7 @@ PARTS = {
     "ops": lambda out, shared: golden_ops.make(out),
     "rouge": lambda out, shared: golden_rouge.make(out),
     "classification": lambda out, shared: golden_classification.make(out),
+    "images": lambda out, shared: golden_images.make(out),
     "trl": lambda out, shared: golden_trl.make(out),
 }
 
