@@ -140,7 +140,7 @@ export class Model implements Disposable {
     this.idle("quantize");
     if (adaptedLayers(this.network).length > 0)
       throw new StateError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
-    quantizeModule(this.network, quantizeSettings(options), [this.network.headName]);
+    quantizeModule(this.network, quantizeSettings(options), this.network.denseParts(options));
     return this;
   }
 

@@ -11,6 +11,7 @@ import { Model } from "./model.js";
 import type { CausalLM } from "./models/causal.js";
 import { loadWeights, randomWeights } from "./models/load.js";
 import { createModel } from "./models/registry.js";
+import { respelled } from "./models/respell.js";
 import { setWeightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import { packModule } from "./quantization/packed.js";
@@ -89,7 +90,12 @@ export class LoadPlan implements PromiseLike<Model> {
       await model.adaptLora(all);
       // What the adapter began from had to be dense; the rest of it is quantised now.
       if (from && this.quantization)
-        quantizeModule(model.module, quantizeSettings(this.quantization), [model.module.headName, "lm_head"], true);
+        quantizeModule(
+          model.module,
+          quantizeSettings(this.quantization),
+          model.module.denseParts(this.quantization),
+          true,
+        );
     });
     return this;
   }
@@ -128,7 +134,7 @@ export class LoadPlan implements PromiseLike<Model> {
     const network = createModel(fields);
     setWeightDType(network, wantedDType(options.dtype, fields));
     if (this.quantization && !this.computed)
-      quantizeModule(network, quantizeSettings(this.quantization), [network.headName, "lm_head"]);
+      quantizeModule(network, quantizeSettings(this.quantization), network.denseParts(this.quantization));
     network.to(device);
     if (options.dtype === "packed") await pack(network, files);
     try {
@@ -162,7 +168,7 @@ export class LoadPlan implements PromiseLike<Model> {
     const bar = new DelayedBar(progress ? `Loading ${source.name}` : undefined);
     await loadWeights(
       network,
-      await source.weights(),
+      respelled(network, await source.weights()),
       network.config.tied ? ["lm_head.weight"] : [],
       (done, total) => bar.update(done, total),
       signal,

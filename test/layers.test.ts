@@ -10,7 +10,7 @@ const root = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
 const ALLOWED: Record<string, readonly string[]> = {
   tensor: [],
   autograd: ["tensor"],
-  nn: ["tensor", "autograd"],
+  nn: ["tensor", "autograd", "images"],
   hub: ["tensor"],
   display: [],
   images: [],

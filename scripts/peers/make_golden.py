@@ -23,6 +23,7 @@ import golden_nf4
 import golden_ops
 import golden_optimizer
 import golden_quantized
+import golden_qwen2_vl
 import golden_rouge
 import golden_stories
 import golden_trl
@@ -41,6 +42,7 @@ PARTS = {
     "rouge": lambda out, shared: golden_rouge.make(out),
     "classification": lambda out, shared: golden_classification.make(out),
     "images": lambda out, shared: golden_images.make(out),
+    "qwen2-vl": lambda out, shared: golden_qwen2_vl.make(out),
     "trl": lambda out, shared: golden_trl.make(out),
 }
 

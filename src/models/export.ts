@@ -47,7 +47,7 @@ export async function exportSafetensors(
       }
     };
     const tensor = {
-      name,
+      name: model.spellings(name)[0]!,
       dtype: written,
       shape: target.shape,
       data: async () => encode(await read(), dtype, name),

@@ -1,0 +1,210 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { CHECKPOINTING, withCheckpointing } from "../../src/autograd/checkpoint.js";
+import { backward } from "../../src/autograd/tape.js";
+import { type Picture, patchesOf } from "../../src/images/patches.js";
+import { loadModel, type Model } from "../../src/index.js";
+import type { CausalLM } from "../../src/models/causal.js";
+import { KvCache, type RowPictures, type Rows } from "../../src/nn/cache.js";
+import { stats } from "../../src/tensor/native.js";
+import { slice } from "../../src/tensor/ops/layout.js";
+import { noGrad } from "../../src/tensor/record.js";
+import { scope } from "../../src/tensor/scope.js";
+import { tensor } from "../../src/tensor/tensor.js";
+import { goldenArrays, goldenFloats, goldenPath, goldenValues, relativeError } from "../golden.js";
+import { flatRows, nextLabels } from "../peers/models.js";
+import { checkArchitecture } from "./architecture.js";
+
+checkArchitecture("qwen2-vl");
+
+const arrays = goldenArrays("qwen2-vl/golden");
+const values = goldenValues("qwen2-vl/golden");
+const seen = values.seen as { rows: SeenRow[]; greedy: { prompt: number[]; ids: number[]; images: string[] } };
+const load = (): Promise<Model> =>
+  Promise.resolve(loadModel(goldenPath("qwen2-vl"), { progress: false, dtype: "float32" }));
+
+interface SeenRow {
+  ids: number[];
+  labels: number[];
+  images: string[];
+}
+
+function picture(name: string): Picture {
+  const { data, shape } = arrays.get(name)!;
+  const [height, width] = shape as [number, number, number];
+  return { width, height, data: data as Uint8Array, tokens: (width * height) / 64 };
+}
+
+function seenRows(rows: readonly SeenRow[]): Rows {
+  return { ...flatRows(rows.map((row) => row.ids)), pictures: picturesOf(rows) };
+}
+
+function picturesOf(rows: readonly Pick<SeenRow, "ids" | "images">[]): RowPictures {
+  const length = Int32Array.from(rows, (row) => row.ids.length);
+  const begin = length.map((_, i) => length.subarray(0, i).reduce((a, b) => a + b, 0));
+  const ids = Int32Array.from(rows.flatMap((row) => row.ids));
+  return { ids, begin, length, of: rows.map((row) => row.images.map(picture)) };
+}
+
+async function logits(network: CausalLM, rows: Rows, cache?: KvCache): Promise<Float32Array> {
+  const y = scope(() => noGrad(() => network.logits(network.hidden(rows, cache))));
+  const data = (await y.data()) as Float32Array;
+  y.dispose();
+  return data;
+}
+
+/** Loss and gradients of all rows together, as they stand in the network's parameters afterwards. */
+async function seenLoss(network: CausalLM): Promise<number> {
+  const labels = nextLabels(seen.rows);
+  const count = labels.filter((label) => label !== -100).length;
+  const total = scope(() => {
+    const { total } = network.headLoss(network.hidden(seenRows(seen.rows)), tensor(labels), 1 / count);
+    backward(total);
+    return total;
+  });
+  const loss = await total.item();
+  total.dispose();
+  return loss;
+}
+
+async function closeGradients(network: CausalLM, prefix: string): Promise<void> {
+  const found = new Map([...network.namedParameters()]);
+  const keys = [...arrays.keys()].filter((key) => key.startsWith(prefix));
+  assert.ok(keys.length > 10);
+  for (const key of keys) {
+    const grad = found.get(key.slice(prefix.length))?.grad;
+    assert.ok(grad, `${key} has no gradient`);
+    const error = relativeError((await grad.data()) as Float32Array, goldenFloats(arrays, key));
+    if (process.env.TUNEBOOK_SHOW) console.log(key, error.toExponential(1));
+    assert.ok(error < 1e-3, `${key}: relative error ${error}`);
+  }
+}
+
+test("qwen2-vl: patches are the reference's", async () => {
+  using model = await load();
+  const { settings } = model.module.sight!;
+  const got = patchesOf(seen.rows[1]!.images.map(picture), settings);
+  assert.ok(relativeError(got, goldenFloats(arrays, "seen.patches")) < 1e-6);
+});
+
+test("qwen2-vl: logits with one image, with several, and with none agree with the reference, alone and packed", async () => {
+  using model = await load();
+  const width = model.config.vocabSize;
+  const packed = await logits(model.module, seenRows(seen.rows));
+  let at = 0;
+  for (const [i, row] of seen.rows.entries()) {
+    const want = goldenFloats(arrays, `seen.logits.${i}`);
+    const error = relativeError(await logits(model.module, seenRows([row])), want);
+    if (process.env.TUNEBOOK_SHOW) console.log(`seen logits ${i}`, error.toExponential(1));
+    assert.ok(error < 1e-4, `row ${i}: relative error ${error}`);
+    assert.ok(relativeError(packed.subarray(at, at + want.length), want) < 1e-4, `row ${i} packed`);
+    at += row.ids.length * width;
+  }
+});
+
+test("qwen2-vl: gradients go through the vision tower, in every way of checkpointing", async () => {
+  const before = stats().handles;
+  using model = await load();
+  const network = model.module.setRequiresGrad(true) as CausalLM;
+  for (const mode of CHECKPOINTING) {
+    const loss = await withCheckpointing(mode, () => seenLoss(network));
+    assert.ok(Math.abs(loss / values.seenLoss - 1) < 1e-5, `${mode}: loss ${loss}, expected ${values.seenLoss}`);
+    await closeGradients(network, "seen.gradient.");
+    network.zeroGrad();
+  }
+  model.dispose();
+  assert.equal(stats().handles, before, "tensors were left behind");
+});
+
+test("qwen2-vl: an adapter on the language layers has the reference's gradients with images", async () => {
+  using model = await load();
+  await model.loadAdapter(goldenPath("qwen2-vl/adapter"));
+  const loss = await seenLoss(model.module);
+  assert.ok(Math.abs(loss / values.seenAdapterLoss - 1) < 1e-5);
+  await closeGradients(model.module, "seen.adapter.gradient.");
+  for (const [name, p] of model.module.namedParameters())
+    if (name.startsWith("model.visual.")) assert.equal(p.grad, undefined, name);
+});
+
+test("qwen2-vl: greedy ids behind an image are the reference's, through a cache that grows", async () => {
+  using model = await load();
+  const { prompt, ids, images } = seen.greedy;
+  const cache = new KvCache(1, prompt.length + 2);
+  const out = [...prompt];
+  for (let next = prompt; out.length < ids.length; next = [out.at(-1)!]) {
+    cache.grow(cache.lengths[0]! + next.length + 3);
+    const rows = cache.rows(Int32Array.from(next), Int32Array.of(0), Int32Array.of(next.length));
+    const shown = next === prompt ? { ...rows, pictures: picturesOf([{ ids: prompt, images }]) } : rows;
+    const chosen = scope(() =>
+      noGrad(() => {
+        const h = model.module.hidden(shown, cache);
+        return model.module.logits(slice(h, 0, next.length - 1, next.length)).argmax();
+      }),
+    );
+    out.push((await chosen.raw())[0]!);
+    chosen.dispose();
+  }
+  cache.dispose();
+  assert.deepEqual(out, ids);
+});
+
+test("qwen2-vl: image tokens and images that do not fit each other are refused", async () => {
+  using model = await load();
+  const row = seen.rows[0]!;
+  const fails = (rows: SeenRow, pattern: RegExp) => assert.rejects(logits(model.module, seenRows([rows])), pattern);
+  await fails({ ...row, images: [...row.images, row.images[0]!] }, /2 images, the 2\. of which takes 8 tokens/);
+  await fails({ ...row, ids: row.ids.slice(0, 8) }, /they are not there, or not whole/);
+  await fails({ ...row, images: [] }, /more image tokens/);
+});
+
+test("qwen2-vl: quantize leaves the vision tower alone unless it is asked", async () => {
+  const dense = async (vision: boolean): Promise<string[]> => {
+    using model = await loadModel(goldenPath("qwen2-vl"), { progress: false }).quantize({ type: "nf4", vision });
+    const quantized = model.parameters().filter((p) => p.dtype.startsWith("nf4"));
+    assert.equal(quantized.filter((p) => p.name.includes("language_model")).length, 14);
+    return quantized.filter((p) => p.name.includes("visual")).map((p) => p.name);
+  };
+  assert.deepEqual(await dense(false), []);
+  assert.equal((await dense(true)).length, 2 * 4 + 2);
+});
+
+test("qwen2-vl: checkpoints and configs of both spellings are read", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "tunebook-qwen2-vl-"));
+  try {
+    const file = await readFile(join(goldenPath("qwen2-vl"), "model.safetensors"));
+    const length = Number(file.readBigUInt64LE(0));
+    const header = JSON.parse(file.toString("utf8", 8, 8 + length)) as Record<string, unknown>;
+    const renamed = Object.entries(header).map(([name, entry]) => [
+      name.startsWith("visual.") ? `model.${name}` : name.replace(/^model\./, "model.language_model."),
+      entry,
+    ]);
+    const text = Buffer.from(JSON.stringify(Object.fromEntries(renamed)));
+    const size = Buffer.alloc(8);
+    size.writeBigUInt64LE(BigInt(text.length));
+    await writeFile(join(folder, "model.safetensors"), Buffer.concat([size, text, file.subarray(8 + length)]));
+    // The config as the hub has it: the text model's fields at the top, rope as rope_scaling.
+    const config = JSON.parse(await readFile(join(goldenPath("qwen2-vl"), "config.json"), "utf8"));
+    const { rope_parameters: rope, layer_types: _, model_type: __, ...fields } = config.text_config;
+    const { in_channels: channels, rope_parameters: ___, ...vision } = config.vision_config;
+    const older = {
+      ...config,
+      ...fields,
+      rope_theta: rope.rope_theta,
+      rope_scaling: { type: "mrope", mrope_section: rope.mrope_section },
+      vision_config: { ...vision, in_chans: channels },
+    };
+    delete older.text_config;
+    await writeFile(join(folder, "config.json"), JSON.stringify(older));
+    using model = await loadModel(folder, { progress: false, dtype: "float32" });
+    const error = relativeError(
+      await logits(model.module, seenRows([seen.rows[1]!])),
+      goldenFloats(arrays, "seen.logits.1"),
+    );
+    assert.ok(error < 1e-4, `relative error ${error}`);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
