@@ -1,15 +1,17 @@
 import { isAbsolute } from "node:path";
 import { resetTape } from "./autograd/tape.js";
-import { defineDisplay, throwIfInterrupted } from "./display/host.js";
+import { encodeConversation, type Prompt, withImages } from "./data/images.js";
+import { defineDisplay } from "./display/host.js";
 import type { Table } from "./display/table.js";
 import { ConfigError, StateError, TokenizerError } from "./errors.js";
 import { type EstimateOptions, estimateMemory, type MemoryEstimate } from "./estimate.js";
 import { type Comparison, compareAdapters } from "./evaluation/compare.js";
 import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
-import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
+import { type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
 import { generateBatch } from "./evaluation/generate-batch.js";
 import type { Metrics } from "./evaluation/metrics.js";
-import { StopText, stopsOf } from "./evaluation/stop-text.js";
+import { stopsOf } from "./evaluation/stop-text.js";
+import { type GeneratedRows, streamText, textsAfter } from "./evaluation/stream.js";
 import { type AdapterOptions, findAdapter } from "./fetch.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
@@ -276,9 +278,14 @@ export class Model implements Disposable {
   /** The texts that follow several prompts given as ids; see `generate`. `onDone` is called as each prompt is done. */
   async generateIds(
     prompts: readonly (readonly number[])[],
-    options: SamplingOptions & { batch?: number; onDone?: (done: number) => void } = {},
+    options: SamplingOptions & GeneratedRows & { batch?: number } = {},
   ): Promise<string[]> {
     this.ready();
+    const { pictures } = options;
+    if (pictures?.some((each) => each.length > 0)) {
+      const shown = prompts.map((ids, i) => ({ ids, pictures: pictures[i] ?? [] }));
+      return textsAfter(this.network, this.tokenizer, shown, options, this.stopIds());
+    }
     const { batch = 8, onDone } = options;
     if (!Number.isInteger(batch) || batch < 1)
       throw new ConfigError(`generate: batch must be a whole number from 1, received ${batch}.`);
@@ -288,30 +295,21 @@ export class Model implements Disposable {
 
   /** The text that follows a prompt, piece by piece, in whole characters. */
   async *stream(prompt: string, options: SamplingOptions = {}): AsyncGenerator<string, void> {
-    yield* this.continue(this.tokenizer.encode(prompt, { addSpecialTokens: "before" }), options);
+    const ids = this.tokenizer.encode(prompt, { addSpecialTokens: "before" });
+    yield* this.continue(await withImages(ids, options.images, this.network.sight), options);
   }
 
-  /** The assistant's answer to a conversation, through the tokenizer's chat template. */
+  /** The assistant's answer to a conversation, through the tokenizer's chat template; its messages may show images to a model that sees. */
   async chat(messages: readonly Message[], options: SamplingOptions = {}): Promise<string> {
     let text = "";
-    const ids = this.tokenizer.encodeChat([...messages], { addGenerationPrompt: true });
-    for await (const part of this.continue(ids, options)) text += part;
+    const prompt = await encodeConversation(this.tokenizer, messages, this.network.sight);
+    for await (const part of this.continue(prompt, options)) text += part;
     return text.trim();
   }
 
-  private async *continue(ids: readonly number[], options: SamplingOptions): AsyncGenerator<string, void> {
+  private async *continue(prompt: Prompt, options: SamplingOptions): AsyncGenerator<string, void> {
     this.ready();
-    const settings = samplingSettings(options);
-    const stops = stopsOf(options.stop, this.stopIds());
-    const text = new StopText(this.tokenizer.streamDecoder({ skipSpecialTokens: true, after: ids }), stops.strings);
-    for await (const id of generateIds(this.network, ids, settings, stops.ids)) {
-      throwIfInterrupted("Generation", options.signal);
-      const ready = text.push(id);
-      if (ready !== "") yield ready;
-      if (text.ended) return;
-    }
-    const rest = text.end();
-    if (rest !== "") yield rest;
+    yield* streamText(this.network, this.tokenizer, prompt, options, this.stopIds());
   }
 
   /** Ids at which generation ends: the generation config's and the tokenizer's end of sequence. */

@@ -12,6 +12,7 @@ import type { CausalLM } from "./models/causal.js";
 import { loadWeights, randomWeights } from "./models/load.js";
 import { createModel } from "./models/registry.js";
 import { respelled } from "./models/respell.js";
+import { prepareSight } from "./models/sight.js";
 import { setWeightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import { packModule } from "./quantization/packed.js";
@@ -132,6 +133,7 @@ export class LoadPlan implements PromiseLike<Model> {
       );
     }
     const network = createModel(fields);
+    prepareSight(network, files?.preprocessor);
     setWeightDType(network, wantedDType(options.dtype, fields));
     if (this.quantization && !this.computed)
       quantizeModule(network, quantizeSettings(this.quantization), network.denseParts(this.quantization));

@@ -1,7 +1,9 @@
 /** What training will see of some rows: every token as trained, read only, or cut off. */
 import { ConfigError, DataError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
-import { type FormatOptions, formatter, type Row } from "./format.js";
+import type { Sight } from "../images/patches.js";
+import { type FormatOptions, type Formatted, formatter, type Row } from "./format.js";
+import { exampleWithImages, showsImages } from "./images.js";
 import { type Example, exampleOf, IGNORED, type MaskOptions } from "./mask.js";
 import { packExamples } from "./pack.js";
 import { type Piece, Preview, type PreviewExample, type PreviewRow } from "./preview-show.js";
@@ -24,6 +26,7 @@ export interface PreviewOptions<R = Record<string, unknown>> extends MaskOptions
 export interface Previewed {
   readonly tokenizer: Tokenizer;
   readonly config: { readonly maxPositions: number };
+  readonly module?: { readonly sight: Sight | undefined };
 }
 
 /**
@@ -49,7 +52,11 @@ export async function previewRows(
   for (const row of rows) {
     if (shown.length === (packing ? 8 * count : count)) break;
     const index = shown.length;
-    const example = exampleOf(await read(row as Row, index), tokenizer, options);
+    const formatted = await read(row as Row, index);
+    const make = (given: Formatted): Example => exampleOf(given, tokenizer, options);
+    const example = showsImages(formatted)
+      ? await exampleWithImages(formatted, row, model.module?.sight, `Row ${index}`, make)
+      : make(formatted);
     shown.push(describeExample(example, index, tokenizer, maxLength, overlong));
   }
   if (shown.length === 0) throw new DataError("preview: the data set has no rows; check its path, split or filter.");

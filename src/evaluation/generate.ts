@@ -1,5 +1,7 @@
 import { throwIfInterrupted } from "../display/host.js";
 import { ConfigError } from "../errors.js";
+import type { ImageSource } from "../images/decode.js";
+import type { Picture } from "../images/patches.js";
 import type { CausalLM } from "../models/causal.js";
 import { KvCache } from "../nn/cache.js";
 import * as calls from "../tensor/calls.js";
@@ -25,6 +27,8 @@ export interface SamplingOptions {
   /** Strings, or token ids, at which generation ends; they are not part of the result. */
   stop?: string | number | readonly (string | number)[];
   seed?: number;
+  /** Images for the image tokens of a prompt, in order; a chat carries its own. For models that see. */
+  images?: readonly ImageSource[];
   signal?: AbortSignal;
 }
 
@@ -86,7 +90,7 @@ export function samplingSeed(settings: SamplingSettings): number {
 }
 
 /**
- * Token ids after `prompt`, one at a time, with a key-value cache; ends (without giving it) at an id of `stops` or after maxNewTokens.
+ * Token ids after `prompt`, which may show pictures, one at a time, with a key-value cache; ends (without giving it) at an id of `stops` or after maxNewTokens.
  * @throws ConfigError for an empty prompt, or one that leaves no room in the model's context.
  */
 export async function* generateIds(
@@ -94,6 +98,7 @@ export async function* generateIds(
   prompt: readonly number[],
   settings: SamplingSettings,
   stops: ReadonlySet<number>,
+  pictures: readonly Picture[] = [],
 ): AsyncGenerator<number, void> {
   const count = Math.min(settings.maxNewTokens, promptRoom(model, prompt));
   const limit = prompt.length + count;
@@ -105,7 +110,7 @@ export async function* generateIds(
   if (wasTraining) model.train(false);
   try {
     throwIfInterrupted("Generation", settings.signal);
-    const id = await first(model, cache, seen, settings, seed);
+    const id = await first(model, cache, seen, settings, seed, pictures);
     if (stops.has(id)) return;
     yield id;
     seen.push(id);
@@ -133,11 +138,14 @@ async function first(
   prompt: readonly number[],
   s: SamplingSettings,
   seed: number,
+  pictures: readonly Picture[],
 ): Promise<number> {
   const ids = Int32Array.from(prompt);
+  const [begin, length] = [Int32Array.of(0), Int32Array.of(ids.length)];
+  const shown = pictures.length > 0 ? { pictures: { ids, begin, length, of: [pictures] } } : {};
   const chosen = scope(() =>
     noGrad(() => {
-      const h = model.hidden(cache.rows(ids, Int32Array.of(0), Int32Array.of(ids.length)), cache);
+      const h = model.hidden({ ...cache.rows(ids, begin, length), ...shown }, cache);
       const logits = model.logits(slice(h, 0, ids.length - 1, ids.length)); // (1, vocab)
       return sampleRow(logits, prompt, s, seed, 0);
     }),

@@ -14,6 +14,13 @@ export interface PictureSettings extends PixelLimits {
   readonly std: readonly number[];
 }
 
+/** How a model takes images. */
+export interface Sight {
+  /** The token that stands for a piece of an image. */
+  readonly imageToken: number;
+  readonly settings: PictureSettings;
+}
+
 /** Qwen2-VL's, where a checkpoint brings no other: those of CLIP (Radford et al. 2021). */
 export const QWEN2_VL_PICTURES: PictureSettings = {
   minPixels: 56 * 56,

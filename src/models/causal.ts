@@ -1,6 +1,6 @@
 import { discard } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
-import type { PictureSettings } from "../images/patches.js";
+import type { Sight } from "../images/patches.js";
 import type { KvCache, Rows } from "../nn/cache.js";
 import { Embedding, type EmbeddingLike, Linear, type LinearLike } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
@@ -31,13 +31,6 @@ export interface CausalConfig {
   readonly tied: boolean;
   /** The config file as it was read. */
   readonly raw: Readonly<Record<string, unknown>>;
-}
-
-/** What a model that sees must be told of images. */
-export interface Sight {
-  /** The token that stands for a piece of an image. */
-  readonly imageToken: number;
-  readonly settings: PictureSettings;
 }
 
 /** A causal language model: rows of tokens in, final hidden states out; the head is applied by whoever needs logits or a loss. */

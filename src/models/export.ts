@@ -8,6 +8,7 @@ import { outsideScope } from "../tensor/scope.js";
 import { sizeOf } from "../tensor/shape.js";
 import type { CausalLM } from "./causal.js";
 import { checkpointTargets } from "./load.js";
+import { preprocessorConfig } from "./sight.js";
 
 /** Types that weights can be written in. */
 export type ExportDType = "float32" | "bfloat16" | "float16";
@@ -71,6 +72,7 @@ export async function exportSafetensors(
     await writeJson(folder, "model.safetensors.index.json", { metadata: { total_size: total }, weight_map: map });
   }
   await writeJson(folder, "config.json", configOf(model, dtype));
+  if (model.sight) await writeJson(folder, "preprocessor_config.json", preprocessorConfig(model.sight.settings));
 }
 
 /** Writes an object as a JSON file, whole or not at all. */

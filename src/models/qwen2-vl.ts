@@ -1,7 +1,7 @@
 import { discard, rest } from "../autograd/checkpoint.js";
 import { DataError, StateError } from "../errors.js";
 import { ConfigFields } from "../hub/config.js";
-import { QWEN2_VL_PICTURES } from "../images/patches.js";
+import { QWEN2_VL_PICTURES, type Sight } from "../images/patches.js";
 import type { KvCache, RowPictures, Rows } from "../nn/cache.js";
 import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
@@ -9,7 +9,7 @@ import { swiglu } from "../tensor/ops/activation.js";
 import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
 import { concat, slice } from "../tensor/ops/layout.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
-import { type CausalConfig, LmHeadModel, noisy, type Sight } from "./causal.js";
+import { type CausalConfig, LmHeadModel, noisy } from "./causal.js";
 import {
   CachedAngles,
   flatPositions,
