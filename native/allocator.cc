@@ -10,6 +10,8 @@ constexpr int32_t kGenerationMask = (1 << (30 - kIndexBits)) - 1;
 
 }  // namespace
 
+int32_t Allocator::index_of(int32_t handle) { return handle & kIndexMask; }
+
 Allocator::Allocator(const Backend& backend, const PoolHooks& hooks, int place) : place_(place) {
   if (backend.fence != nullptr) {
     pool_ = std::make_unique<SegmentPool>(backend, hooks);
@@ -63,6 +65,7 @@ int32_t Allocator::alloc(int64_t bytes, DType dtype, bool host) {
       Block* block = spare->second;
       recording_->spare.erase(spare);
       block->references = 1;
+      block->written = 0;
       return new_handle({block->data, bytes, dtype}, block);
     }
   }

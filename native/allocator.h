@@ -31,6 +31,8 @@ class Allocator {
   // As find, for an op that is enqueued. While recording, the block stays where it is from now on; `identity` tells tensors apart in the same way
   // in two recordings of the same work.
   const Ref* use(int32_t handle, uint64_t* identity);
+  // The memory of a handle that is there.
+  Block* block(int32_t handle) const { return slots_[index_of(handle)].block; }
 
   // Between these, blocks that are handed out belong to the graph.
   void record_begin(Graph* graph) { recording_ = graph; }
@@ -62,6 +64,7 @@ class Allocator {
     int32_t next_free = -1;
     int32_t recorded = 0;  // id of the graph that it was made in
   };
+  static int32_t index_of(int32_t handle);
   int32_t new_handle(const Ref& ref, Block* block);
   void settle(Block* block);
 

@@ -17,6 +17,8 @@ struct Reader {
   char* lists_end;
   int64_t bytes = 0;  // of all tensors
   Graph* recording = nullptr;
+  const Queue& queue;
+  uint64_t sequence;  // that the op will have
 
   int32_t word() {
     if (at >= end) fail("%s: the command is longer than the shared buffer", op);
@@ -34,7 +36,7 @@ struct Reader {
     memcpy(&value, &bits, 4);
     return value;
   }
-  Ref ref(const char* name, bool optional) {
+  Ref ref(const char* name, bool output, bool optional) {
     const int32_t handle = word();
     uint64_t identity = 0;
     const Ref* found = handle == 0 ? nullptr : recording == nullptr ? memory.find(handle) : memory.use(handle, &identity);
@@ -50,16 +52,20 @@ struct Reader {
       }
       fail("%s: tensor \"%s\" has been freed (handle %d)", op, name, handle);
     }
+    Block* block = memory.block(handle);
+    const char* lost = queue.lost_work(block->written);
+    if (lost != nullptr && !output) fail("%s: tensor \"%s\" was never computed, since %s. Compute it again.", op, name, lost);
+    if (output && (block->written == 0 || lost != nullptr)) block->written = sequence;
     bytes += found->bytes;
     if (recording != nullptr) recording->mix(static_cast<uint64_t>(found->bytes) << 8 | static_cast<uint64_t>(found->dtype));
     return *found;
   }
-  RefList list(const char* name, bool) {
+  RefList list(const char* name, bool output) {
     RefList result;
     result.count = static_cast<int32_t>(integer());
     if (result.count < 0 || lists + result.count * sizeof(Ref) > lists_end) fail("%s: list \"%s\" has %d tensors", op, name, result.count);
     Ref* items = reinterpret_cast<Ref*>(lists);
-    for (int32_t i = 0; i < result.count; i++) items[i] = ref(name, false);
+    for (int32_t i = 0; i < result.count; i++) items[i] = ref(name, output, false);
     lists += result.count * sizeof(Ref);
     result.items = items;
     return result;
@@ -118,7 +124,7 @@ uint64_t Queue::run(const int32_t* words, int64_t word_count, Allocator& memory)
   // Writes the arguments behind the entry at `place`; gives the bytes of both.
   auto decode = [&](char* place, Graph* recording) {
     int64_t used = kFixed;
-    Reader in{words + 1, words + word_count, memory, kOpNames[opcode], nullptr, nullptr, 0, recording};
+    Reader in{words + 1, words + word_count, memory, kOpNames[opcode], nullptr, nullptr, 0, recording, *this, sequence_ + 1};
     switch (opcode) {
 #define OP(name)                                                                              \
   case op_##name: {                                                                           \

@@ -16,6 +16,8 @@ struct PoolHooks {
   void* context;
 };
 
+constexpr uint64_t kElsewhere = UINT64_MAX;
+
 struct Block {
   void* data = nullptr;
   int64_t bytes = 0;
@@ -24,6 +26,7 @@ struct Block {
   struct Graph* owner = nullptr;  // the recording that it was handed out in, and its place there
   int64_t asked = 0, ordinal = 0;
   void* piece = nullptr;   // the pool's own
+  uint64_t written = 0;    // the op that wrote to it first, by its number; 0: none; kElsewhere: what it held first came from a file or JavaScript
   class Pool* pool = nullptr;
 };
 

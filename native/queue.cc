@@ -1,5 +1,6 @@
 #include "queue.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdarg>
 #include <cstdio>
@@ -185,9 +186,22 @@ void Queue::recover() {
     dropping_.store(false);
     return;
   }
+  uint64_t from = first_dropped_.exchange(0);
+  const bool failed = !failure_.message.empty();
+  // An op of a recording has the number that it had when it was recorded.
+  const uint64_t failed_at = std::max(failure_.sequence, completed_.load() + 1);
+  if (failed && (from == 0 || failed_at < from)) from = failed_at;
+  if (from > 0) dropped_.push_back({from, sequence_, failed ? "an operation failed before: " + failure_.message : "it was interrupted"});
   failure_ = Failure();
   state_.store(QueueState::Running);
   dropping_.store(false);
+}
+
+const char* Queue::lost_work(uint64_t written) const {
+  if (written == 0 || dropped_.empty()) return nullptr;
+  auto after = std::upper_bound(dropped_.begin(), dropped_.end(), written, [](uint64_t w, const Dropped& d) { return w < d.from; });
+  if (after == dropped_.begin() || written > (after - 1)->to) return nullptr;
+  return (after - 1)->why.c_str();
 }
 
 Failure Queue::failure() {
@@ -267,6 +281,7 @@ void Queue::finish(Completions::Item& item, const OpError* error) {
   } else if (item.from != 0 && item.fence != 0 && item.ops == 1) {
     op_nanoseconds[item.opcode].fetch_add(static_cast<uint64_t>(backend_.elapsed(item.from, item.fence) * 1e9));
   }
+  if (error == nullptr && item.opcode >= 0 && item.sequence > completed_.load()) completed_.store(item.sequence);
   if (item.pending == nullptr) return;
   QueueState outcome = item.outcome;
   if (outcome == QueueState::Running) {
@@ -319,7 +334,13 @@ bool Queue::alive() {
 void Queue::execute(Entry* entry) {
   const bool alive = this->alive();
   if (entry->kind == Kind::Op) {
-    if (alive) run_op(entry);
+    uint64_t none = 0;
+    if (!alive) {
+      first_dropped_.compare_exchange_strong(none, entry->sequence);
+      return;
+    }
+    run_op(entry);
+    if (!behind_ && state_.load(std::memory_order_relaxed) == QueueState::Running) completed_.store(entry->sequence, std::memory_order_relaxed);
     return;
   }
   Transfer t;

@@ -57,6 +57,8 @@ class Queue {
   void wait_idle();  // until everything enqueued has been run, which a device may still be working on
   void wait_done();  // until the device has done it too
   void recover();
+  // Why the tensor that `written` was the first op to write to holds nothing of use: that op was dropped. nullptr: it was not.
+  const char* lost_work(uint64_t written) const;
   // Gives the ops' working memory back, in queue order.
   void trim();
   // Whether the device cannot be used any more; failure() says why.
@@ -87,6 +89,11 @@ class Queue {
     uint64_t unused;
   };
   static_assert(sizeof(Entry) % 16 == 0);
+  // Ops that were dropped, by their numbers, in their order. Of the JavaScript thread.
+  struct Dropped {
+    uint64_t from, to;
+    std::string why;
+  };
   struct Transfer {
     void* to;
     void* from;
@@ -118,6 +125,9 @@ class Queue {
   std::atomic<uint64_t> executed_{0};
   uint64_t pushed_ = 0;
   uint64_t sequence_ = 0;
+  std::vector<Dropped> dropped_;
+  std::atomic<uint64_t> first_dropped_{0};  // since the last recover(); 0: none
+  std::atomic<uint64_t> completed_{0};      // the last op that is known to have been done
   Graph* recording_ = nullptr;
   std::atomic<uint64_t> whole_launches_{0};
   std::string capture_error_;

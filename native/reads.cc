@@ -72,6 +72,19 @@ const Ref& tensor(Runtime* r, const Napi::CallbackInfo& info, const char* what, 
   return *ref;
 }
 
+// A tensor that is read: what it should hold must have been computed.
+const Ref& computed(Runtime* r, const Napi::CallbackInfo& info, const char* what) {
+  const Ref& ref = tensor(r, info, what);
+  const char* lost = r->queue.lost_work(r->memory.block(info[0].As<Napi::Number>().Int32Value())->written);
+  if (lost != nullptr) throw Napi::Error::New(info.Env(), std::string(what) + ": the tensor was never computed, since " + lost + ". Compute it again.");
+  return ref;
+}
+
+// What it holds from now on came from elsewhere.
+void filled(Runtime* r, const Napi::CallbackInfo& info, size_t argument = 0) {
+  r->memory.block(info[argument].As<Napi::Number>().Int32Value())->written = kElsewhere;
+}
+
 // The bytes of a typed array argument, checked against a part of a tensor.
 struct Bytes {
   void* data;
@@ -100,6 +113,7 @@ void upload(const Napi::CallbackInfo& info) {
   Runtime* r = of_handle(info);
   const Ref& ref = tensor(r, info, "upload");
   const Bytes from = typed_array(info, ref, "upload");
+  filled(r, info);
   try {
     r->queue.upload(static_cast<char*>(ref.data) + from.offset, from.data, from.count);
   } catch (const OpError& error) {
@@ -118,12 +132,13 @@ void finish(Runtime* r, Napi::Env env) {
 void transfer(const Napi::CallbackInfo& info) {
   Runtime* source = of_handle(info, 0);
   Runtime* target = of_handle(info, 1);
-  const Ref from = tensor(source, info, "transfer", 0), to = tensor(target, info, "transfer", 1);
+  const Ref from = computed(source, info, "transfer"), to = tensor(target, info, "transfer", 1);
   if (from.bytes != to.bytes) {
     throw Napi::RangeError::New(info.Env(), "transfer: a tensor of " + std::to_string(from.bytes) + " bytes does not fit one of " + std::to_string(to.bytes));
   }
   if (source == target) throw Napi::Error::New(info.Env(), "transfer: both tensors are on the same device: use the op copy");
   finish(source, info.Env());
+  filled(target, info, 1);
   try {
     if (source->place == 0) {  // its memory is host memory, and nothing is queued for it
       target->queue.upload(to.data, from.data, to.bytes);
@@ -139,7 +154,7 @@ void transfer(const Napi::CallbackInfo& info) {
 
 Napi::Value download(const Napi::CallbackInfo& info) {
   Runtime* r = of_handle(info);
-  const Ref& ref = tensor(r, info, "download");
+  const Ref& ref = computed(r, info, "download");
   const Bytes into = typed_array(info, ref, "download");
   Read* ticket = new Read;
   ticket->bytes = into.count;

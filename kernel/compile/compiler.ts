@@ -5,7 +5,8 @@ import type { Directive } from "../magics/directives.js";
 import { preprocess } from "../magics/parse.js";
 import type { Analysis, Fault } from "./analyze.js";
 import { describe, remedy } from "./diagnostics.js";
-import { emitCell, emitFile, syntaxFaults } from "./emit.js";
+import { type Emitted, emitCell, emitFile, syntaxFaults } from "./emit.js";
+import { emitExpression } from "./expression.js";
 import { History } from "./history.js";
 import { Project } from "./project.js";
 import type { Surroundings } from "./rewrite.js";
@@ -29,9 +30,15 @@ interface Pending {
   analysis: Analysis;
   header: string;
   code: string;
-  program?: t.Program;
+  checked?: Checked;
   magics: readonly Directive[];
   folder: string;
+}
+
+/** A cell's file in the program that has checked it. */
+interface Checked {
+  program: t.Program;
+  file: t.SourceFile;
 }
 
 /** What the language alone has: a cell that mentions nothing else can be checked before Node's declarations are read. */
@@ -69,9 +76,16 @@ export class Compiler {
 
   /** Compiles a cell that nobody will run, so that the next one meets code that V8 has compiled. */
   practise(code: string, declare = true): void {
-    const { analysis } = emitCell(code, "cell-0", this.around(new Set()));
-    const { program } = this.check(code, this.history.header(analysis), analysis);
-    if (declare) this.declarations(program);
+    const { analysis } = this.emit(code, "cell-0", []);
+    const checked = this.check(code, this.history.header(analysis), analysis);
+    if (declare) this.declarations(checked);
+  }
+
+  /** While nobody asks: a new checker in place of one that has taken many cells, made to know what most cells need. */
+  refresh(): void {
+    if (!this.project.worn) return;
+    this.project.renew();
+    this.practise("[1].map((x) => x + 1).length", false);
   }
 
   compile({ code: text, cell, typecheck, cwd }: CompileRequest): CompiledCell {
@@ -81,14 +95,14 @@ export class Compiler {
     if (chosen !== undefined) this.override = chosen;
     // "off" from the kernel stands for code that is no cell of the notebook's (expressions of a front end).
     const mode = chosen ?? (typecheck === "off" ? "off" : (this.override ?? typecheck));
-    let emitted = emitCell(code, cell, this.around(new Set()), magics);
+    let emitted = this.emit(code, cell, magics);
     if (emitted.faults.length > 0) throw new CompileFailure(describe(emitted.faults, text, "error"));
     const { analysis } = emitted;
     const header = this.history.header(analysis);
     let diagnostics: Diagnostic[] = [];
     const pending: Pending = { cell, analysis, header, code, magics, folder: cwd };
     if (mode !== "off") {
-      const { program, faults, typeOnly } = this.check(code, header, analysis);
+      const { program, file, faults, typeOnly } = this.check(code, header, analysis);
       for (const fault of faults) fault.message += remedy(fault.code, fault.message, text);
       diagnostics = describe(faults, text, mode === "error" ? "error" : "warning");
       if (mode === "error" && diagnostics.length > 0) throw new CompileFailure(diagnostics);
@@ -96,7 +110,7 @@ export class Compiler {
         emitted = emitCell(code, cell, this.around(typeOnly), magics);
         for (const name of typeOnly) analysis.declared.get(name)!.value = false;
       }
-      pending.program = program;
+      pending.checked = { program, file };
       this.project.keep(packagesOf(analysis));
     }
     this.pending = [...this.pending.slice(-1), pending];
@@ -109,7 +123,7 @@ export class Compiler {
     const pending = this.pending.find((one) => one.cell === cell);
     if (pending === undefined) return;
     this.pending = this.pending.filter((one) => one !== pending);
-    const { analysis, header, code, program, magics, folder } = pending;
+    const { analysis, header, code, checked, magics, folder } = pending;
     this.forget(magics);
     // Later cells import the same files from another folder.
     if (folder !== this.folder) {
@@ -118,10 +132,11 @@ export class Compiler {
       }
     }
     if (analysis.declared.size === 0 && !analysis.augments) return;
-    const declarations = program && this.declarations(program);
+    const declarations = checked && this.declarations(checked);
     if (declarations !== undefined) this.project.add(cell, declarations, ".d.ts");
     else this.project.add(cell, header + code, ".ts");
     this.history.commit(cell, analysis);
+    if (analysis.augments) this.project.renew();
   }
 
   /** What a `%reset` of the cell takes away. */
@@ -163,7 +178,13 @@ export class Compiler {
     this.project.loadNode();
     const header = this.history.header(analysis);
     this.project.update(header + code);
+    this.project.program();
     return header.length;
+  }
+
+  private emit(code: string, cell: string, magics: readonly Directive[]): Emitted {
+    const around = this.around(new Set());
+    return emitExpression(code, cell, around, magics) ?? emitCell(code, cell, around, magics);
   }
 
   private around(typeOnly: ReadonlySet<string>): Surroundings {
@@ -174,25 +195,36 @@ export class Compiler {
     code: string,
     header: string,
     analysis: Analysis,
-  ): { program: t.Program; faults: Fault[]; typeOnly: Set<string> } {
+  ): Checked & { faults: Fault[]; typeOnly: Set<string> } {
     if (!this.project.withNode && needsNode(code, analysis)) this.project.loadNode();
-    this.project.update(header + code);
+    try {
+      return this.checked(header + code, header.length);
+    } catch (error) {
+      // A checker that has failed may be left in any state: one that is shared gets a second, fresh try.
+      if (!this.project.shared) throw error;
+      this.project.renew();
+      return this.checked(header + code, header.length);
+    }
+  }
+
+  /** @param from - where the cell begins in the text */
+  private checked(text: string, from: number): Checked & { faults: Fault[]; typeOnly: Set<string> } {
+    this.project.update(text);
     const program = this.project.program();
     const file = program.getSourceFile(this.project.current)!;
     const faults = syntaxFaults(file);
     for (const { start, length, code: number, messageText, category } of program.getSemanticDiagnostics(file)) {
-      if (category !== ts.DiagnosticCategory.Error || start === undefined) continue;
+      if (category !== ts.DiagnosticCategory.Error || start === undefined || implicitAny(number)) continue;
       const message = ts.flattenDiagnosticMessageText(messageText, "\n");
       faults.push({ start, length: length ?? 1, code: number, message });
     }
-    const own = faults.filter(({ start }) => start >= header.length);
-    for (const fault of own) fault.start -= header.length;
-    return { program, faults: own, typeOnly: typeOnlyImports(program, file, header.length) };
+    const own = faults.filter(({ start }) => start >= from);
+    for (const fault of own) fault.start -= from;
+    return { program, file, faults: own, typeOnly: typeOnlyImports(program, file, from) };
   }
 
   /** The checked cell's declarations as a file of their own, so that later cells need not infer its types again. */
-  private declarations(program: t.Program): string | undefined {
-    const file = program.getSourceFile(this.project.current);
+  private declarations({ program, file }: Checked): string | undefined {
     let text: string | undefined;
     const write: t.WriteFileCallback = (_, written) => {
       text = written;
@@ -201,6 +233,14 @@ export class Compiler {
     return diagnostics.length === 0 ? text : undefined;
   }
 }
+
+/** Whether a finding says no more than that something has no type: its author may mean any. */
+function implicitAny(code: number): boolean {
+  return code >= 7005 && code <= 7053 && !OTHER_FINDINGS.has(code);
+}
+
+// Unreachable code, unused labels, fallthrough, missing returns, `yield` and `this`: no matter of types left out.
+const OTHER_FINDINGS: ReadonlySet<number> = new Set([7027, 7028, 7029, 7030, 7036, 7037, 7038, 7040, 7041]);
 
 /** The names after `%reset`; IPython's options are taken and mean nothing. */
 function resetNames(rest: string): string[] {

@@ -16,7 +16,8 @@ export interface Emitted {
   alone: boolean;
 }
 
-const options: t.CompilerOptions = {
+/** How cells are printed. */
+export const emitOptions: t.CompilerOptions = {
   target: ts.ScriptTarget.ES2022,
   module: ts.ModuleKind.ESNext,
   moduleDetection: ts.ModuleDetectionKind.Force,
@@ -61,14 +62,14 @@ function emit(
     return rewriter(analysis, around, prologue, magics)(context)(file);
   };
   const before = [transform, contexts(prologue)];
-  const printed = alone ? printAlone(code, `${cell}.ts`, options, before) : print(code, `${cell}.ts`, before);
+  const printed = alone ? printAlone(code, `${cell}.ts`, emitOptions, before) : print(code, `${cell}.ts`, before);
   if (printed === undefined) return undefined;
   const body = printed.js.replace(/\n?\/\/# sourceMappingURL=.*\s*$/, "").replace(/(^|\n)export \{\};\s*$/, "");
   return { js: `${setUp(prologue)}\n${body}`, map: shiftMap(printed.map, cell), analysis: analysis!, faults, alone };
 }
 
 function print(code: string, fileName: string, before: t.TransformerFactory<t.SourceFile>[]): Printed {
-  const made = ts.transpileModule(code, { compilerOptions: options, fileName, transformers: { before } });
+  const made = ts.transpileModule(code, { compilerOptions: emitOptions, fileName, transformers: { before } });
   return { js: made.outputText, map: made.sourceMapText ?? "" };
 }
 
@@ -107,7 +108,7 @@ function joinedFaults(file: t.SourceFile, magics: readonly Directive[]): Fault[]
 }
 
 /** The first line: strict mode, the boxes, hoisted functions, the cell's own thread of output. */
-function setUp({ boxes, functions, awaits }: Prologue): string {
+export function setUp({ boxes, functions, awaits }: Prologue): string {
   const names = [...boxes].map((name) => `${boxName(name)} = $scope["ref()"](${JSON.stringify(name)})`);
   const declaration = names.length > 0 ? ` const ${names.join(", ")};` : "";
   const here = awaits ? ` const ${HERE} = $cell.enter();` : "";
@@ -135,7 +136,7 @@ export function syntaxFaults(file: t.SourceFile): Fault[] {
 export function emitFile(code: string, path: string): { js: string; map: string; faults: Fault[] } {
   const { outputText, sourceMapText, diagnostics } = ts.transpileModule(code, {
     compilerOptions: {
-      ...options,
+      ...emitOptions,
       removeComments: false,
       moduleDetection: ts.ModuleDetectionKind.Auto,
       verbatimModuleSyntax: false,

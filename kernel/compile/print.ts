@@ -109,6 +109,15 @@ function isInLoop(node: t.Node): boolean {
   return false;
 }
 
+/** Parses a file that is a module, whatever it contains. */
+export function parseModule(code: string, fileName: string, options: t.CompilerOptions): t.SourceFile {
+  const setExternalModuleIndicator = emitter.getSetExternalModuleIndicator?.(options);
+  return ts.createSourceFile(fileName, code, {
+    languageVersion: options.target!,
+    ...(setExternalModuleIndicator && { setExternalModuleIndicator }),
+  });
+}
+
 /**
  * Prints one file as `ts.transpileModule` does, in less than half of its time: that makes a program and a checker for every call, which
  * ordinary code never asks anything.
@@ -122,13 +131,9 @@ export function printAlone(
   before: t.TransformerFactory<t.SourceFile>[],
 ): Printed | undefined {
   if (!needed.every((name) => typeof emitter[name] === "function")) return undefined;
-  const { bindSourceFile, getSetExternalModuleIndicator, getTransformers, transformNodes, createPrinter } =
-    emitter as Emitter;
+  const { bindSourceFile, getTransformers, transformNodes, createPrinter } = emitter as Emitter;
   const { createTextWriter, createSourceMapGenerator } = emitter as Emitter;
-  const file = ts.createSourceFile(fileName, code, {
-    languageVersion: options.target!,
-    setExternalModuleIndicator: getSetExternalModuleIndicator(options),
-  });
+  const file = parseModule(code, fileName, options);
   bindSourceFile(file, options);
   // Nothing is global in a module that stands alone, so a name that the printer makes up meets no global.
   const hasGlobalName = (): boolean => false;

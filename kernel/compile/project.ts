@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type t from "typescript";
 import { type Libraries, languageFile, libraries, nodeFile } from "./libraries.js";
+import { Standing } from "./standing.js";
 import { libFolder, ts } from "./typescript.js";
 
 /** Marks the virtual files of cells, so that no file of the user's can have such a name. */
@@ -12,7 +13,8 @@ export const CELL_PREFIX = "__tunebook__";
 // dist/kernel/compile/project.js: the package is three folders up.
 const packageFolder = fileURLToPath(new URL("../../../", import.meta.url));
 const packageName = "tunebook";
-const ownDeclarations = join(packageFolder, "dist", "src");
+const ownFiles = join(packageFolder, "dist");
+const ownDeclarations = join(ownFiles, "src");
 /** What stands for the package "tslab" in cells. */
 const tslab: t.ResolvedModuleFull = {
   resolvedFileName: join(packageFolder, "dist", "kernel", "execute", "child", "tslab.d.ts"),
@@ -29,7 +31,7 @@ export const compilerOptions: t.CompilerOptions = {
   noLib: true,
   types: [],
   strict: true,
-  noImplicitAny: false,
+  noImplicitAny: true, // so that an empty array takes the type of what is put into it; what else it finds is left out
   noImplicitThis: false,
   useUnknownInCatchVariables: false,
   allowUnreachableCode: true,
@@ -63,11 +65,18 @@ export class Project {
   private currentPath = "";
   private packages = "";
   private version = 0;
+  /** How often the language service was to look whether its program is still right. */
+  private asked = 0;
   /** Have packages changed since the start? Until then no file of theirs is looked at twice. */
   private installing = false;
   /** Only remembers the package.json files that say how a file of a package is to be read. */
   private readonly manifests: t.ModuleResolutionCache;
   private text = "";
+  /** Takes cells that need no program of their own. */
+  private standing: Standing | undefined;
+  /** The current cell's file there. */
+  private beside: t.SourceFile | undefined;
+  private taken = 0;
 
   constructor(folder: string) {
     for (const [path, text] of [...this.libraries.language, ...this.libraries.cell]) this.virtual.set(path, text);
@@ -79,9 +88,9 @@ export class Project {
     this.service = ts.createLanguageService(this.host(comments), ts.createDocumentRegistry(true, folder, comments));
   }
 
-  /** Path of the current cell. */
+  /** Path of the current cell: one of its own where it stands beside a program. */
   get current(): string {
-    return this.currentPath;
+    return this.beside?.fileName ?? this.currentPath;
   }
 
   get withNode(): boolean {
@@ -96,7 +105,24 @@ export class Project {
       if (!this.virtual.has(path)) this.roots.push(path);
       this.virtual.set(path, text);
     }
+    this.renew();
+  }
+
+  /** The next cell gets a program and a checker of its own, which those after it share. */
+  renew(): void {
+    this.standing = undefined;
+    this.beside = undefined;
     this.version++;
+  }
+
+  /** Does the current cell share a program and a checker with others? */
+  get shared(): boolean {
+    return this.beside !== undefined;
+  }
+
+  /** Has the shared checker taken so many cells that another one should be made when there is time? */
+  get worn(): boolean {
+    return this.standing?.worn === true;
   }
 
   /** From now on the files of packages are read again when they have changed. */
@@ -104,7 +130,7 @@ export class Project {
     this.installing = true;
     this.resolutions.clear();
     this.manifests.clear();
-    this.version++;
+    this.renew();
   }
 
   setFolder(folder: string): void {
@@ -115,6 +141,7 @@ export class Project {
   /** A committed cell: its declarations (`.d.ts`) or, where they cannot be written down, its code (`.ts`). */
   add(cell: string, text: string, extension: ".d.ts" | ".ts"): void {
     const path = join(this.folder, CELL_PREFIX + cell + extension);
+    if (this.virtual.has(path)) this.renew();
     this.virtual.set(path, text);
     this.cells.set(`./${CELL_PREFIX}${cell}`, path);
   }
@@ -126,7 +153,7 @@ export class Project {
       this.snapshots.delete(path);
     }
     this.cells.clear();
-    this.version++;
+    this.renew();
   }
 
   /** Keeps the packages that a cell has imported in the program: cells without them would drop them, to be read again. */
@@ -135,6 +162,7 @@ export class Project {
     const text = [...this.kept, "export {};"].join("\n");
     if (this.virtual.get(this.packages) === text) return;
     this.virtual.set(this.packages, text);
+    // The program of the cell that has brought them has read them.
     this.version++;
   }
 
@@ -145,29 +173,58 @@ export class Project {
     this.packages = join(folder, `${CELL_PREFIX}packages.ts`);
     this.resolutions.clear();
     this.keep([]);
-    this.version++;
+    this.renew();
   }
 
   /** Puts text into the current cell. */
   update(text: string): void {
-    if (text === this.text) return;
+    if (text === this.text && (this.beside || !this.standing)) return;
+    if (this.beside) this.standing?.drop(this.beside.fileName);
     this.text = text;
+    this.beside = undefined;
     this.version++;
+    const path = join(this.folder, `${CELL_PREFIX}cell.${++this.taken}.ts`);
+    try {
+      if (this.standing?.full === false) this.beside = this.standing.take(path, text);
+    } catch {
+      // What is wrong with it shows in a program of its own.
+      this.standing = undefined;
+    }
   }
 
+  /** The program that knows the current cell, with a checker. */
   program(): t.Program {
+    if (this.beside) return this.standing!.program;
     const program = this.service.getProgram()!;
     if (this.nodeLoaded && !this.thinned) {
       this.thinned = true;
       thin(program.getSourceFile(nodeFile));
     }
+    if (this.standing?.program !== program) this.standing = this.stand(program);
     return program;
+  }
+
+  /**
+   * Files of the user's change, and with them what they import: cells of a program with one get programs of their own. Packages stay as they
+   * are until there is news of them, and then no program is shared any longer.
+   */
+  private stand(program: t.Program): Standing | undefined {
+    for (const { fileName } of program.getSourceFiles()) {
+      const own = fileName === this.currentPath || this.virtual.has(fileName) || fileName.startsWith(ownFiles);
+      if (!own && !fileName.includes("/node_modules/")) return undefined;
+    }
+    return Standing.over(program, {
+      cell: (path) => (path.includes(CELL_PREFIX) ? this.virtual.get(path) : undefined),
+      resolve: (name, from, mode) => this.resolve(name, from, compilerOptions, mode),
+    });
   }
 
   private host(jsDocParsingMode: t.JSDocParsingMode): t.LanguageServiceHost {
     const host: t.LanguageServiceHost & { getModuleResolutionCache(): t.ModuleResolutionCache } = {
       getModuleResolutionCache: () => this.manifests,
       jsDocParsingMode,
+      // A cell that stands beside a program leaves that as it is.
+      getProjectVersion: () => `${this.beside ? this.asked : ++this.asked}`,
       getCompilationSettings: () => compilerOptions,
       getScriptFileNames: () => [this.current, this.packages, ...this.roots],
       getScriptVersion: (path) => this.versionOf(path),

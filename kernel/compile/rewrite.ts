@@ -36,6 +36,13 @@ export function boxName(name: string): string {
   return `$$${name}`;
 }
 
+/** Where the value of a name is that a cell mentions and does not declare. */
+export function placeOf(name: string, around: Surroundings): "box" | "cell" | "global" | "later" {
+  if (around.boxed(name)) return "box";
+  if (cellNames.has(name)) return "cell";
+  return globalNames.has(name) ? "global" : "later";
+}
+
 /**
  * Turns a cell's top-level bindings into boxes of the live scope, static imports into awaited ones at the top, and the
  * last expression into the result. Works on the TypeScript tree; types are erased afterwards.

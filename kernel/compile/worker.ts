@@ -49,6 +49,7 @@ port.on("message", (message: Request | Notice) => {
   } catch (error) {
     const { name, message: text, stack } = error as Error;
     const diagnostics = error instanceof CompileFailure ? error.diagnostics : undefined;
+    if (diagnostics === undefined) compiler.project.renew();
     reply = {
       id: message.id,
       error: { name, message: text, ...(stack ? { stack } : {}) },
@@ -70,6 +71,7 @@ const TIDY_AFTER_MS = 1_000;
 function tidyLater(): void {
   clearTimeout(idle);
   idle = setTimeout(() => {
+    compiler.refresh();
     setFlagsFromString("--expose-gc");
     collect ??= runInNewContext("gc") as () => void;
     collect();
@@ -110,6 +112,10 @@ function practise(done: number): void {
     return;
   }
   const quiet = performance.now() - asked >= PRACTICE_AFTER_MS;
-  if (quiet) practice[done % practice.length]!(done);
+  if (quiet) {
+    // Programs and checkers are practised too, though most cells share one.
+    if (done % 3 === 0) compiler.project.renew();
+    practice[done % practice.length]!(done);
+  }
   setTimeout(practise, quiet ? 2 : PRACTICE_AFTER_MS, quiet ? done + 1 : done).unref();
 }

@@ -111,8 +111,9 @@ export class Executor extends EventEmitter<Events> {
       // An interrupt may have ended it meanwhile.
       if (!running.interrupted) {
         running.sent = true;
-        this.#oomKills = oomEvidence();
         this.send(command);
+        // Reading takes a while in which the cell begins; it has no time yet to use up memory.
+        this.#oomKills = oomEvidence();
       }
     } catch (error) {
       running.resolve({ status: "died", reason: (error as Error).message });

@@ -1,10 +1,7 @@
 // isa: portable avx2 avx512 avx512bf16
 // Weights in blocks of 32 along a row that share a scale (and a minimum), as llama.cpp's files hold them: restoring, rows of a table, products. A few rows
 // read the codes in the dot product itself, larger products restore while they pack.
-#include "check.h"
-#include "gemm.h"
-#include "gemv.h"
-#include "restored.h"
+#include "frozen.h"
 
 namespace tunebook {
 namespace TB_ISA {
@@ -227,27 +224,9 @@ void gemv_of(int64_t rows, const float* a, int64_t lda, const Blocks& w, const E
 
 void gemm_blocks(const gemm_blocks_args& g) {
   const Blocks w = open_blocks(g.q, g.scale, g.minimum, g.rows, g.cols, g.bits);
-  const int64_t n = g.trans_w ? g.rows : g.cols, k = g.trans_w ? g.cols : g.rows;
-  if (g.m <= 0 || n <= 0) return;
-  check_tensor("a", g.a, span(g.m, k, g.lda));
-  check_tensor("y", g.y, span(g.m, n, g.ldy));
-  if (g.bias) check_tensor("bias", g.bias, n);
-  const Epilogue e{g.alpha, g.beta, g.y.f32(), g.ldy, g.bias.f32()};
-  if (g.m <= 4 && g.trans_w) {
-    switch (g.m) {
-      case 1: gemv_of<1>(n, g.a.f32(), g.lda, w, e); return;
-      case 2: gemv_of<2>(n, g.a.f32(), g.lda, w, e); return;
-      case 3: gemv_of<3>(n, g.a.f32(), g.lda, w, e); return;
-      default: gemv_of<4>(n, g.a.f32(), g.lda, w, e); return;
-    }
-  }
-  const DenseA a{g.a.f32(), g.lda, 1};
-  const BlocksB b{w, g.trans_w != 0};
-  if (g.compute == kBFloat16) {
-    gemm_wide<Rounded>(g.m, n, k, a, b, e);
-  } else {
-    gemm_wide<Exact>(g.m, n, k, a, b, e);
-  }
+  const FrozenProduct p = open_product(g);
+  if (p.few) return with_rows(p.m, [&](auto M) { gemv_of<decltype(M)::value>(p.n, g.a.f32(), g.lda, w, p.e); });
+  gemm_frozen(p, BlocksB{w, g.trans_w != 0});
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // isa: portable avx2 avx512
 // Functions of one and two arguments, their derivatives, selection, y += alpha x.
+#include "axes.h"
 #include "check.h"
 #include "vmath.h"
 
@@ -166,19 +167,7 @@ template <class F>
 void binary_run(const binary_args& g, F f) {
   int64_t d[4] = {g.d0, g.d1, g.d2, g.d3};
   int64_t as[4] = {g.as0, g.as1, g.as2, g.as3}, bs[4] = {g.bs0, g.bs1, g.bs2, g.bs3};
-  // Neighbouring axes that both tensors walk evenly become one, so that rows are as long as can be.
-  int last = 3;
-  for (int j = 2; j >= 0; --j) {
-    if (d[last] == 1) {
-      d[last] = d[j], as[last] = as[j], bs[last] = bs[j];
-    } else if (d[j] == 1 || (as[j] == as[last] * d[last] && bs[j] == bs[last] * d[last])) {
-      d[last] *= d[j];
-    } else {
-      --last;
-      d[last] = d[j], as[last] = as[j], bs[last] = bs[j];
-    }
-  }
-  for (int j = 0; j < last; ++j) d[j] = 1, as[j] = bs[j] = 0;
+  join_axes(d, as, bs);
   const float *a = g.a.f32(), *b = g.b.f32();
   float* y = g.y.f32();
   const int64_t cols = d[3], rows = d[0] * d[1] * d[2], blocks = (cols + kPiece - 1) / kPiece;

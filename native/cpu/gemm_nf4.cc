@@ -1,6 +1,6 @@
 // isa: portable avx2 avx512 avx512bf16
 // Products with a 4-bit weight (NF4, FP4). Large ones decode while packing; a few rows (decoding) read the codes straight into the dot product.
-#include "gemv.h"
+#include "frozen.h"
 #include "nf4.h"
 
 namespace tunebook {
@@ -76,30 +76,13 @@ void gemv_nf4(int64_t rows, int64_t cols, const float* a, int64_t lda, const Nf4
 
 void gemm_nf4(const gemm_nf4_args& g) {
   const Nf4 w = open_nf4(g.q, g.absmax, g.absmax2, g.offset, g.rows * g.cols, g.block, g.kind);
-  const int64_t n = g.trans_w ? g.rows : g.cols, k = g.trans_w ? g.cols : g.rows;
-  if (g.m <= 0 || n <= 0) return;
-  if (g.a.bytes < ((g.m - 1) * g.lda + k) * 4 || g.y.bytes < ((g.m - 1) * g.ldy + n) * 4 || (g.bias && g.bias.bytes < n * 4)) {
-    fail("%lld rows need %lld elements of a and %lld of y; there are %lld and %lld", (long long)g.m, (long long)((g.m - 1) * g.lda + k),
-         (long long)((g.m - 1) * g.ldy + n), (long long)(g.a.bytes / 4), (long long)(g.y.bytes / 4));
-  }
-  const Epilogue e{g.alpha, g.beta, g.y.f32(), g.ldy, g.bias.f32()};
+  const FrozenProduct p = open_product(g);
 #if TB_AVX2
-  if (g.m <= 4 && g.trans_w && g.cols % g.block == 0 && g.block % (2 * W) == 0) {
-    switch (g.m) {
-      case 1: gemv_nf4<1>(g.rows, g.cols, g.a.f32(), g.lda, w, e); return;
-      case 2: gemv_nf4<2>(g.rows, g.cols, g.a.f32(), g.lda, w, e); return;
-      case 3: gemv_nf4<3>(g.rows, g.cols, g.a.f32(), g.lda, w, e); return;
-      default: gemv_nf4<4>(g.rows, g.cols, g.a.f32(), g.lda, w, e); return;
-    }
+  if (p.few && g.cols % g.block == 0 && g.block % (2 * W) == 0) {
+    return with_rows(p.m, [&](auto M) { gemv_nf4<decltype(M)::value>(g.rows, g.cols, g.a.f32(), g.lda, w, p.e); });
   }
 #endif
-  const DenseA a{g.a.f32(), g.lda, 1};
-  const Nf4B b{w, g.cols, g.trans_w != 0};
-  if (g.compute == 1) {
-    gemm_wide<Rounded>(g.m, n, k, a, b, e);
-  } else {
-    gemm_wide<Exact>(g.m, n, k, a, b, e);
-  }
+  gemm_frozen(p, Nf4B{w, g.cols, g.trans_w != 0});
 }
 
 }  // namespace

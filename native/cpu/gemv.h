@@ -21,6 +21,17 @@ static void weight_rows(int64_t rows, int64_t row_bytes, F&& f) {
   tasks_if(rows * row_bytes > 2 * kTaskBytes, ceil_div(rows, piece), [&](int64_t t) { f(t * piece, (t + 1) * piece < rows ? (t + 1) * piece : rows); });
 }
 
+// f(the number of rows as a constant), 4 for more: how many a kernel keeps in registers.
+template <class F>
+TB_INLINE void with_rows(int64_t rows, F&& f) {
+  switch (rows) {
+    case 1: f(std::integral_constant<int, 1>{}); break;
+    case 2: f(std::integral_constant<int, 2>{}); break;
+    case 3: f(std::integral_constant<int, 3>{}); break;
+    default: f(std::integral_constant<int, 4>{}); break;
+  }
+}
+
 // What a finished sum becomes: element (i, column) of y.
 TB_INLINE void finish(const Epilogue& e, int64_t i, int64_t column, float sum) {
   float* y = e.y + i * e.ldy + column;
@@ -95,12 +106,7 @@ template <int R, class T>
 static void dot_groups(int64_t m, int64_t k, const float* a, int64_t lda, const T* b, int64_t ldb, const Epilogue& e, int64_t column) {
   for (int64_t i = 0; i < m; i += 4) {
     const Epilogue at{e.alpha, e.beta, e.y + i * e.ldy, e.ldy, e.bias};
-    switch (m - i) {
-      case 1: dot_rows<1, R>(k, a + i * lda, lda, b, ldb, at, column); break;
-      case 2: dot_rows<2, R>(k, a + i * lda, lda, b, ldb, at, column); break;
-      case 3: dot_rows<3, R>(k, a + i * lda, lda, b, ldb, at, column); break;
-      default: dot_rows<4, R>(k, a + i * lda, lda, b, ldb, at, column); break;
-    }
+    with_rows(m - i, [&](auto rows) { dot_rows<decltype(rows)::value, R>(k, a + i * lda, lda, b, ldb, at, column); });
   }
 }
 
@@ -183,21 +189,12 @@ static bool gemv(int64_t m, int64_t n, int64_t k, const DenseA& a, const DenseB<
   if (b.row == 1 ? m > kFewRows : b.col == 1 ? m > 4 : true) return false;
   int64_t lda;
   const float* rows = rows_along_k(m, k, a, &lda);
-  if (b.row == 1) {
-    switch (m) {
-      case 1: gemv_dot<1>(n, k, rows, lda, b.data, b.col, e); break;
-      case 2: gemv_dot<2>(n, k, rows, lda, b.data, b.col, e); break;
-      case 3: gemv_dot<3>(n, k, rows, lda, b.data, b.col, e); break;
-      case 4: gemv_dot<4>(n, k, rows, lda, b.data, b.col, e); break;
-      default: few_rows_dot(m, n, k, rows, lda, b.data, b.col, e); break;
-    }
+  if (b.row != 1) {
+    with_rows(m, [&](auto M) { gemv_axpy<decltype(M)::value>(n, k, rows, lda, b.data, b.row, e); });
+  } else if (m <= 4) {
+    with_rows(m, [&](auto M) { gemv_dot<decltype(M)::value>(n, k, rows, lda, b.data, b.col, e); });
   } else {
-    switch (m) {
-      case 1: gemv_axpy<1>(n, k, rows, lda, b.data, b.row, e); break;
-      case 2: gemv_axpy<2>(n, k, rows, lda, b.data, b.row, e); break;
-      case 3: gemv_axpy<3>(n, k, rows, lda, b.data, b.row, e); break;
-      default: gemv_axpy<4>(n, k, rows, lda, b.data, b.row, e); break;
-    }
+    few_rows_dot(m, n, k, rows, lda, b.data, b.col, e);
   }
   return true;
 }

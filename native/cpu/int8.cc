@@ -1,9 +1,6 @@
 // isa: portable avx2 avx512 avx512bf16
 // Weights in 8 bits with one scale a row: quantising, restoring, products.
-#include "check.h"
-#include "gemm.h"
-#include "gemv.h"
-#include "restored.h"
+#include "frozen.h"
 
 namespace tunebook {
 namespace TB_ISA {
@@ -127,27 +124,9 @@ void gemv_int8(int64_t rows, const float* a, int64_t lda, const Int8& w, const E
 
 void gemm_int8(const gemm_int8_args& g) {
   const Int8 w = open_int8(g.q, g.absmax, g.rows, g.cols);
-  const int64_t n = g.trans_w ? g.rows : g.cols, k = g.trans_w ? g.cols : g.rows;
-  if (g.m <= 0 || n <= 0) return;
-  check_tensor("a", g.a, span(g.m, k, g.lda));
-  check_tensor("y", g.y, span(g.m, n, g.ldy));
-  if (g.bias) check_tensor("bias", g.bias, n);
-  const Epilogue e{g.alpha, g.beta, g.y.f32(), g.ldy, g.bias.f32()};
-  if (g.m <= 4 && g.trans_w) {
-    switch (g.m) {
-      case 1: gemv_int8<1>(n, g.a.f32(), g.lda, w, e); return;
-      case 2: gemv_int8<2>(n, g.a.f32(), g.lda, w, e); return;
-      case 3: gemv_int8<3>(n, g.a.f32(), g.lda, w, e); return;
-      default: gemv_int8<4>(n, g.a.f32(), g.lda, w, e); return;
-    }
-  }
-  const DenseA a{g.a.f32(), g.lda, 1};
-  const Int8B b{w, g.trans_w != 0};
-  if (g.compute == kBFloat16) {
-    gemm_wide<Rounded>(g.m, n, k, a, b, e);
-  } else {
-    gemm_wide<Exact>(g.m, n, k, a, b, e);
-  }
+  const FrozenProduct p = open_product(g);
+  if (p.few) return with_rows(p.m, [&](auto M) { gemv_int8<decltype(M)::value>(p.n, g.a.f32(), g.lda, w, p.e); });
+  gemm_frozen(p, Int8B{w, g.trans_w != 0});
 }
 
 }  // namespace

@@ -75,13 +75,8 @@ void encode_block(const float* x, int64_t n, float absmax, int64_t kind, uint8_t
 
 void quantize_nf4(const quantize_nf4_args& g) {
   if (g.x.dtype != DType::Float32) fail("x must be float32");
-  if (g.block < 2 || g.block % 2 != 0) fail("the block must be an even number of elements");
-  if (g.kind != 0 && g.kind != 1) fail("kind must be 0 (NF4) or 1 (FP4), but is %lld", (long long)g.kind);
+  check_quantize_nf4(g);
   const int64_t blocks = ceil_div(g.n, g.block);
-  if (g.x.bytes < g.n * 4 || g.q.bytes < (g.n + 1) / 2 || g.absmax.bytes < blocks * 4) {
-    fail("%lld elements need %lld bytes of x, %lld of q and %lld of absmax; there are %lld, %lld and %lld", (long long)g.n, (long long)g.n * 4,
-         (long long)(g.n + 1) / 2, (long long)blocks * 4, (long long)g.x.bytes, (long long)g.q.bytes, (long long)g.absmax.bytes);
-  }
   const float* x = g.x.f32();
   parallel_for(blocks, 256, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; b++) {
@@ -114,11 +109,8 @@ uint8_t nearest(const float* map, float x) {
 }
 
 void quantize_absmax(const quantize_absmax_args& g) {
+  check_quantize_absmax(g);
   const int64_t groups = ceil_div(g.n, kAbsmaxBlock);
-  if (g.absmax.dtype != DType::Float32 || g.absmax.bytes < g.n * 4) fail("absmax must be float32 with %lld elements", (long long)g.n);
-  if (g.q.bytes < g.n || g.absmax2.bytes < groups * 4 || g.offset.bytes < 4) {
-    fail("%lld scales need %lld bytes of q and %lld values of absmax2", (long long)g.n, (long long)g.n, (long long)groups);
-  }
   const float* x = g.absmax.f32();
   double sum = 0;
   for (int64_t i = 0; i < g.n; i++) sum += x[i];

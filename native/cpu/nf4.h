@@ -1,12 +1,11 @@
 // Reading 4-bit weights (NF4, FP4): decoding runs of elements, and a right operand of the packed product that decodes while it packs.
 #pragma once
+#include "nf4_checks.h"
 #include "nf4_tables.h"
 #include "restored.h"
 
 namespace tunebook {
 namespace TB_ISA {
-
-constexpr int64_t kAbsmaxBlock = 256;
 
 struct Nf4 {
   const float* codes;        // the sixteen values
@@ -26,24 +25,13 @@ struct Nf4 {
 
 // Checks the tensors of a weight of n elements.
 static Nf4 open_nf4(const Ref& q, const Ref& absmax, const Ref& absmax2, const Ref& offset, int64_t n, int64_t block, int64_t kind) {
-  if (block < 2 || block % 2 != 0) fail("the block must be an even number of elements, but is %lld", (long long)block);
-  if (kind != 0 && kind != 1) fail("kind must be 0 (NF4) or 1 (FP4), but is %lld", (long long)kind);
-  const int64_t blocks = ceil_div(n, block);
-  if (q.bytes < (n + 1) / 2) fail("q has %lld bytes, but %lld elements need %lld", (long long)q.bytes, (long long)n, (long long)((n + 1) / 2));
+  const bool doubly = check_nf4(q, absmax, absmax2, offset, n, block, kind);
   Nf4 w{kind == 0 ? kNf4Codes : kFp4Codes, q.u8(), nullptr, nullptr, nullptr, 0.0f, dynamic_map(), block};
-  if (absmax.dtype == DType::UInt8) {
-    if (!absmax2 || !offset) fail("absmax is uint8 (doubly quantised), so absmax2 and offset must be given");
-    const int64_t groups = ceil_div(blocks, kAbsmaxBlock);
-    if (absmax.bytes < blocks || absmax2.bytes < groups * 4 || offset.bytes < 4) {
-      fail("absmax has %lld elements and absmax2 %lld, but %lld and %lld are needed", (long long)absmax.bytes, (long long)(absmax2.bytes / 4),
-           (long long)blocks, (long long)groups);
-    }
+  if (doubly) {
     w.absmax8 = absmax.u8();
     w.absmax2 = absmax2.f32();
     w.offset = *offset.f32();
   } else {
-    if (absmax.dtype != DType::Float32 || absmax2) fail("absmax must be uint8 with absmax2 and offset, or float32 without them");
-    if (absmax.bytes < blocks * 4) fail("absmax has %lld elements, but %lld are needed", (long long)(absmax.bytes / 4), (long long)blocks);
     w.absmax = absmax.f32();
   }
   return w;

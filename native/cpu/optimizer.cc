@@ -14,7 +14,7 @@ void adamw(const adamw_args& a) {
   check_list("v", a.v, a.param);
   float clip;
   if (!clip_factor(a.norm_squared, a.max_norm, &clip)) return;
-  const AdamW o(a.step, a.lr, a.beta1, a.beta2, a.eps, a.weight_decay);
+  const AdamW o = adamw_of(a);
   each_piece(a.param, [&](int tensor, int64_t begin, int64_t end) {
     float *p = a.param[tensor].f32() + begin, *m = a.m[tensor].f32() + begin, *v = a.v[tensor].f32() + begin;
     const float* g = a.grad[tensor].f32() + begin;
@@ -36,7 +36,7 @@ void sgd(const sgd_args& a) {
   if (has_momentum) check_list("momentum", a.momentum, a.param);
   float clip;
   if (!clip_factor(a.norm_squared, a.max_norm, &clip)) return;
-  const float keep = (float)(1.0 - (double)a.lr * (double)a.weight_decay), lr = a.lr, factor = a.momentum_factor;
+  const float keep = kept_of(a.lr, a.weight_decay), lr = a.lr, factor = a.momentum_factor;
   each_piece(a.param, [&](int tensor, int64_t begin, int64_t end) {
     float *p = a.param[tensor].f32() + begin, *b = has_momentum ? a.momentum[tensor].f32() + begin : nullptr;
     const float* g = a.grad[tensor].f32() + begin;

@@ -1,5 +1,6 @@
-// What the optimizers share: their lists, the clipping factor, and AdamW's scalars.
+// What the optimizers share: their lists and the clipping factor.
 #pragma once
+#include "adamw.h"
 #include "check.h"
 #include "simd.h"
 
@@ -45,21 +46,6 @@ static inline bool clip_factor(const Ref& norm_squared, float max_norm, float* f
   }
   return true;
 }
-
-// AdamW's scalars, in double as Python computes them.
-struct AdamW {
-  float keep, beta1, beta2, new1, new2, rate, root, eps;
-
-  AdamW(int64_t step, float lr, float beta1, float beta2, float eps, float weight_decay) : beta1(beta1), beta2(beta2), eps(eps) {
-    // float32 betas stand for the decimal number that was meant: 1 - 0.999f is off by 1e-5.
-    const double b1 = __builtin_round((double)beta1 * 1e7) / 1e7, b2 = __builtin_round((double)beta2 * 1e7) / 1e7;
-    keep = (float)(1.0 - (double)lr * (double)weight_decay);
-    new1 = (float)(1.0 - b1);
-    new2 = (float)(1.0 - b2);
-    rate = (float)((double)lr / (1.0 - __builtin_pow(b1, (double)step)));
-    root = (float)(1.0 / __builtin_sqrt(1.0 - __builtin_pow(b2, (double)step)));
-  }
-};
 
 }  // namespace TB_ISA
 }  // namespace tunebook

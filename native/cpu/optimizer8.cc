@@ -60,7 +60,7 @@ void adamw_8bit(const adamw_8bit_args& a) {
   check_moment("v", "absmax_v", a.v, a.absmax_v, a.param);
   float clip;
   if (!clip_factor(a.norm_squared, a.max_norm, &clip)) return;
-  const AdamW o(a.step, a.lr, a.beta1, a.beta2, a.eps, a.weight_decay);
+  const AdamW o = adamw_of(a);
   each_piece(a.param, [&](int tensor, int64_t begin, int64_t end) {
     const Moment m{a.m[tensor].u8(), a.absmax_m[tensor].f32(), dynamic_map(), dynamic_codes()};
     const Moment v{a.v[tensor].u8(), a.absmax_v[tensor].f32(), dynamic_map_unsigned(), dynamic_codes_unsigned()};

@@ -1,5 +1,6 @@
 // isa: portable avx2 avx512
 // Reductions. Work is cut by shape alone and partial results are added in order: the same bits on any number of threads.
+#include "axes.h"
 #include "check.h"
 #include "rows.h"
 
@@ -152,26 +153,10 @@ void sum_to(const sum_to_args& a) {
     memset(y, 0, (size_t)a.y_count * 4);
     return;
   }
-  // Neighbouring axes that are both summed, or both kept and contiguous in y, become one.
-  int64_t d[4], s[4];
-  int count = 0;
-  for (int j = 0; j < 4; ++j) {
-    if (dims[j] == 1) continue;
-    if (count > 0 && ((s[count - 1] == 0) == (strides[j] == 0)) && s[count - 1] == strides[j] * dims[j]) {
-      d[count - 1] *= dims[j], s[count - 1] = strides[j];
-    } else {
-      d[count] = dims[j], s[count] = strides[j], ++count;
-    }
-  }
-  // kept, summed, kept (any of them may be missing): a plain reduction
-  int at = 0;
-  int64_t outer = 1, depth = 1, inner = 1, outer_stride = 0, inner_stride = 1;
-  if (at < count && s[at] != 0 && (count > 1)) outer = d[at], outer_stride = s[at], ++at;
-  if (at < count && s[at] == 0) depth = d[at], ++at;
-  if (at < count && s[at] != 0) inner = d[at], inner_stride = s[at], ++at;
-  if (at == count && inner_stride == 1 && (outer == 1 || outer_stride == inner) && outer * inner == a.y_count) {
-    return reduce_as<Sum>(x, y, outer, depth, inner, 1.0f);
-  }
+  const SumAxes axes = sum_axes(dims, strides, a.y_count);
+  if (axes.plain) return reduce_as<Sum>(x, y, axes.outer, axes.depth, axes.inner, 1.0f);
+  const int64_t *d = axes.d, *s = axes.s;
+  const int count = axes.count;
   // Anything else, one element of y at a time.
   memset(y, 0, (size_t)a.y_count * 4);
   int64_t kept[4], summed[4];

@@ -2,6 +2,7 @@
 // differ, a kernel that asks each tensor for its own does one element a thread.
 #include "elementwise.cuh"
 
+#include "axes.h"
 #include "check.cuh"
 
 namespace tunebook {
@@ -188,19 +189,7 @@ void binary(const binary_args& g) {
   check_floats("y", g.y, n);
   check_kind("binary", g.kind, kBinaryKinds);
   if (n == 0) return;
-  // Neighbouring axes that both tensors walk evenly become one, so that rows are as long as can be.
-  int last = 3;
-  for (int j = 2; j >= 0; --j) {
-    if (d[last] == 1) {
-      d[last] = d[j], as[last] = as[j], bs[last] = bs[j];
-    } else if (d[j] == 1 || (as[j] == as[last] * d[last] && bs[j] == bs[last] * d[last])) {
-      d[last] *= d[j];
-    } else {
-      --last;
-      d[last] = d[j], as[last] = as[j], bs[last] = bs[j];
-    }
-  }
-  for (int j = 0; j < last; ++j) d[j] = 1, as[j] = bs[j] = 0;
+  join_axes(d, as, bs);
   Walk walk{Divider(d[3]), Divider(d[2]), Divider(d[1]), {}, {}, d[0] * d[1] * d[2] == 1};
   for (int j = 0; j < 4; ++j) walk.a[j] = as[j], walk.b[j] = bs[j];
   const int kind = (int)g.kind;

@@ -1,5 +1,6 @@
 // Matrix products of float32, bfloat16 and float16 operands: what stands around cuBLASLt (types, biases, groups, empty sums).
 #include "gemm.h"
+#include "vector.cuh"
 
 namespace tunebook {
 namespace cuda {
@@ -26,14 +27,7 @@ __global__ void convert_rows(const From* x, To* to, int64_t count, int64_t rows,
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = c + i < cols ? to_float(row[c + i]) : 0.0f;
       }
-      constexpr int kEach = Pack<To>::kCount;
-#pragma unroll
-      for (int p = 0; p < 8 / kEach; p++) {
-        Pack<To> out;
-#pragma unroll
-        for (int i = 0; i < kEach; i++) out.v[i] = from_float<To>(v[p * kEach + i]);
-        store_pack(to + r * ld + c + p * kEach, out);
-      }
+      store_floats<8>(to + r * ld + c, v);
     }
   }
 }

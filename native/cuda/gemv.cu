@@ -1,5 +1,6 @@
 // A few rows of activations against a plain or int8 weight (decoding text, its adapters and its head): bound by reading the weight, which is read once, as it stands.
 #include "gemm.h"
+#include "vector.cuh"
 
 namespace tunebook {
 namespace cuda {
@@ -19,15 +20,7 @@ struct Task {
   float alpha, beta;
 };
 
-template <class T> __device__ inline void load_eight(const T* p, float (&v)[8]) {
-  constexpr int kEach = Pack<T>::kCount;
-#pragma unroll
-  for (int i = 0; i < 8 / kEach; i++) {
-    const Pack<T> from = load_pack(p + i * kEach);
-#pragma unroll
-    for (int e = 0; e < kEach; e++) v[i * kEach + e] = to_float(from.v[e]);
-  }
-}
+template <class T> __device__ inline void load_eight(const T* p, float (&v)[8]) { load_floats<8>(p, v); }
 template <> __device__ inline void load_eight<int8_t>(const int8_t* p, float (&v)[8]) {
   const uint2 from = *reinterpret_cast<const uint2*>(p);
 #pragma unroll

@@ -1,5 +1,6 @@
 // Weights in 8 bits with one scale a row: quantising, restoring (the same bytes as the CPU's), products.
-#include "gemm.h"
+#include "frozen.h"
+#include "vector.cuh"
 
 namespace tunebook {
 namespace cuda {
@@ -27,14 +28,7 @@ __global__ void decode_eights(const int8_t* q, const float* absmax, T* y, int64_
     float v[8];
 #pragma unroll
     for (int e = 0; e < 8; e++) v[e] = restored((int8_t)((e < 4 ? codes.x : codes.y) >> (8 * (e % 4))), scale);
-    constexpr int kEach = Pack<T>::kCount;
-#pragma unroll
-    for (int p = 0; p < 8 / kEach; p++) {
-      Pack<T> out;
-#pragma unroll
-      for (int e = 0; e < kEach; e++) out.v[e] = from_float<T>(v[p * kEach + e]);
-      store_pack(y + 8 * i + p * kEach, out);
-    }
+    store_floats<8>(y + 8 * i, v);
   }
 }
 
@@ -123,30 +117,12 @@ void quantize_int8(const quantize_int8_args& g) {
 // ---- products -----------------------------------------------------------------------------
 
 void gemm_int8(const gemm_int8_args& g) {
-  check_compute(g.compute);
   check_weight(g.q, g.absmax, g.rows, g.cols);
-  const int64_t n = g.trans_w ? g.rows : g.cols, k = g.trans_w ? g.cols : g.rows;
-  if (g.m <= 0 || n <= 0) return;
-  check_matrix("a", g.a, g.m, k, g.lda);
-  check_matrix("y", g.y, g.m, n, g.ldy);
-  if (g.bias) check_matrix("bias", g.bias, 1, n, n);
+  const Product p = open_product(g);
+  if (p.m <= 0 || p.n <= 0) return;
   const Matrix codes{g.q.data, DType::UInt8, g.cols, true};
-  if (g.trans_w && gemv(g.m, n, k, {g.a.data, g.a.dtype, g.lda}, codes, g.absmax.f32(), g.y, g.ldy, g.alpha, g.beta, g.bias)) return;
-  const DType type = product_type(g.a.dtype, g.a.dtype, g.compute);
-  Product p{g.m, n, k};
-  p.y = g.y;
-  p.ldy = g.ldy;
-  p.alpha = g.alpha;
-  p.beta = g.beta;
-  p.bias = g.bias;
-  if (k > 0) {
-    p.a = as_type({g.a.data, g.a.dtype, g.lda}, 1, g.m, k, type, kOperandA);
-    const int64_t bytes = g.rows * g.cols * (int64_t)size_of(type);
-    const Ref restored{scratch(kWeights, bytes), bytes, type};
-    dequantize(g.q, g.absmax, g.rows, g.cols, restored);
-    p.b = {restored.data, type, g.cols, g.trans_w != 0};
-  }
-  multiply(p);
+  if (g.trans_w && gemv(p.m, p.n, p.k, p.a, codes, g.absmax.f32(), g.y, g.ldy, g.alpha, g.beta, g.bias)) return;
+  multiply_restored(p, g, [&](const Ref& to) { dequantize(g.q, g.absmax, g.rows, g.cols, to); });
 }
 
 }  // namespace

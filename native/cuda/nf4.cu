@@ -1,5 +1,6 @@
 // Quantising to 4 bits (NF4, FP4) and back, and the double quantisation of its scales: the same bytes as the CPU's.
 #include "nf4.cuh"
+#include "vector.cuh"
 
 #include "cpu/nf4_tables.cc"  // the one list of these numbers: no CPU object is part of this library
 
@@ -21,27 +22,16 @@ const Nf4Tables& nf4_tables(int kind) {
 }
 
 Nf4 open_nf4(const Ref& q, const Ref& absmax, const Ref& absmax2, const Ref& offset, int64_t n, int64_t block, int64_t kind) {
-  if (block < 2 || block % 2 != 0) fail("the block must be an even number of elements, but is %lld", (long long)block);
-  if (kind != 0 && kind != 1) fail("kind must be 0 (NF4) or 1 (FP4), but is %lld", (long long)kind);
-  const int64_t blocks = blocks_for(n, block);
-  if (q.bytes < (n + 1) / 2) fail("q has %lld bytes, but %lld elements need %lld", (long long)q.bytes, (long long)n, (long long)((n + 1) / 2));
+  const bool doubly = check_nf4(q, absmax, absmax2, offset, n, block, kind);
   Nf4 w{q.u8(), nullptr, nullptr, nullptr, nullptr, block, -1, (int)kind};
   for (int s = 1; s < 31; s++) {
     if (block == int64_t{1} << s) w.block_shift = s;
   }
-  if (absmax.dtype == DType::UInt8) {
-    if (!absmax2 || !offset) fail("absmax is uint8 (doubly quantised), so absmax2 and offset must be given");
-    const int64_t groups = blocks_for(blocks, kAbsmaxBlock);
-    if (absmax.bytes < blocks || absmax2.bytes < groups * 4 || offset.bytes < 4) {
-      fail("absmax has %lld elements and absmax2 %lld, but %lld and %lld are needed", (long long)absmax.bytes, (long long)(absmax2.bytes / 4), (long long)blocks,
-           (long long)groups);
-    }
+  if (doubly) {
     w.absmax8 = absmax.u8();
     w.absmax2 = absmax2.f32();
     w.offset = offset.f32();
   } else {
-    if (absmax.dtype != DType::Float32 || absmax2) fail("absmax must be uint8 with absmax2 and offset, or float32 without them");
-    if (absmax.bytes < blocks * 4) fail("absmax has %lld elements, but %lld are needed", (long long)(absmax.bytes / 4), (long long)blocks);
     w.absmax = absmax.f32();
   }
   return w;
@@ -84,14 +74,7 @@ __global__ void __launch_bounds__(kThreads) decode_words(const Nf4 w, const __gr
         v[2 * b] = codes[(q[t] >> (8 * b + 4)) & 15u] * scale;
         v[2 * b + 1] = codes[(q[t] >> (8 * b)) & 15u] * scale;
       }
-      constexpr int kEach = Pack<T>::kCount;
-#pragma unroll
-      for (int p = 0; p < 8 / kEach; p++) {
-        Pack<T> out;
-#pragma unroll
-        for (int e = 0; e < kEach; e++) out.v[e] = from_float<T>(v[p * kEach + e]);
-        store_pack(y + 8 * i + p * kEach, out);
-      }
+      store_floats<8>(y + 8 * i, v);
     }
   }
 }
@@ -175,13 +158,7 @@ __global__ void __launch_bounds__(256) encode_words(const T* x, uint8_t* q, floa
   const int64_t i = 8 * (blockIdx.x * (int64_t)blockDim.x + threadIdx.x);
   float v[8];
   if (i + 8 <= n) {
-    constexpr int kEach = Pack<T>::kCount;
-#pragma unroll
-    for (int p = 0; p < 8 / kEach; p++) {
-      const Pack<T> from = load_pack(x + i + p * kEach);
-#pragma unroll
-      for (int e = 0; e < kEach; e++) v[p * kEach + e] = to_float(from.v[e]);
-    }
+    load_floats<8>(x + i, v);
   } else {
 #pragma unroll
     for (int e = 0; e < 8; e++) v[e] = i + e < n ? to_float(x[i + e]) : 0.0f;
@@ -226,16 +203,10 @@ __global__ void encode_blocks(const T* x, uint8_t* q, float* absmax, int64_t n, 
 }
 
 void quantize_nf4(const quantize_nf4_args& g) {
-  if (g.block < 2 || g.block % 2 != 0) fail("the block must be an even number of elements");
-  if (g.kind != 0 && g.kind != 1) fail("kind must be 0 (NF4) or 1 (FP4), but is %lld", (long long)g.kind);
-  const int64_t blocks = blocks_for(g.n, g.block), item = (int64_t)size_of(g.x.dtype);
-  if (g.x.bytes < g.n * item || g.q.bytes < (g.n + 1) / 2 || g.absmax.bytes < blocks * 4) {
-    fail("%lld elements need %lld bytes of x, %lld of q and %lld of absmax; there are %lld, %lld and %lld", (long long)g.n, (long long)(g.n * item),
-         (long long)(g.n + 1) / 2, (long long)blocks * 4, (long long)g.x.bytes, (long long)g.q.bytes, (long long)g.absmax.bytes);
-  }
+  check_quantize_nf4(g);
   if (g.n <= 0) return;
   const Borders borders = borders_of(g.kind);
-  const int64_t lanes = g.block / 8;
+  const int64_t blocks = blocks_for(g.n, g.block), lanes = g.block / 8;
   const bool whole = g.block % 8 == 0 && lanes <= 32 && (lanes & (lanes - 1)) == 0;
   with_float_type(g.x.dtype, "x", [&](auto of) {
     using T = decltype(of);
@@ -309,11 +280,8 @@ __global__ void __launch_bounds__(256) encode_absmax(const float* x, int64_t n, 
 __global__ void zero(float* y) { *y = 0.0f; }
 
 void quantize_absmax(const quantize_absmax_args& g) {
+  check_quantize_absmax(g);
   const int64_t groups = blocks_for(g.n, kAbsmaxBlock);
-  if (g.absmax.dtype != DType::Float32 || g.absmax.bytes < g.n * 4) fail("absmax must be float32 with %lld elements", (long long)g.n);
-  if (g.q.bytes < g.n || g.absmax2.bytes < groups * 4 || g.offset.bytes < 4) {
-    fail("%lld scales need %lld bytes of q and %lld values of absmax2", (long long)g.n, (long long)g.n, (long long)groups);
-  }
   if (g.n <= 0) {
     zero<<<1, 1, 0, device.stream>>>(g.offset.f32());
   } else {

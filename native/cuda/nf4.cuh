@@ -1,11 +1,10 @@
 // Reading 4-bit weights (NF4, FP4) on the GPU: the tensors of one, its scales, and decoding whole weights into another type.
 #pragma once
 #include "gemm.h"
+#include "nf4_checks.h"
 
 namespace tunebook {
 namespace cuda {
-
-constexpr int64_t kAbsmaxBlock = 256;
 
 // The numbers of native/cpu/nf4_tables.cc, handed to kernels by value.
 struct Nf4Tables {

@@ -1,4 +1,5 @@
 // AdamW and SGD over all tensors of a step at once.
+#include "adamw.h"
 #include "tensors.cuh"
 #include "vector.cuh"
 
@@ -36,10 +37,6 @@ template <class F> __device__ __forceinline__ void each_element(int64_t begin, i
   }
 }
 
-struct AdamW {
-  float keep, beta1, beta2, new1, new2, rate, root, eps, max_norm;
-};
-
 __global__ void __launch_bounds__(kThreads) adamw_kernel(const __grid_constant__ Chunk<4> chunk, AdamW o, const float* norm_squared) {
   float clip;
   if (!clip_factor(norm_squared, o.max_norm, &clip)) return;
@@ -73,13 +70,7 @@ void adamw(const adamw_args& a) {
   check_list("m", a.m, a.param);
   check_list("v", a.v, a.param);
   if (a.norm_squared) check_tensor("norm_squared", a.norm_squared, 1);
-  // Scalars in double, as Python computes them. float32 betas stand for the decimal number that was meant: 1 - 0.999f is off by 1e-5.
-  const double b1 = __builtin_round((double)a.beta1 * 1e7) / 1e7, b2 = __builtin_round((double)a.beta2 * 1e7) / 1e7;
-  AdamW o;
-  o.keep = (float)(1.0 - (double)a.lr * (double)a.weight_decay);
-  o.beta1 = a.beta1, o.beta2 = a.beta2, o.new1 = (float)(1.0 - b1), o.new2 = (float)(1.0 - b2), o.eps = a.eps, o.max_norm = a.max_norm;
-  o.rate = (float)((double)a.lr / (1.0 - __builtin_pow(b1, (double)a.step)));
-  o.root = (float)(1.0 / __builtin_sqrt(1.0 - __builtin_pow(b2, (double)a.step)));
+  const AdamW o = adamw_of(a);
   const float* norm = a.norm_squared ? a.norm_squared.f32() : nullptr;
   each_chunk<4>({&a.param, &a.grad, &a.m, &a.v}, kPiece, [&](const Chunk<4>& chunk, int64_t pieces, int64_t) {
     adamw_kernel<<<(unsigned)pieces, kThreads, 0, device.stream>>>(chunk, o, norm);
@@ -118,7 +109,7 @@ void sgd(const sgd_args& a) {
   check_list("grad", a.grad, a.param);
   if (a.momentum.count > 0) check_list("momentum", a.momentum, a.param);
   if (a.norm_squared) check_tensor("norm_squared", a.norm_squared, 1);
-  const float keep = (float)(1.0 - (double)a.lr * (double)a.weight_decay);
+  const float keep = kept_of(a.lr, a.weight_decay);
   const float* norm = a.norm_squared ? a.norm_squared.f32() : nullptr;
   each_chunk<3>({&a.param, &a.grad, &a.momentum}, kPiece, [&](const Chunk<3>& chunk, int64_t pieces, int64_t) {
     sgd_kernel<<<(unsigned)pieces, kThreads, 0, device.stream>>>(chunk, keep, a.lr, a.momentum_factor, a.max_norm, norm);

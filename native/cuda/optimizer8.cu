@@ -1,5 +1,6 @@
 // AdamW with 8-bit moments in blocks of 256, the codes of the CPU's. A warp a block: each lane holds eight elements, so the largest magnitude is
 // found without shared memory, and codes are read and written eight bytes at a time.
+#include "adamw.h"
 #include "cpu/nf4_tables.h"
 #include "tensors.cuh"
 #include "vector.cuh"
@@ -32,10 +33,6 @@ const Tables* device_tables() {
   }();
   return address;
 }
-
-struct AdamW {
-  float keep, beta1, beta2, new1, new2, rate, root, eps, max_norm;
-};
 
 enum List : int { kParam, kGrad, kM, kV, kAbsmaxM, kAbsmaxV, kLists };
 
@@ -156,13 +153,7 @@ void adamw_8bit(const adamw_8bit_args& a) {
   check_moment("m", "absmax_m", a.m, a.absmax_m, a.param);
   check_moment("v", "absmax_v", a.v, a.absmax_v, a.param);
   if (a.norm_squared) check_tensor("norm_squared", a.norm_squared, 1);
-  // Scalars in double, as Python computes them. float32 betas stand for the decimal number that was meant: 1 - 0.999f is off by 1e-5.
-  const double b1 = __builtin_round((double)a.beta1 * 1e7) / 1e7, b2 = __builtin_round((double)a.beta2 * 1e7) / 1e7;
-  AdamW o;
-  o.keep = (float)(1.0 - (double)a.lr * (double)a.weight_decay);
-  o.beta1 = a.beta1, o.beta2 = a.beta2, o.new1 = (float)(1.0 - b1), o.new2 = (float)(1.0 - b2), o.eps = a.eps, o.max_norm = a.max_norm;
-  o.rate = (float)((double)a.lr / (1.0 - __builtin_pow(b1, (double)a.step)));
-  o.root = (float)(1.0 / __builtin_sqrt(1.0 - __builtin_pow(b2, (double)a.step)));
+  const AdamW o = adamw_of(a);
   const float* norm = a.norm_squared ? a.norm_squared.f32() : nullptr;
   const Tables* t = device_tables();
   each_chunk<kLists>({&a.param, &a.grad, &a.m, &a.v, &a.absmax_m, &a.absmax_v}, kPiece, [&](const Chunk<kLists>& chunk, int64_t pieces, int64_t) {

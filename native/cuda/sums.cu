@@ -1,4 +1,5 @@
 // The gradient of a broadcast, the sum of squares over many tensors, the largest element's index, picking one element a row.
+#include "axes.h"
 #include "reduce.cuh"
 #include "tensors.cuh"
 
@@ -56,29 +57,13 @@ void sum_to(const sum_to_args& a) {
   if (a.y_count == 0) return;
   const auto clear = [&] { check(cudaMemsetAsync(a.y.data, 0, (size_t)a.y_count * size_of(a.y.dtype), device.stream), "sum_to"); };
   if (n == 0) return clear();
-  // Neighbouring axes that are both summed, or both kept and contiguous in y, become one.
-  int64_t d[4], s[4];
-  int count = 0;
-  for (int j = 0; j < 4; ++j) {
-    if (dims[j] == 1) continue;
-    if (count > 0 && ((s[count - 1] == 0) == (strides[j] == 0)) && s[count - 1] == strides[j] * dims[j]) {
-      d[count - 1] *= dims[j], s[count - 1] = strides[j];
-    } else {
-      d[count] = dims[j], s[count] = strides[j], ++count;
-    }
-  }
-  // kept, summed, kept (any of them may be missing): a plain reduction
-  int at = 0;
-  int64_t outer = 1, depth = 1, inner = 1, outer_stride = 0, inner_stride = 1;
-  if (at < count && s[at] != 0 && count > 1) outer = d[at], outer_stride = s[at], ++at;
-  if (at < count && s[at] == 0) depth = d[at], ++at;
-  if (at < count && s[at] != 0) inner = d[at], inner_stride = s[at], ++at;
-  if (at == count && inner_stride == 1 && (outer == 1 || outer_stride == inner) && outer * inner == a.y_count)
-    return reduce_sum(a.x, a.y, outer, depth, inner, 1.0f);
+  const SumAxes axes = sum_axes(dims, strides, a.y_count);
+  if (axes.plain) return reduce_sum(a.x, a.y, axes.outer, axes.depth, axes.inner, 1.0f);
+  const int64_t *d = axes.d, *s = axes.s;
   SumWalk w{};
   w.outputs = w.terms = 1;
   int64_t stride = 1;
-  for (int j = count - 1; j >= 0; stride *= d[j], --j) {
+  for (int j = axes.count - 1; j >= 0; stride *= d[j], --j) {
     if (s[j] != 0) {
       w.kept[w.kept_count] = d[j], w.kept_xs[w.kept_count] = stride, w.kept_ys[w.kept_count++] = s[j];
       w.outputs *= d[j];

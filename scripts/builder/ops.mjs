@@ -19,6 +19,8 @@ const FALLIBLE = new Set([
   "rope",
   "sample",
   "cache_append",
+  "cache_append_8",
+  "attention_cached",
   "repetition_penalty",
 ]);
 
@@ -110,8 +112,8 @@ function decode(ops) {
     const lines = [
       ...op.tensors.map((t) =>
         t.list
-          ? `  a.${safe(t.name)} = in.list("${t.name}", ${t.optional});`
-          : `  a.${safe(t.name)} = in.ref("${t.name}", ${t.optional});`,
+          ? `  a.${safe(t.name)} = in.list("${t.name}", ${t.output});`
+          : `  a.${safe(t.name)} = in.ref("${t.name}", ${t.output}, ${t.optional});`,
       ),
       ...op.ints.map((n) => `  a.${safe(n)} = in.integer();`),
       ...op.floats.map((n) => `  a.${safe(n)} = in.real();`),

@@ -25,6 +25,8 @@ import golden_optimizer
 import golden_quantized
 import golden_qwen2_vl
 import golden_rouge
+import golden_sampling
+import golden_sequence
 import golden_stories
 import golden_trl
 
@@ -39,10 +41,12 @@ PARTS = {
     "optimizer": lambda out, shared: golden_optimizer.make(out),
     "quantized": lambda out, shared: golden_quantized.make(out),
     "ops": lambda out, shared: golden_ops.make(out),
+    "sampling": lambda out, shared: golden_sampling.make(out),
     "rouge": lambda out, shared: golden_rouge.make(out),
     "classification": lambda out, shared: golden_classification.make(out),
     "images": lambda out, shared: golden_images.make(out),
     "qwen2-vl": lambda out, shared: golden_qwen2_vl.make(out),
+    "sequence": lambda out, shared: golden_sequence.make(out),
     "trl": lambda out, shared: golden_trl.make(out),
 }
 

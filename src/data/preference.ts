@@ -47,8 +47,7 @@ export async function tokenizePairs(
   const report = { rows: 0, kept: 0, truncated: 0, dropped: 0, untrained: 0, tokens: 0, trained: 0, longest: 0 };
   for await (const [row, index] of paced(rows, name, options)) {
     report.rows++;
-    const given = options.format ? await options.format(row as Row, index) : row;
-    const whole = pairOf(given, index, name, tokenizer, options);
+    const whole = await readPair(row as Row, index, name, tokenizer, options);
     const length = Math.max(whole.chosen.ids.length, whole.rejected.ids.length);
     report.longest = Math.max(report.longest, length);
     const longPrompt = promptLength(whole.chosen) > maxPromptLength;
@@ -90,14 +89,28 @@ function cutEnd({ ids, labels }: Example, length: number): Example {
 }
 
 function cutPrompt(example: Example, most: number, bos: number | undefined): Example {
-  const prompt = promptLength(example);
-  const keeps = bos !== undefined && example.ids[0] === bos ? 1 : 0; // a model has seen no text without it
-  const from = prompt - (most - keeps);
-  const without = (ids: Int32Array): Int32Array => Int32Array.of(...ids.subarray(0, keeps), ...ids.subarray(from));
+  const { from, to } = promptCut(example, most, bos);
+  const without = (ids: Int32Array): Int32Array => Int32Array.of(...ids.subarray(0, from), ...ids.subarray(to));
   return { ids: without(example.ids), labels: without(example.labels) };
 }
 
-function pairOf(given: unknown, index: number, name: string, tokenizer: Tokenizer, options: MaskOptions): Pair {
+/** The tokens that a prompt loses where it may have `most`: those from `from` up to `to`, both 0 for none. */
+export function promptCut(example: Example, most: number, bos: number | undefined): { from: number; to: number } {
+  const prompt = promptLength(example);
+  if (prompt <= most) return { from: 0, to: 0 };
+  const from = bos !== undefined && example.ids[0] === bos ? 1 : 0; // a model has seen no text without it
+  return { from, to: prompt - (most - from) };
+}
+
+/** A row as a pair of examples, before anything is cut. @throws DataError for one that cannot be read. */
+export async function readPair(
+  row: Row,
+  index: number,
+  name: string,
+  tokenizer: Tokenizer,
+  options: Pick<PairOptions, "format"> & MaskOptions,
+): Promise<Pair> {
+  const given = options.format ? await options.format(row, index) : row;
   const { prompt, chosen, rejected } = checked(given, index, name);
   const one = (answer: string | readonly Message[]): Example => {
     if (typeof prompt === "string") return exampleOf({ prompt, completion: answer as string }, tokenizer, options);

@@ -17,6 +17,8 @@ export interface Piece {
 export interface PreviewExample {
   /** Its number in the data set. */
   index: number;
+  /** Which answer of a pair. */
+  answer?: "chosen" | "rejected";
   pieces: readonly Piece[];
   /** Tokens that are learnt. */
   trained: number;
@@ -73,7 +75,7 @@ export class Preview {
   toTable(): Table {
     const examples = this.rows.flatMap((row) => row.examples);
     const cells = examples.map((e) => [
-      e.index,
+      nameOf(e),
       e.trained,
       e.total,
       formatPercent(e.trained / e.total),
@@ -179,10 +181,13 @@ function kindOf(example: PreviewExample, piece: Piece): Piece["kind"] {
   return example.state === "kept" || example.state === "cut" ? piece.kind : "cut";
 }
 
+const nameOf = ({ index, answer }: PreviewExample): number | string =>
+  answer === undefined ? index : `${index} ${answer}`;
+
 function counts(row: PreviewRow): string[] {
   const sum = (pick: (e: PreviewExample) => number): number => row.examples.reduce((n, e) => n + pick(e), 0);
   const [trained, total, cut] = [sum((e) => e.trained), sum((e) => e.total), sum((e) => e.cut)];
-  const numbers = row.examples.map((e) => e.index).join(" + ");
+  const numbers = row.examples.map(nameOf).join(" + ");
   const notes = row.examples.map((e) => NOTES[e.state]).filter((note) => note !== "");
   return [
     `row ${numbers}`,

@@ -1,9 +1,10 @@
 import type { Prompt } from "../data/images.js";
 import { throwIfInterrupted } from "../display/host.js";
+import { ConfigError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { Picture } from "../images/patches.js";
 import type { CausalLM } from "../models/causal.js";
-import { generateIds, type SamplingOptions, samplingSettings } from "./generate.js";
+import { generateIds, joinText, type SamplingOptions, samplingSettings } from "./generate.js";
 import { StopText, stopsOf } from "./stop-text.js";
 
 /** The text that follows a prompt, piece by piece, in whole characters. @param stopIds ids at which it ends, besides the options' own */
@@ -39,15 +40,18 @@ export interface GeneratedRows {
 export async function textsAfter(
   model: CausalLM,
   tokenizer: Tokenizer,
-  prompts: readonly Prompt[],
-  options: SamplingOptions & { onDone?: (done: number) => void },
+  prompts: readonly (readonly number[])[],
+  options: SamplingOptions & GeneratedRows & { adapters?: readonly unknown[] | undefined },
   stopIds: readonly number[],
 ): Promise<string[]> {
+  if (options.adapters)
+    throw new ConfigError(
+      "generate: prompts that show images are continued by the active adapter; leave adapters out.",
+    );
   const texts: string[] = [];
-  for (const prompt of prompts) {
-    let text = "";
-    for await (const part of streamText(model, tokenizer, prompt, options, stopIds)) text += part;
-    texts.push(text);
+  for (const [i, ids] of prompts.entries()) {
+    const prompt = { ids, pictures: options.pictures?.[i] ?? [] };
+    texts.push(await joinText(streamText(model, tokenizer, prompt, options, stopIds)));
     options.onDone?.(texts.length);
   }
   return texts;

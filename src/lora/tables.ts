@@ -21,8 +21,8 @@ function places(model: CausalLM): [string, Module][] {
       m instanceof Embedding ||
       m instanceof LoraEmbedding ||
       (m instanceof SavedModule && m.original_module instanceof Embedding);
-    if (!inner && ((table && path === model.tableName) || (path !== "" && path === model.headName)))
-      found.push([path, m]);
+    const head = path !== "" && path === model.headName && !model.labels;
+    if (!inner && ((table && path === model.tableName) || head)) found.push([path, m]);
   }
   return found;
 }

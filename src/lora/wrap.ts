@@ -1,5 +1,6 @@
 import { ConfigError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
+import { HEAD } from "../models/classifier.js";
 import { isSavable, SavedModule } from "../models/saved.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import type { Module, Parameter } from "../nn/module.js";
@@ -82,6 +83,13 @@ export function wrapLora(model: CausalLM, settings: LoraSettings, strict = true)
   }
   addBiases(model, adapter, settings.bias, chosen);
   return chosen;
+}
+
+/** With the head of a classifier among the modules that are trained whole, as PEFT does it for the task SEQ_CLS. */
+export function withHead(model: CausalLM, settings: LoraSettings): LoraSettings {
+  const { modulesToSave } = settings;
+  if (!model.labels || modulesToSave.includes(HEAD)) return settings;
+  return { ...settings, modulesToSave: [...modulesToSave, HEAD] };
 }
 
 /** What adapter_config.json says of an adapter's targets: what was asked for, or the last parts of the layers' names. */

@@ -4,6 +4,7 @@ import type { Sight } from "../images/patches.js";
 import type { KvCache, Rows } from "../nn/cache.js";
 import { Embedding, type EmbeddingLike, Linear, type LinearLike } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
+import { rowRoutes } from "../nn/routes.js";
 import { FrozenLinear } from "../quantization/frozen.js";
 import type { Device } from "../tensor/device.js";
 import type { FloatDType } from "../tensor/dtype.js";
@@ -36,6 +37,8 @@ export interface CausalConfig {
 /** A causal language model: rows of tokens in, final hidden states out; the head is applied by whoever needs logits or a loss. */
 export abstract class CausalLM extends Module {
   abstract readonly config: CausalConfig;
+  /** The classes that its output layer chooses from; `undefined` for one over tokens. */
+  readonly labels?: readonly string[];
   /** PEFT's default LoRA targets of this architecture. */
   abstract readonly defaultTargets: readonly string[];
   /** Full name of the table of its inputs. */
@@ -163,7 +166,7 @@ export abstract class LmHeadModel extends CausalLM {
 
 /** The weight of an output layer that adds no bias. */
 export function plainWeight(head: Module): Tensor | FrozenWeight | undefined {
-  if (head instanceof SavedModule) return plainWeight(head.current);
+  if (head instanceof SavedModule) return rowRoutes() ? undefined : plainWeight(head.current);
   if (head instanceof Linear) return head.bias ? undefined : head.weight;
   if (head instanceof FrozenLinear) return head.bias ? undefined : head.quantized;
   return undefined;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { tokenizePairs } from "../../src/data/preference.js";
 import { tokenizeRows } from "../../src/data/tokenize.js";
 import { toBundle } from "../../src/display/bundle.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
@@ -52,6 +53,35 @@ test("the preview's counts are those of the examples that train makes, for every
       }
     }
   }
+});
+
+test("of pairs both answers are shown, cut as a run cuts them", async () => {
+  const rows = [
+    { prompt: "The sea is", chosen: " blue", rejected: " a thing that is often said to be green" },
+    { prompt: "A much longer prompt about coal, and more of it:", chosen: " black", rejected: " white and cold" },
+  ];
+  const data = Dataset.from(rows);
+  for (const cut of [{}, { maxLength: 14 }, { maxPromptLength: 4 }, { maxLength: 9, maxPromptLength: 5 }]) {
+    const { pairs } = await tokenizePairs(rows, tokenizer, { maxLength: 128, ...cut });
+    const shown = await data.preview(model, { method: "dpo", ...cut });
+    const kept = shown.rows.flatMap((row) => row.examples).filter((e) => e.state === "kept" || e.state === "cut");
+    const ids = kept.map((e) => e.pieces.filter((p) => p.kind !== "cut").map((p) => p.id));
+    assert.deepEqual(
+      ids,
+      pairs.flatMap(({ chosen, rejected }) => [[...chosen.ids], [...rejected.ids]]),
+    );
+    assert.deepEqual(
+      kept.map((e) => e.total),
+      ids.map((one) => one.length),
+    );
+    for (const e of kept) assert.equal(e.pieces.filter((p) => p.kind === "cut").length, e.cut);
+  }
+  const [first, second] = (await data.preview(model, { method: "orpo", rows: 1 })).toText().split("\nrow ").slice(1);
+  assert.match(first ?? "", /^0 chosen, .*\n {2}.*The sea is⟦ blue/);
+  assert.match(second ?? "", /^0 rejected, .*\n {2}.*⟦ a thing/);
+  const dropped = await data.preview(model, { method: "dpo", maxLength: 40, overlong: "drop" });
+  assert.deepEqual([...new Set(dropped.rows.map((row) => row.examples[0]!.state))].sort(), ["dropped", "kept"].sort());
+  await assert.rejects(Dataset.from([{ prompt: "a", chosen: 1 }]).preview(model, { method: "dpo" }), /"chosen" is 1/);
 });
 
 test("trained text stands in brackets, special tokens are named, the cut is marked; in HTML each by its colour", async () => {

@@ -112,7 +112,7 @@ test("images are shown in their cells, up to a number of bytes, and named in tex
     .toHtml()
     .toString();
   assert.equal(two.match(/<img/g)?.length, 1);
-  assert.match(two, /<td[^>]*>\[PNG image, [^<]*MB\]/);
+  assert.ok(/>\[PNG image, 2\.86 MiB\]<\/td>/.test(two), two.slice(-200)); // the other is too long to print
   // Only bytes of images are: no text of data becomes an address.
   assert.ok(
     !table(["a"], [["data:image/png;base64,AAAA"]])

@@ -10,6 +10,7 @@ import { generateIds, samplingSettings } from "../../src/evaluation/generate.js"
 import { loadModel, type Model } from "../../src/index.js";
 import { resizeTables } from "../../src/lora/tables.js";
 import { KvCache, packedRows, type Rows } from "../../src/nn/cache.js";
+import { LayerNorm, RMSNorm } from "../../src/nn/layers.js";
 import { stats } from "../../src/tensor/native.js";
 import { noGrad } from "../../src/tensor/record.js";
 import { scope } from "../../src/tensor/scope.js";
@@ -280,6 +281,26 @@ export function checkArchitecture(name: string): void {
       );
     await trainedLoss(model, values.rows);
     for (const p of model.module.trainableParameters()) assert.ok(p.grad);
+    model.module.zeroGrad();
+  });
+
+  test(`${name}: norms that an adapter trains whole begin as they were, and are heard`, async () => {
+    using model = await load();
+    const isNorm = (m: unknown): m is RMSNorm | LayerNorm => m instanceof RMSNorm || m instanceof LayerNorm;
+    const inText = (path: string): boolean => arrays.has(`gradient.${path}.weight`); // not of a vision tower
+    const norms = [...model.module.namedModules()].filter(([, m]) => isNorm(m)).map(([path]) => path).filter(inText); // biome-ignore format: one thought
+    assert.ok(norms.length >= 2 * model.config.layers + 1);
+    model.addLora({ rank: 2, modulesToSave: norms });
+    close(await model.logits([short]), goldenFloats(arrays, "logits.1"), 1e-4, `${name} with copies of its norms`);
+    await trainedLoss(model, values.rows);
+    for (const path of norms) {
+      const copies = [...model.module.namedParameters()].filter(([n]) => n.startsWith(`${path}.modules_to_save.`));
+      assert.ok(copies.length > 0);
+      for (const [n, p] of copies) {
+        const key = `gradient.${n.replace(/modules_to_save\.default\./, "")}`;
+        close((await p.grad!.data()) as Float32Array, goldenFloats(arrays, key), 1e-3, key);
+      }
+    }
     model.module.zeroGrad();
   });
 }

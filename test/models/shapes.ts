@@ -94,7 +94,15 @@ export const SHAPES: readonly Shape[] = [
       rope_theta: 1000000,
       rope_scaling: { type: "mrope", mrope_section: [16, 24, 24] },
       tie_word_embeddings: true,
-      vision_config: { depth: 32, embed_dim: 1280, mlp_ratio: 4, num_heads: 16, in_chans: 3, hidden_size: 1536, patch_size: 14 },
+      vision_config: {
+        depth: 32,
+        embed_dim: 1280,
+        mlp_ratio: 4,
+        num_heads: 16,
+        in_chans: 3,
+        hidden_size: 1536,
+        patch_size: 14,
+      },
     },
   },
   {

@@ -88,6 +88,44 @@ test("a failed operation stops the queue, and every read names it until recover(
   for (const h of [table, ids, y]) native.free(h);
 });
 
+test("what dropped work should have computed is refused, not read as whatever stands there", async () => {
+  const table = send(random(12));
+  const ids = send(Int32Array.of(0, 7));
+  const y = native.alloc(32, 0);
+  const kept = send(new Float32Array(8).fill(5));
+  embedding(table, ids, y, 2, 4, 3);
+  const later = native.alloc(32, 0);
+  const part = native.view(later, 16, 16, 0);
+  fill(later, 8, 1); // dropped
+  axpy(later, kept, 8, 1); // dropped: what stood there still stands
+  await assert.rejects(native.settle(), DeviceError);
+  native.recover();
+  for (const h of [y, later, part])
+    await assert.rejects(
+      read(h, 4),
+      /never computed, since an operation failed before: embedding: .*Compute it again/s,
+    );
+  assert.deepEqual([...(await read(kept, 8))], new Array(8).fill(5));
+  assert.throws(() => copy(later, kept, 8), /copy: tensor "x" was never computed/);
+  // Written again, by an op or from outside, they are as any other.
+  fill(later, 8, 2);
+  assert.deepEqual([...(await read(part, 4))], [2, 2, 2, 2]);
+  native.upload(y, new Float32Array(8).fill(3));
+  assert.deepEqual([...(await read(y, 8))], new Array(8).fill(3));
+  const flag = new Int32Array(new SharedArrayBuffer(4));
+  native.setInterruptFlag(flag);
+  const more = native.alloc(32, 0);
+  Atomics.store(flag, 0, 1);
+  fill(more, 8, 1);
+  await assert.rejects(native.settle(), InterruptedError);
+  Atomics.store(flag, 0, 0);
+  native.recover();
+  native.setInterruptFlag(null);
+  await assert.rejects(read(more, 8), /never computed, since it was interrupted/);
+  assert.deepEqual([...(await read(part, 4))], [2, 2, 2, 2]);
+  for (const h of [table, ids, y, kept, later, part, more]) native.free(h);
+});
+
 test("the interrupt flag drops queued work and rejects reads; recover() starts anew", async () => {
   const flag = new Int32Array(new SharedArrayBuffer(4));
   native.setInterruptFlag(flag);

@@ -50,9 +50,11 @@ main.on("message", (message: ToControl) => {
   if ("report" in message) {
     add(message.report);
     bytes += message.bytes;
-    if (!scheduled) {
+    // The kernel waits for the end of a cell; all else is gathered for a turn.
+    if (message.report.type === "done") write();
+    else if (!scheduled) {
       scheduled = true;
-      setImmediate(write);
+      setImmediate(() => scheduled && write());
     }
   } else if ("acknowledge" in message) {
     clearTimeout(ladder);

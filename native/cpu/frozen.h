@@ -1,0 +1,47 @@
+// What products with a frozen weight share, whatever it is stored as: their arguments, and the choice between reading codes in the dot product and restoring
+// them while packing.
+#pragma once
+#include "check.h"
+#include "gemm.h"
+#include "gemv.h"
+#include "restored.h"
+
+namespace tunebook {
+namespace TB_ISA {
+
+// y (m x n) = alpha * a W + beta * y + bias, or W^T. W is rows x cols as stored.
+struct FrozenProduct {
+  int64_t m, n, k;
+  DenseA a;
+  Epilogue e;
+  int64_t compute;
+  bool few;  // up to four rows that meet the weight's own (W^T): a dot product can read the codes as they stand
+};
+
+// Checks what the ops' arguments have in common. An empty y may have any tensors.
+template <class Args>
+static FrozenProduct open_product(const Args& g) {
+  const int64_t n = g.trans_w ? g.rows : g.cols, k = g.trans_w ? g.cols : g.rows;
+  const bool empty = g.m <= 0 || n <= 0;
+  if (!empty) {
+    check_tensor("a", g.a, span(g.m, k, g.lda));
+    check_tensor("y", g.y, span(g.m, n, g.ldy));
+    if (g.bias) check_tensor("bias", g.bias, n);
+  }
+  const Epilogue e{g.alpha, g.beta, g.y.f32(), g.ldy, g.bias.f32()};
+  return {empty ? 0 : g.m, n, k, {g.a.f32(), g.lda, 1}, e, g.compute, !empty && g.m <= 4 && g.trans_w};
+}
+
+// b restores the weight while it packs.
+template <class B>
+static void gemm_frozen(const FrozenProduct& p, const B& b) {
+  if (p.m == 0) return;
+  if (p.compute == kBFloat16) {
+    gemm_wide<Rounded>(p.m, p.n, p.k, p.a, b, p.e);
+  } else {
+    gemm_wide<Exact>(p.m, p.n, p.k, p.a, b, p.e);
+  }
+}
+
+}  // namespace TB_ISA
+}  // namespace tunebook
