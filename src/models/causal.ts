@@ -68,6 +68,11 @@ export abstract class CausalLM extends Module {
     return [name];
   }
 
+  /** What a tensor is called here that checkpoints or adapters call so. */
+  ownName(spelling: string): string {
+    return spelling;
+  }
+
   /** The field of its config file that says how many rows the table has. */
   get vocabField(): string {
     return "vocab_size";

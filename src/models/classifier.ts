@@ -54,6 +54,10 @@ export class SequenceClassifier extends CausalLM {
     return this.#base.spellings(name);
   }
 
+  override ownName(spelling: string): string {
+    return this.#base.ownName(spelling);
+  }
+
   override denseParts(options?: { vision?: boolean }): string[] {
     return [HEAD, ...this.#base.denseParts(options)];
   }

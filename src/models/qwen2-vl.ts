@@ -223,6 +223,12 @@ export class Qwen2VLForConditionalGeneration extends LmHeadModel {
     return older === name ? [name] : [older, name];
   }
 
+  override ownName(spelling: string): string {
+    return spelling
+      .replace(/^visual\./, "model.visual.")
+      .replace(/^model\.(?!visual\.|language_model\.)/, "model.language_model.");
+  }
+
   hidden(given: Rows, cache?: KvCache): Tensor {
     const { embed_tokens, layers, norm } = this.model.language_model;
     const shown = given.pictures?.of.map((_, s) => this.shown(given.pictures!, s));

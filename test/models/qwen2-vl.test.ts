@@ -157,20 +157,45 @@ test("qwen2-vl: quantize leaves the vision tower alone unless it is asked", asyn
   assert.equal((await dense(true)).length, 2 * 4 + 2);
 });
 
+test("qwen2-vl: an adapter with the older names is read as the newer one", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "tunebook-qwen2-vl-"));
+  try {
+    const from = goldenPath("qwen2-vl/adapter");
+    const config = JSON.parse(await readFile(join(from, "adapter_config.json"), "utf8"));
+    await writeFile(join(folder, "adapter_config.json"), JSON.stringify(config));
+    const file = await readFile(join(from, "adapter_model.safetensors"));
+    const older = renamed(file, (name) => name.replace(".model.model.language_model.", ".model.model."));
+    assert.ok(older.includes("base_model.model.model.layers.0."));
+    await writeFile(join(folder, "adapter_model.safetensors"), older);
+    using want = await load();
+    await want.loadAdapter(from);
+    using got = await load();
+    await got.loadAdapter(folder);
+    assert.deepEqual(await got.logits([[5, 6, 7]]), await want.logits([[5, 6, 7]]));
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+/** A safetensors file with other names. */
+function renamed(file: Buffer, name: (old: string) => string): Buffer {
+  const length = Number(file.readBigUInt64LE(0));
+  const header = JSON.parse(file.toString("utf8", 8, 8 + length)) as Record<string, unknown>;
+  const entries = Object.entries(header).map(([old, entry]) => [name(old), entry]);
+  const text = Buffer.from(JSON.stringify(Object.fromEntries(entries)));
+  const size = Buffer.alloc(8);
+  size.writeBigUInt64LE(BigInt(text.length));
+  return Buffer.concat([size, text, file.subarray(8 + length)]);
+}
+
 test("qwen2-vl: checkpoints and configs of both spellings are read", async () => {
   const folder = await mkdtemp(join(tmpdir(), "tunebook-qwen2-vl-"));
   try {
     const file = await readFile(join(goldenPath("qwen2-vl"), "model.safetensors"));
-    const length = Number(file.readBigUInt64LE(0));
-    const header = JSON.parse(file.toString("utf8", 8, 8 + length)) as Record<string, unknown>;
-    const renamed = Object.entries(header).map(([name, entry]) => [
+    const newer = renamed(file, (name) =>
       name.startsWith("visual.") ? `model.${name}` : name.replace(/^model\./, "model.language_model."),
-      entry,
-    ]);
-    const text = Buffer.from(JSON.stringify(Object.fromEntries(renamed)));
-    const size = Buffer.alloc(8);
-    size.writeBigUInt64LE(BigInt(text.length));
-    await writeFile(join(folder, "model.safetensors"), Buffer.concat([size, text, file.subarray(8 + length)]));
+    );
+    await writeFile(join(folder, "model.safetensors"), newer);
     // The config as the hub has it: the text model's fields at the top, rope as rope_scaling.
     const config = JSON.parse(await readFile(join(goldenPath("qwen2-vl"), "config.json"), "utf8"));
     const { rope_parameters: rope, layer_types: _, model_type: __, ...fields } = config.text_config;
