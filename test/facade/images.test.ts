@@ -7,10 +7,12 @@ import { fileURLToPath } from "node:url";
 import sharp from "sharp";
 import { IGNORED } from "../../src/data/mask.js";
 import { tokenizeRows } from "../../src/data/tokenize.js";
+import { toBundle as bundleOf } from "../../src/display/bundle.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
 import { Dataset, loadModel, type Model } from "../../src/index.js";
 import { smallConfig } from "./small.js";
 
+const toBundle = (value: unknown): Record<string, unknown> => bundleOf(value) as Record<string, unknown>;
 const quiet = { progress: false } as const;
 const TEMPLATE = `{% for message in messages %}<|im_start|>{{ message['role'] }}
 {% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}{% if part['type'] == 'image' or 'image' in part %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
@@ -186,6 +188,9 @@ test("a LoRA on the language layers learns what colour an image has; saved, merg
     ask(row.image),
     { role: "assistant", content: row.answer },
   ];
+  const shown = toBundle(data)["text/html"] as string;
+  assert.equal(shown.match(/<img src="data:image\/png;base64,/g)?.length, 8);
+  assert.ok("image/png" in toBundle(data.at(0)!.image));
   using model = await load();
   model.addLora({
     rank: 8,
@@ -204,6 +209,16 @@ test("a LoRA on the language layers learns what colour an image has; saved, merg
     validation: data.head(3),
   });
   assert.ok(run.best!.validationLoss < 0.1, `validation loss ${run.best!.validationLoss}`);
+  // Packed or padded, the loss of a step is the same.
+  const losses: number[] = [];
+  for (const packing of [true, false]) {
+    using fresh = await load();
+    fresh.addLora({ rank: 2, seed: 1 });
+    const options = { ...quiet, format, packing, steps: 1, batch: 6, lr: 1e-3 };
+    losses.push((await fresh.train(rows.slice(0, 6), options)).loss);
+  }
+  const [one, other] = losses as [number, number];
+  assert.ok(Math.abs(one - other) < 1e-5, `${one} packed, ${other} padded`);
   const knows = async (asked: Model): Promise<void> => {
     for (const name of colours) assert.equal(await asked.chat([ask(files[name])], { maxNewTokens: 8 }), name);
   };

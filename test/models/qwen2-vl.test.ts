@@ -6,9 +6,12 @@ import { test } from "node:test";
 import { CHECKPOINTING, withCheckpointing } from "../../src/autograd/checkpoint.js";
 import { backward } from "../../src/autograd/tape.js";
 import { generateIds, type SamplingOptions, samplingSettings } from "../../src/evaluation/generate.js";
+import { ConfigFields } from "../../src/hub/config.js";
 import { patchesOf } from "../../src/images/patches.js";
 import { loadModel, type Model } from "../../src/index.js";
 import type { CausalLM } from "../../src/models/causal.js";
+import { qwen2VLConfig } from "../../src/models/qwen2-vl.js";
+import { prepareSight } from "../../src/models/sight.js";
 import { KvCache, type Rows } from "../../src/nn/cache.js";
 import { stats } from "../../src/tensor/native.js";
 import { slice } from "../../src/tensor/ops/layout.js";
@@ -79,6 +82,46 @@ test("qwen2-vl: logits with one image, with several, and with none agree with th
     assert.ok(relativeError(packed.subarray(at, at + want.length), want) < 1e-4, `row ${i} packed`);
     at += row.ids.length * width;
   }
+});
+
+test("qwen2-vl: weights in bfloat16 see the same images", async () => {
+  using model = await loadModel(goldenPath("qwen2-vl"), { progress: false, dtype: "bfloat16" });
+  for (const i of [0, 1]) {
+    const got = await logits(model.module, seenRows([seen.rows[i]!]));
+    const error = relativeError(got, goldenFloats(arrays, `seen.logits.${i}`));
+    assert.ok(error < 0.05, `row ${i}: relative error ${error}`);
+  }
+});
+
+test("qwen2-vl: configs that do not fit are refused by the field's name", () => {
+  const read = (fields: object): unknown => qwen2VLConfig(new ConfigFields(fields, "the config"));
+  const base = { hidden_size: 64, num_attention_heads: 4, num_key_value_heads: 2, vision_config: { hidden_size: 64 } };
+  const rope = { type: "mrope", mrope_section: [2, 3, 3] };
+  read({ ...base, rope_scaling: rope });
+  assert.throws(() => read(base), /mrope_section should be three numbers that sum up to half a head's 16/);
+  assert.throws(() => read({ ...base, rope_scaling: { ...rope, type: "yarn" } }), /"type" is "yarn"/);
+  assert.throws(() => read({ ...base, rope_scaling: rope, use_sliding_window: true }), /"use_sliding_window" is true/);
+  const vision = (fields: object): unknown =>
+    read({ ...base, rope_scaling: rope, vision_config: { hidden_size: 64, ...fields } });
+  assert.throws(() => vision({ hidden_size: 32 }), /"hidden_size" is 32.*expected the text model's hidden_size, 64/);
+  assert.throws(() => vision({ num_heads: 3 }), /"embed_dim".*multiple of four times num_heads, 3/);
+  assert.throws(() => vision({ in_chans: 1 }), /"in_chans" is 1/);
+  assert.throws(() => vision({ hidden_act: "relu" }), /"hidden_act" is "relu"/);
+});
+
+test("qwen2-vl: preprocessor_config.json sets the limits of images, and must fit config.json", async () => {
+  using model = await loadModel(goldenPath("qwen2-vl"), { weights: "none" });
+  const prepare = (fields: object): void => prepareSight(model.module, new ConfigFields(fields, "the file"));
+  prepare({ min_pixels: 100, max_pixels: 5000, patch_size: 4, image_std: [0.5, 0.5, 0.25] });
+  const { minPixels, maxPixels, std } = model.module.sight!.settings;
+  assert.deepEqual([minPixels, maxPixels, ...std], [100, 5000, 0.5, 0.5, 0.25]);
+  prepare({ size: { shortest_edge: 200, longest_edge: 6000 } });
+  assert.equal(model.module.sight!.settings.maxPixels, 6000);
+  assert.throws(() => prepare({ patch_size: 14 }), /"patch_size" is 14 in the file: expected 4, as config.json has it/);
+  assert.throws(() => prepare({ image_mean: [0.5] }), /"image_mean".*array of three numbers/);
+  assert.throws(() => prepare({ image_std: [0.5, 0, 0.5] }), /deviations above 0/);
+  assert.throws(() => prepare({ min_pixels: 9000 }), /pixels from 9000 to 6000/);
+  assert.throws(() => prepare({ max_pixels: 1e300 }), /"max_pixels"/);
 });
 
 test("qwen2-vl: gradients go through the vision tower, in every way of checkpointing", async () => {
