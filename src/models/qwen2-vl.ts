@@ -1,4 +1,4 @@
-import { discard, rest } from "../autograd/checkpoint.js";
+import { discard, rest, withCheckpointing } from "../autograd/checkpoint.js";
 import { DataError, StateError } from "../errors.js";
 import { ConfigFields } from "../hub/config.js";
 import { QWEN2_VL_PICTURES, type Sight } from "../images/patches.js";
@@ -8,6 +8,7 @@ import { Module } from "../nn/module.js";
 import { swiglu } from "../tensor/ops/activation.js";
 import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
 import { concat, slice } from "../tensor/ops/layout.js";
+import { noGrad } from "../tensor/record.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import { type CausalConfig, LmHeadModel, noisy } from "./causal.js";
 import {
@@ -300,7 +301,10 @@ export class Qwen2VLForConditionalGeneration extends LmHeadModel {
   /** Embedded tokens (rows, hidden) with what the vision tower saw in the images' places. */
   private spliced(text: Tensor, shown: readonly Shown[], { of }: RowPictures): Tensor {
     if (shown.length === 0) return text;
-    const seen = this.model.visual.forward(of.flat(), this.sight.settings, this.activations);
+    const { visual } = this.model;
+    const see = (): Tensor => visual.forward(of.flat(), this.sight.settings, this.activations);
+    // A frozen tower keeps nothing, whatever the text model keeps.
+    const seen = visual.trainableParameters().length > 0 ? see() : withCheckpointing("selective", () => noGrad(see));
     const tokens = seen.dtype === text.dtype ? seen : seen.to(text.dtype);
     const pieces: Tensor[] = [];
     let row = 0;

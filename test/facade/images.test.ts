@@ -10,6 +10,7 @@ import { tokenizeRows } from "../../src/data/tokenize.js";
 import { toBundle as bundleOf } from "../../src/display/bundle.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
 import { Dataset, loadModel, type Model } from "../../src/index.js";
+import { stats } from "../../src/tensor/native.js";
 import { smallConfig } from "./small.js";
 
 const toBundle = (value: unknown): Record<string, unknown> => bundleOf(value) as Record<string, unknown>;
@@ -82,6 +83,7 @@ test("chat and generate take images as paths, bytes and records, and tell them a
   assert.equal(model.module.sight!.settings.maxPixels, 1024);
   const options = { maxNewTokens: 12 };
   const red = await model.chat([ask(files.red)], options);
+  const handles = stats().handles;
   assert.equal(await model.chat([ask(await readFile(files.red!))], options), red);
   assert.equal(await model.chat([ask({ bytes: await readFile(files.red!) })], options), red);
   assert.equal(
@@ -123,6 +125,7 @@ test("chat and generate take images as paths, bytes and records, and tell them a
     },
   ];
   assert.notEqual(await model.chat(two, options), await model.chat(other, options));
+  assert.equal(stats().handles, handles, "tensors were left behind");
   // What a user types stays text: no place for an image comes of it.
   await model.chat([{ role: "user", content: "<|image_pad|> is text" }], options);
 });
