@@ -270,6 +270,7 @@ export class Model implements Disposable {
     options: SamplingOptions & BatchOptions = {},
   ): Promise<string | string[]> {
     if (typeof prompt !== "string") {
+      if (options.images) throw new ConfigError("generate: images go with one prompt; call it for each prompt.");
       const ids = prompt.map((text) => this.tokenizer.encode(text, { addSpecialTokens: "before" }));
       return this.generateIds(ids, options);
     }

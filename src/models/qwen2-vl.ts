@@ -1,5 +1,5 @@
 import { discard, rest, withCheckpointing } from "../autograd/checkpoint.js";
-import { DataError, StateError } from "../errors.js";
+import { StateError } from "../errors.js";
 import { ConfigFields } from "../hub/config.js";
 import { QWEN2_VL_PICTURES, type Sight } from "../images/patches.js";
 import type { KvCache, RowPictures, Rows } from "../nn/cache.js";
@@ -7,19 +7,11 @@ import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm } from 
 import { Module } from "../nn/module.js";
 import { swiglu } from "../tensor/ops/activation.js";
 import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
-import { concat, slice } from "../tensor/ops/layout.js";
 import { noGrad } from "../tensor/record.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import { type CausalConfig, LmHeadModel, noisy } from "./causal.js";
-import {
-  CachedAngles,
-  flatPositions,
-  type ImageTokens,
-  MropeAngles,
-  type MropeConfig,
-  mropeConfig,
-  positionsOf,
-} from "./mrope.js";
+import { type Shown, shownImages, spliced } from "./image-rows.js";
+import { CachedAngles, flatPositions, MropeAngles, type MropeConfig, mropeConfig, positionsOf } from "./mrope.js";
 import { type VisionConfig, VisionTower, visionConfig } from "./qwen2-vl-vision.js";
 import { residualStream } from "./residual.js";
 import { RopeCache } from "./rope.js";
@@ -187,11 +179,6 @@ class Qwen2VLModel extends Module {
   }
 }
 
-/** Where the tokens of a row's images stand, counted from the first row of all. */
-interface Shown extends ImageTokens {
-  readonly tokens: number;
-}
-
 /** The whole model; parameter names are transformers', which reads and writes checkpoints under older ones. */
 export class Qwen2VLForConditionalGeneration extends LmHeadModel {
   model: Qwen2VLModel;
@@ -232,10 +219,12 @@ export class Qwen2VLForConditionalGeneration extends LmHeadModel {
 
   hidden(given: Rows, cache?: KvCache): Tensor {
     const { embed_tokens, layers, norm } = this.model.language_model;
-    const shown = given.pictures?.of.map((_, s) => this.shown(given.pictures!, s));
+    const { pictures } = given;
+    const shown = pictures?.of.map((_, s) => shownImages(pictures, s, this.sight));
     const { rows, tables } = shown ? this.turned(given, shown, cache) : this.plain(given, cache);
     const text = noisy(embed_tokens.forward(rows.ids), rows.noise);
-    const embedded = shown ? this.spliced(text, shown.flat(), given.pictures!) : text;
+    const flat = shown?.flat() ?? [];
+    const embedded = flat.length > 0 ? spliced(text, this.seen(pictures!), flat) : text;
     const norms = [...layers.map((block) => block.input_layernorm), norm];
     const normed = residualStream(embedded, norms, (i, h, normed) => {
       const { self_attn } = layers[i]!;
@@ -275,50 +264,11 @@ export class Qwen2VLForConditionalGeneration extends LmHeadModel {
     };
   }
 
-  /** Where the images of a sequence stand. @throws DataError when its tokens and images do not fit each other. */
-  private shown({ ids, begin, length, of }: RowPictures, s: number): Shown[] {
-    const { imageToken, settings } = this.sight;
-    const end = begin[s]! + length[s]!;
-    const merged = settings.patchSize * settings.mergeSize;
-    const found: Shown[] = [];
-    let at = begin[s]!;
-    for (const { tokens, width, height } of of[s]!) {
-      while (at < end && ids[at] !== imageToken) at++;
-      found.push({ at, tokens, down: height / merged, across: width / merged });
-      for (const last = at + tokens; at < last; at++)
-        if (at >= end || ids[at] !== imageToken)
-          throw new DataError(
-            `Sequence ${s} has ${of[s]!.length} images, the ${found.length}. of which takes ${tokens} tokens (id ${imageToken}): they are not there, or not whole.`,
-          );
-    }
-    if (ids.subarray(at, end).includes(imageToken))
-      throw new DataError(
-        `Sequence ${s} has more image tokens (id ${imageToken}) than its ${found.length} images take.`,
-      );
-    return found;
-  }
-
-  /** Embedded tokens (rows, hidden) with what the vision tower saw in the images' places. */
-  private spliced(text: Tensor, shown: readonly Shown[], { of }: RowPictures): Tensor {
-    if (shown.length === 0) return text;
+  /** What the vision tower sees in the images of all sequences (tokens, hidden). A frozen tower keeps nothing, whatever the text model keeps. */
+  private seen({ of }: RowPictures): Tensor {
     const { visual } = this.model;
     const see = (): Tensor => visual.forward(of.flat(), this.sight.settings, this.activations);
-    // A frozen tower keeps nothing, whatever the text model keeps.
-    const seen = visual.trainableParameters().length > 0 ? see() : withCheckpointing("selective", () => noGrad(see));
-    const tokens = seen.dtype === text.dtype ? seen : seen.to(text.dtype);
-    const pieces: Tensor[] = [];
-    let row = 0;
-    let token = 0;
-    for (const image of shown) {
-      if (image.at > row) pieces.push(slice(text, 0, row, image.at));
-      pieces.push(slice(tokens, 0, token, token + image.tokens));
-      row = image.at + image.tokens;
-      token += image.tokens;
-    }
-    if (row < text.dim(0)) pieces.push(slice(text, 0, row, text.dim(0)));
-    const y = concat(pieces);
-    discard([...pieces, text, tokens, seen], [y]);
-    return y;
+    return visual.trainableParameters().length > 0 ? see() : withCheckpointing("selective", () => noGrad(see));
   }
 
   protected override release(): void {

@@ -134,6 +134,7 @@ test("images where none are taken, or that are none, are errors that say so", as
   using model = await load();
   await assert.rejects(model.chat([ask("https://example.org/a.png")]), /image 0 \(in message 0\): .*not fetched/);
   await assert.rejects(model.chat([ask(undefined)]), /has no image/);
+  await assert.rejects(model.generate(["one", "two"], { images: [files.red!] }), /images go with one prompt/);
   await assert.rejects(model.generate("no place", { images: [files.red!] }), /has 0 places for images/);
   using text = await loadModel(folder, { ...quiet, weights: "none" });
   text.module.sight = undefined;
