@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 from PIL import Image, ImageDraw
 from transformers.image_utils import load_image
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 from common import Golden
+from qwen2_vl_images import processor as processor_of
 
 LIMITS = {"shortest_edge": 56 * 56, "longest_edge": 12845056}
 
@@ -58,12 +57,12 @@ def make(out: Path) -> None:
         sizes[name] = one(golden, folder / name, name, LIMITS)
     # Fewer pixels than it has.
     sizes["photo.jpg at most 6272"] = one(golden, folder / "photo.jpg", "photo.jpg at most 6272", {**LIMITS, "longest_edge": 6272})
-    golden.value(sizes=sizes, torchvision=torchvision.__version__.split("+")[0], pillow=Image.__version__)
+    golden.value(sizes=sizes, pillow=Image.__version__)
     golden.save()
 
 
 def one(golden: Golden, path: Path, name: str, size: dict) -> list[int]:
-    processor = Qwen2VLImageProcessor(size=size)
+    processor = processor_of(size=size)
     made = processor(images=[load_image(str(path))], return_tensors="pt")
     values, grid = made["pixel_values"], made["image_grid_thw"][0].tolist()
     if name == "small.png":

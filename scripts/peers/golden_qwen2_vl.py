@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
+from PIL import Image
 from torch.nn import functional
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 import nf4
 import tiny_models
@@ -16,6 +16,7 @@ from common import Draw, Golden
 from golden_llama import collate, greedy
 from golden_lora import save_adapter
 from golden_models import logits, loss_of, rows_with_labels
+from qwen2_vl_images import processor
 
 IMAGE, START, END = 64, 62, 63
 TEXT = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -61,13 +62,13 @@ def picture(draw: Draw, width: int, height: int) -> np.ndarray:
     return draw.state.randint(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-PROCESSOR = Qwen2VLImageProcessor(patch_size=PATCH, size={"shortest_edge": 1, "longest_edge": 10**6})
+PROCESSOR = processor(patch_size=PATCH, size={"shortest_edge": 1, "longest_edge": 10**6})
 
 
 def inputs(ids: list[int], images: list[np.ndarray]) -> dict:
     given = {"input_ids": torch.tensor([ids])}
     if images:
-        seen = PROCESSOR(images=[torch.from_numpy(image).permute(2, 0, 1) for image in images], return_tensors="pt")
+        seen = PROCESSOR(images=[Image.fromarray(image) for image in images], return_tensors="pt")
         given |= {"pixel_values": seen["pixel_values"], "image_grid_thw": seen["image_grid_thw"]}
         given["mm_token_type_ids"] = (given["input_ids"] == IMAGE).int()
     return given

@@ -36,7 +36,12 @@ export async function decodeImage(source: ImageSource, where: string): Promise<P
     throw new DataError(
       `${where}: expected a PNG, JPEG or WebP file, got ${bytes.length} bytes that begin with ${hex(bytes)}. Convert the image.`,
     );
-  const { default: sharp } = await import("sharp");
+  const { default: sharp } = await import("sharp").catch((cause: Error) => {
+    throw new DataError(
+      `${where}: the package sharp, which decodes images, cannot be loaded here: ${cause.message.split("\n")[0]} Install the packages with the optional ones (npm ci).`,
+      { cause },
+    );
+  });
   const input = { limitInputPixels: MAX_PIXELS, failOn: "error", ignoreIcc: true, sequentialRead: true } as const;
   try {
     const image = sharp(bytes, input);
