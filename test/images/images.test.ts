@@ -125,24 +125,75 @@ test("files that are damaged, too large or no images are refused in words that n
   assert.throws(() => smartSize({ width: 2010, height: 10 }, 28, SETTINGS, "image 3"), /at most 200 times/);
 });
 
-test("flipped bytes and cut ends of every kind give an image or an error", async () => {
+// TUNEBOOK_FUZZ=100 makes a hundred times as many.
+const rounds = 60 * Number(process.env.TUNEBOOK_FUZZ ?? 1);
+
+/** Numbers that are the same in every run. */
+function generator(): (n: number) => number {
   let state = 12345;
-  const random = (n: number): number => {
+  return (n) => {
     state = (Math.imul(state, 1103515245) + 12345) >>> 0;
     return (state >>> 8) % n;
   };
-  for (const name of ["small.png", "photo.jpg", "lossy.webp"]) {
+}
+
+/** An image of the size that it says, or an error of ours; never anything else, and soon. */
+async function survives(bytes: Uint8Array): Promise<"image" | "error"> {
+  const begun = performance.now();
+  const image = await decodeImage(bytes, "it").catch((error: Error) => {
+    assert.equal(error.name, "DataError", error.stack);
+    return undefined;
+  });
+  assert.ok(performance.now() - begun < 5000, "it took too long");
+  if (image) assert.equal(image.data.length, image.width * image.height * 3);
+  return image ? "image" : "error";
+}
+
+test("flipped bytes and cut ends of every kind give an image or an error", async () => {
+  const random = generator();
+  const outcomes = { image: 0, error: 0 };
+  for (const name of ["small.png", "photo.jpg", "turned.jpg", "lossy.webp", "lossless.webp"]) {
     const whole = readFileSync(file(name));
-    for (let round = 0; round < 60; round++) {
+    for (let round = 0; round < rounds; round++) {
       const bytes = Buffer.from(whole.subarray(0, random(4) === 0 ? random(whole.length) : whole.length));
       for (let i = 0; i < 1 + random(6) && bytes.length > 12; i++) bytes[12 + random(bytes.length - 12)] = random(256);
-      const image = await decodeImage(bytes, "it").catch((error: Error) => {
-        assert.equal(error.name, "DataError");
-        return undefined;
-      });
-      if (image) assert.equal(image.data.length, image.width * image.height * 3);
+      outcomes[await survives(bytes)]++;
     }
   }
+  if (process.env.TUNEBOOK_FUZZ) console.log(outcomes);
+  assert.ok(outcomes.image > 0 && outcomes.error > 0);
+});
+
+test("chunks of a PNG that are changed, doubled, left out or in another order, with right checksums, give an image or an error", async () => {
+  const random = generator();
+  const outcomes = { image: 0, error: 0 };
+  const largest = Buffer.from("ffffffff7fffffff00000000", "hex");
+  for (const name of ["small.png", "palette.png", "clear.png"]) {
+    const whole = readFileSync(file(name));
+    const chunks: { kind: string; data: Buffer }[] = [];
+    for (let at = 8; at < whole.length; ) {
+      const length = whole.readUInt32BE(at);
+      chunks.push({ kind: whole.toString("latin1", at + 4, at + 8), data: whole.subarray(at + 8, at + 8 + length) });
+      at += 12 + length;
+    }
+    for (let round = 0; round < rounds; round++) {
+      const made = chunks.map(({ kind, data }) => ({ kind, data: Buffer.from(data) }));
+      const chosen = made[random(made.length)]!;
+      const { data } = chosen;
+      const way = random(6);
+      if (way === 0) made.splice(random(made.length), 1);
+      else if (way === 1) made.splice(random(made.length), 0, chosen);
+      else if (way === 2) made.reverse();
+      else if (way === 3) chosen.data = data.subarray(0, random(data.length + 1));
+      else if (way === 4 && data.length >= 4)
+        largest.copy(data, random(data.length - 3), 4 * random(3), 4 * random(3) + 4);
+      else if (data.length > 0) for (let i = 0; i < 3; i++) data[random(data.length)] = random(256);
+      const parts = made.map((chunk) => pngChunk(chunk.kind, chunk.data));
+      outcomes[await survives(Buffer.concat([whole.subarray(0, 8), ...parts]))]++;
+    }
+  }
+  if (process.env.TUNEBOOK_FUZZ) console.log(outcomes);
+  assert.ok(outcomes.image > 0 && outcomes.error > 0);
 });
 
 const shared = join(process.env.TUNEBOOK_SHARED ?? "../shared", "data/vlm_images");
