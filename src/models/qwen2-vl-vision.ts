@@ -29,22 +29,22 @@ export interface VisionConfig {
 
 /** Reads `vision_config`, with transformers' defaults for absent keys. @param hidden width of the text model, which it must give. */
 export function visionConfig(c: ConfigFields, hidden: number): VisionConfig {
-  const dim = c.integer("embed_dim", { default: 1280, min: 1 });
-  const heads = c.integer("num_heads", { default: 16, min: 1 });
+  const dim = c.integer("embed_dim", { default: 1280, min: 1, max: 2 ** 20 });
+  const heads = c.integer("num_heads", { default: 16, min: 1, max: 2 ** 16 });
   if (dim % (heads * 4) !== 0) throw c.wrong("embed_dim", `a multiple of four times num_heads, ${heads}`);
   if (c.integer("hidden_size", { default: 3584 }) !== hidden)
     throw c.wrong("hidden_size", `the text model's hidden_size, ${hidden}`);
   const channels = c.has("in_channels") ? "in_channels" : "in_chans";
   c.integer(channels, { default: 3, min: 3, max: 3 });
   return {
-    depth: c.integer("depth", { default: 32, min: 1 }),
+    depth: c.integer("depth", { default: 32, min: 1, max: 1024 }),
     dim,
     heads,
-    mlpDim: Math.trunc(dim * c.number("mlp_ratio", { default: 4, min: 0 })),
+    mlpDim: Math.trunc(dim * c.number("mlp_ratio", { default: 4, min: 0, max: 64 })),
     activation: c.string("hidden_act", { default: "quick_gelu", oneOf: ["quick_gelu", "gelu"] }) as "quick_gelu",
-    patchSize: c.integer("patch_size", { default: 14, min: 1 }),
-    temporalPatchSize: c.integer("temporal_patch_size", { default: 2, min: 1 }),
-    mergeSize: c.integer("spatial_merge_size", { default: 2, min: 1 }),
+    patchSize: c.integer("patch_size", { default: 14, min: 1, max: 1024 }),
+    temporalPatchSize: c.integer("temporal_patch_size", { default: 2, min: 1, max: 64 }),
+    mergeSize: c.integer("spatial_merge_size", { default: 2, min: 1, max: 64 }),
     initializerRange: c.number("initializer_range", { default: 0.02 }),
   };
 }

@@ -30,8 +30,8 @@ export interface Qwen2VLConfig extends CausalConfig {
 /** Reads config.json of `model_type: "qwen2_vl"`: the text model's fields stand in `text_config`, or in older files beside `vision_config`. */
 export function qwen2VLConfig(c: ConfigFields): Qwen2VLConfig {
   const t = c.object("text_config") ?? c;
-  const hiddenSize = t.integer("hidden_size", { default: 8192, min: 1 });
-  const heads = t.integer("num_attention_heads", { default: 64, min: 1 });
+  const hiddenSize = t.integer("hidden_size", { default: 8192, min: 1, max: 2 ** 20 });
+  const heads = t.integer("num_attention_heads", { default: 64, min: 1, max: 2 ** 16 });
   const kvHeads =
     t.get("num_key_value_heads") === null ? heads : t.integer("num_key_value_heads", { default: 8, min: 1 });
   t.string("hidden_act", { default: "silu", oneOf: ["silu"] });
@@ -41,14 +41,14 @@ export function qwen2VLConfig(c: ConfigFields): Qwen2VLConfig {
   const tied = (fields: ConfigFields): boolean => fields.boolean("tie_word_embeddings", { default: false });
   return {
     modelType: "qwen2_vl",
-    vocabSize: t.integer("vocab_size", { default: 152064, min: 1 }),
+    vocabSize: t.integer("vocab_size", { default: 152064, min: 1, max: 2 ** 24 }),
     hiddenSize,
-    layers: t.integer("num_hidden_layers", { default: 80, min: 1 }),
+    layers: t.integer("num_hidden_layers", { default: 80, min: 1, max: 1024 }),
     heads,
     kvHeads,
     headDim: hiddenSize / heads,
-    intermediateSize: t.integer("intermediate_size", { default: 29568, min: 1 }),
-    maxPositions: t.integer("max_position_embeddings", { default: 32768, min: 1 }),
+    intermediateSize: t.integer("intermediate_size", { default: 29568, min: 1, max: 2 ** 20 }),
+    maxPositions: t.integer("max_position_embeddings", { default: 32768, min: 1, max: 2 ** 24 }),
     tied: tied(c) || tied(t),
     rmsNormEps: t.number("rms_norm_eps", { default: 1e-5 }),
     mrope: mropeConfig(t, hiddenSize / heads),

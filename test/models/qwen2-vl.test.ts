@@ -106,6 +106,8 @@ test("qwen2-vl: configs that do not fit are refused by the field's name", () => 
   assert.throws(() => vision({ hidden_size: 32 }), /"hidden_size" is 32.*expected the text model's hidden_size, 64/);
   assert.throws(() => vision({ num_heads: 3 }), /"embed_dim".*multiple of four times num_heads, 3/);
   assert.throws(() => vision({ in_chans: 1 }), /"in_chans" is 1/);
+  assert.throws(() => vision({ depth: 1e9 }), /"depth" is 1000000000.*at most 1024/);
+  assert.throws(() => read({ ...base, text_config: { num_hidden_layers: 1e7 } }), /"num_hidden_layers".*at most 1024/);
   assert.throws(() => vision({ hidden_act: "relu" }), /"hidden_act" is "relu"/);
 });
 
