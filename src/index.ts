@@ -42,6 +42,7 @@ export type { AdapterOptions } from "./fetch.js";
 export { bundledData, embeddedModel } from "./hub/bundled.js";
 export type { Message } from "./hub/chat.js";
 export { Tokenizer } from "./hub/tokenizer.js";
+export type { ImageSource } from "./images/decode.js";
 export type { MergeReport } from "./lora/merge-report.js";
 export type { LoraOptions } from "./lora/options.js";
 export type { BatchOptions } from "./lora/row-adapters.js";

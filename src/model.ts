@@ -1,16 +1,18 @@
 import { isAbsolute } from "node:path";
 import { resetTape } from "./autograd/tape.js";
-import { defineDisplay, throwIfInterrupted } from "./display/host.js";
+import { encodeConversation, type Prompt, withImages } from "./data/images.js";
+import { defineDisplay } from "./display/host.js";
 import type { Table } from "./display/table.js";
 import { ConfigError, StateError, TokenizerError } from "./errors.js";
 import { type EstimateOptions, estimateMemory, type MemoryEstimate } from "./estimate.js";
 import { type Comparison, compareAdapters } from "./evaluation/compare.js";
 import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
-import { generateIds, joinText, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
+import { joinText, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
 import { generateBatch } from "./evaluation/generate-batch.js";
 import { type ClassifyOptions, type ClassPrediction, classifyTexts } from "./evaluation/head.js";
 import type { Metrics } from "./evaluation/metrics.js";
-import { StopText, stopsOf } from "./evaluation/stop-text.js";
+import { stopsOf } from "./evaluation/stop-text.js";
+import { type GeneratedRows, streamText, textsAfter } from "./evaluation/stream.js";
 import { type AdapterOptions, adapterTokenizer, findAdapter } from "./fetch.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
@@ -129,7 +131,7 @@ export class Model implements Disposable {
     this.idle("quantize");
     if (adaptedLayers(this.network).length > 0)
       throw new StateError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
-    quantizeModule(this.network, quantizeSettings(options), [this.network.headName]);
+    quantizeModule(this.network, quantizeSettings(options), this.network.denseParts(options));
     return this;
   }
 
@@ -268,6 +270,7 @@ export class Model implements Disposable {
     options: SamplingOptions & BatchOptions = {},
   ): Promise<string | string[]> {
     if (typeof prompt !== "string") {
+      if (options.images) throw new ConfigError("generate: images go with one prompt; call it for each prompt.");
       const ids = prompt.map((text) => this.tokenizer.encode(text, { addSpecialTokens: "before" }));
       return this.generateIds(ids, options);
     }
@@ -277,9 +280,11 @@ export class Model implements Disposable {
   /** The texts that follow several prompts given as ids; see `generate`. `onDone` is called as each prompt is done. */
   async generateIds(
     prompts: readonly (readonly number[])[],
-    options: SamplingOptions & BatchOptions & { onDone?: (done: number) => void } = {},
+    options: SamplingOptions & BatchOptions & GeneratedRows = {},
   ): Promise<string[]> {
     this.ready();
+    if (options.pictures?.some((each) => each.length > 0))
+      return textsAfter(this.network, this.tokenizer, prompts, options, this.stopIds());
     for (const name of options.adapters ?? []) if (name !== null) this.known(name);
     const settings = samplingSettings(options);
     const stops = stopsOf(options.stop, this.stopIds());
@@ -289,28 +294,19 @@ export class Model implements Disposable {
 
   /** The text that follows a prompt, piece by piece, in whole characters. */
   async *stream(prompt: string, options: SamplingOptions = {}): AsyncGenerator<string, void> {
-    yield* this.continue(this.tokenizer.encode(prompt, { addSpecialTokens: "before" }), options);
+    const ids = this.tokenizer.encode(prompt, { addSpecialTokens: "before" });
+    yield* this.continue(await withImages(ids, options.images, this.network.sight), options);
   }
 
-  /** The assistant's answer to a conversation, through the tokenizer's chat template. */
+  /** The assistant's answer to a conversation, through the tokenizer's chat template; its messages may show images to a model that sees. */
   async chat(messages: readonly Message[], options: SamplingOptions = {}): Promise<string> {
-    const ids = this.tokenizer.encodeChat([...messages], { addGenerationPrompt: true });
-    return (await joinText(this.continue(ids, options))).trim();
+    const prompt = await encodeConversation(this.tokenizer, messages, this.network.sight);
+    return (await joinText(this.continue(prompt, options))).trim();
   }
 
-  private async *continue(ids: readonly number[], options: SamplingOptions): AsyncGenerator<string, void> {
+  private async *continue(prompt: Prompt, options: SamplingOptions): AsyncGenerator<string, void> {
     this.ready();
-    const settings = samplingSettings(options);
-    const stops = stopsOf(options.stop, this.stopIds());
-    const text = new StopText(this.tokenizer.streamDecoder({ skipSpecialTokens: true, after: ids }), stops.strings);
-    for await (const id of generateIds(this.network, ids, settings, stops.ids)) {
-      throwIfInterrupted("Generation", options.signal);
-      const ready = text.push(id);
-      if (ready !== "") yield ready;
-      if (text.ended) return;
-    }
-    const rest = text.end();
-    if (rest !== "") yield rest;
+    yield* streamText(this.network, this.tokenizer, prompt, options, this.stopIds());
   }
 
   /** Ids at which generation ends: the generation config's and the tokenizer's end of sequence. */

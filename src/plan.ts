@@ -12,6 +12,8 @@ import type { CausalLM } from "./models/causal.js";
 import { checkedLabels, checkpointLabels, HEAD, SequenceClassifier } from "./models/classifier.js";
 import { loadWeights, randomWeights } from "./models/load.js";
 import { createModel } from "./models/registry.js";
+import { respelled } from "./models/respell.js";
+import { prepareSight } from "./models/sight.js";
 import { setWeightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import { packModule } from "./quantization/packed.js";
@@ -100,7 +102,7 @@ export class LoadPlan implements PromiseLike<Model> {
         quantizeModule(
           model.module,
           quantizeSettings(this.quantization),
-          [model.module.headName, "lm_head", HEAD],
+          [...model.module.denseParts(this.quantization), HEAD],
           true,
         );
     });
@@ -139,10 +141,11 @@ export class LoadPlan implements PromiseLike<Model> {
       );
     }
     const decoder = createModel(fields);
+    prepareSight(decoder, files?.preprocessor);
     const labels = wantedLabels(options, fields);
     setWeightDType(decoder, wantedDType(options.dtype, fields));
     if (this.quantization && !this.computed)
-      quantizeModule(decoder, quantizeSettings(this.quantization), [decoder.headName, "lm_head"]);
+      quantizeModule(decoder, quantizeSettings(this.quantization), decoder.denseParts(this.quantization));
     const network = labels ? new SequenceClassifier(decoder, labels) : decoder;
     network.to(device);
     if (options.dtype === "packed") await pack(network, files);
@@ -178,7 +181,7 @@ export class LoadPlan implements PromiseLike<Model> {
     const bar = new DelayedBar(progress ? `Loading ${source.name}` : undefined);
     await loadWeights(
       network,
-      await source.weights(),
+      respelled(network, await source.weights()),
       network instanceof SequenceClassifier ? network.replaced : network.config.tied ? ["lm_head.weight"] : [],
       (done, total) => bar.update(done, total),
       signal,

@@ -15,6 +15,7 @@ import transformers
 
 import golden_adapters
 import golden_classification
+import golden_images
 import golden_llama
 import golden_lora
 import golden_models
@@ -22,6 +23,7 @@ import golden_nf4
 import golden_ops
 import golden_optimizer
 import golden_quantized
+import golden_qwen2_vl
 import golden_rouge
 import golden_sampling
 import golden_sequence
@@ -42,6 +44,8 @@ PARTS = {
     "sampling": lambda out, shared: golden_sampling.make(out),
     "rouge": lambda out, shared: golden_rouge.make(out),
     "classification": lambda out, shared: golden_classification.make(out),
+    "images": lambda out, shared: golden_images.make(out),
+    "qwen2-vl": lambda out, shared: golden_qwen2_vl.make(out),
     "sequence": lambda out, shared: golden_sequence.make(out),
     "trl": lambda out, shared: golden_trl.make(out),
 }

@@ -4,6 +4,7 @@ import type { Message } from "../hub/chat.js";
 import { describe } from "../hub/json.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { Row } from "./format.js";
+import { refuseImages } from "./images.js";
 import { type Example, IGNORED } from "./mask.js";
 import { checkLength, paced, type Rows, type TokenizeOptions, type TokenizeReport, tooLong } from "./tokenize.js";
 
@@ -86,6 +87,7 @@ export function classExample(
 
 /** Ids of a text or a conversation that is to be classified, as transformers' tokenizers give them. @throws DataError for one without tokens. */
 export function classifiedIds(given: string | readonly Message[], where: string, tokenizer: Tokenizer): number[] {
+  if (typeof given !== "string") refuseImages(given, `${where}: classification`);
   const ids = typeof given === "string" ? tokenizer.encode(given) : tokenizer.encodeChat([...given]);
   if (ids.length === 0) throw new DataError(`${where} has no token: a text to classify must not be empty.`);
   return ids;

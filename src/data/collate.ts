@@ -1,5 +1,6 @@
 /** Examples of different lengths to one batch: end to end, or padded on either side and masked by length alone. */
 import { ConfigError, DataError } from "../errors.js";
+import type { Picture } from "../images/patches.js";
 import { type Example, IGNORED } from "./mask.js";
 
 /** How rows are brought to one length. */
@@ -33,6 +34,8 @@ export interface Batch {
   length: number;
   /** Labels that are not -100. */
   tokens: number;
+  /** The images of each sequence, where there are any. */
+  pictures?: readonly (readonly Picture[])[];
 }
 
 /**
@@ -69,6 +72,7 @@ export function collate(examples: readonly Example[], options: CollateOptions = 
     batch.sequences.length[row] = example.ids.length;
     batch.tokens += fill(batch, example, begin);
   });
+  if (examples.some((example) => example.pictures)) batch.pictures = examples.map((example) => example.pictures ?? []);
   return batch;
 }
 

@@ -2,6 +2,7 @@
 import { DataError } from "../errors.js";
 import type { Message } from "../hub/chat.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
+import type { Picture } from "../images/patches.js";
 import type { Formatted, PromptCompletion } from "./format.js";
 
 /** The label of a token that is not trained, as in torch. */
@@ -13,6 +14,8 @@ export interface Example {
   ids: Int32Array;
   /** (T): the id, or -100; or (T + 1), where what follows the last token is a class. */
   labels: Int32Array;
+  /** The images that some of the ids stand for. */
+  pictures?: readonly Picture[];
 }
 
 /** How texts become examples. */

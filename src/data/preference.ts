@@ -4,6 +4,7 @@ import type { Message } from "../hub/chat.js";
 import { describe } from "../hub/json.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { FormatOptions, Row } from "./format.js";
+import { refuseImages } from "./images.js";
 import { type Example, exampleOf, exampleOfTurns, IGNORED, type MaskOptions, trainedTargets } from "./mask.js";
 import { checkLength, paced, type Rows, type TokenizeOptions, type TokenizeReport, tooLong } from "./tokenize.js";
 
@@ -113,6 +114,8 @@ export async function readPair(
   const { prompt, chosen, rejected } = checked(given, index, name);
   const one = (answer: string | readonly Message[]): Example => {
     if (typeof prompt === "string") return exampleOf({ prompt, completion: answer as string }, tokenizer, options);
+    for (const turns of [prompt, answer as readonly Message[]])
+      refuseImages(turns, `Row ${index} of ${name}: training on pairs`);
     return exampleOfTurns(prompt, answer as readonly Message[], tokenizer);
   };
   const pair = { chosen: one(chosen), rejected: one(rejected) };

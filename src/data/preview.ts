@@ -1,8 +1,10 @@
 /** What training will see of some rows: every token as trained, read only, or cut off. */
 import { ConfigError, DataError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
+import type { Sight } from "../images/patches.js";
 import { classExample } from "./classes.js";
-import { type FormatOptions, formatter, type Row } from "./format.js";
+import { type FormatOptions, type Formatted, formatter, type Row } from "./format.js";
+import { exampleWithImages, showsImages } from "./images.js";
 import { type Example, exampleOf, IGNORED, type MaskOptions } from "./mask.js";
 import { packExamples } from "./pack.js";
 import { promptCut, readPair } from "./preference.js";
@@ -30,6 +32,7 @@ export interface PreviewOptions<R = Record<string, unknown>> extends MaskOptions
 export interface Previewed {
   readonly tokenizer: Tokenizer;
   readonly config: { readonly maxPositions: number };
+  readonly module?: { readonly sight: Sight | undefined };
   /** Classes of a model with a head for them: what is trained is the class of each row. */
   readonly labels?: readonly string[] | undefined;
 }
@@ -67,7 +70,11 @@ export async function previewRows(
       shown.push({ index, ...describeExample(example, tokenizer, maxLength, overlong, undefined, answer) });
       continue;
     }
-    const example = exampleOf(await read(row as Row, index), tokenizer, options);
+    const formatted = await read(row as Row, index);
+    const make = (given: Formatted): Example => exampleOf(given, tokenizer, options);
+    const example = showsImages(formatted)
+      ? await exampleWithImages(formatted, row, model.module?.sight, `Row ${index}`, make)
+      : make(formatted);
     shown.push({ index, ...describeExample(example, tokenizer, maxLength, overlong) });
   }
   if (shown.length === 0) throw nothing();

@@ -3,7 +3,9 @@ import { setImmediate as turn } from "node:timers/promises";
 import { ConfigError, DataError, InterruptedError } from "../errors.js";
 import { describe } from "../hub/json.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
+import type { Sight } from "../images/patches.js";
 import { type FormatOptions, formatter, type Row } from "./format.js";
+import { beginningOf, exampleWithImages, showsImages } from "./images.js";
 import { describeMask, type Example, exampleOf, type MaskOptions, trainedTargets } from "./mask.js";
 
 /** Rows by number, as a data set or an array has them, or one after another. */
@@ -17,6 +19,8 @@ export interface TokenizeOptions extends FormatOptions, MaskOptions {
   overlong?: "truncate" | "drop" | "error";
   /** What the rows are called in messages, such as "train". */
   name?: string;
+  /** How the model takes images that messages show; without it they are an error. */
+  sight?: Sight | undefined;
   /** Stops between rows. */
   signal?: AbortSignal;
   /** Called now and then with the rows done, and all of them where that is known. */
@@ -72,14 +76,19 @@ export async function tokenizeRows(
   let firstUntrained: Example | undefined;
   for await (const [row, index] of paced(rows, name, options)) {
     report.rows++;
-    const formatted = read(row as Row, index);
-    let example = exampleOf(formatted instanceof Promise ? await formatted : formatted, tokenizer, options);
+    const given = read(row as Row, index);
+    const formatted = given instanceof Promise ? await given : given;
+    let example = showsImages(formatted)
+      ? await exampleWithImages(formatted, row, options.sight, `Row ${index} of ${name}`, (text) =>
+          exampleOf(text, tokenizer, options),
+        )
+      : exampleOf(formatted, tokenizer, options);
     report.longest = Math.max(report.longest, example.ids.length);
     const long = example.ids.length > maxLength;
     if (long && overlong === "error") throw tooLong(index, name, example.ids.length, maxLength);
     if (long && overlong === "drop") report.dropped++;
     else {
-      if (long) example = { ids: example.ids.slice(0, maxLength), labels: example.labels.slice(0, maxLength) };
+      if (long) example = beginningOf(example, maxLength, options.sight?.imageToken ?? -1, `Row ${index} of ${name}`);
       const trained = trainedTargets(example);
       if (trained === 0) {
         report.untrained++;

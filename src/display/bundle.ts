@@ -1,19 +1,14 @@
 /** Any value → what front ends show of it. */
 import { inspect } from "node:util";
-import { formatBytes, oneLine } from "./format.js";
+import { oneLine } from "./format.js";
 import { displaySymbol, isDisplayable, type MimeBundle } from "./host.js";
-import { el, HtmlNode } from "./html.js";
+import { HtmlNode } from "./html.js";
+import { base64, type ImageFile, imageNode, imageOf } from "./image.js";
 
 const mimeName = /^[a-z]+\/[\w.+-]+$/;
-const imageSignatures: readonly [mime: string, name: string, bytes: readonly number[]][] = [
-  ["image/png", "PNG", [0x89, 0x50, 0x4e, 0x47]],
-  ["image/jpeg", "JPEG", [0xff, 0xd8, 0xff]],
-  ["image/gif", "GIF", [0x47, 0x49, 0x46, 0x38]],
-];
-
 /**
  * The MIME bundle of a value: its own where it has a `Symbol.for("Jupyter.display")` method, an image for the bytes of a
- * PNG, JPEG, GIF or WebP file, else its text as `console.log` prints it. A plain object is never taken for a bundle: a
+ * PNG, JPEG, GIF or WebP file or a record `{ bytes, path }` of them, else its text as `console.log` prints it. A plain object is never taken for a bundle: a
  * row of data with a key `text/html` must not become a page.
  */
 export function toBundle(value: unknown): MimeBundle | Promise<MimeBundle> {
@@ -27,7 +22,8 @@ export function toBundle(value: unknown): MimeBundle | Promise<MimeBundle> {
     }
   }
   if (value instanceof HtmlNode) return { "text/html": value.toString(), "text/plain": plainText(value.toString()) };
-  if (value instanceof Uint8Array) return imageBundle(value) ?? { "text/plain": toText(value) };
+  const image = imageOf(value);
+  if (image) return imageBundle(image);
   return { "text/plain": toText(value) };
 }
 
@@ -35,8 +31,10 @@ export function toBundle(value: unknown): MimeBundle | Promise<MimeBundle> {
 export function toText(value: unknown, colors = false): string {
   if (typeof value === "string") return value;
   if (value instanceof HtmlNode) return String((toBundle(value) as MimeBundle)["text/plain"]);
-  if (value instanceof Uint8Array && imageKind(value)) return String(imageBundle(value)?.["text/plain"]);
-  return inspect(value, { colors, depth: 4, maxArrayLength: 100, maxStringLength: 10_000, breakLength: 100 });
+  return (
+    imageOf(value)?.text ??
+    inspect(value, { colors, depth: 4, maxArrayLength: 100, maxStringLength: 10_000, breakLength: 100 })
+  );
 }
 
 function withText(bundle: MimeBundle): MimeBundle {
@@ -61,26 +59,11 @@ export function rawBundle(value: unknown): MimeBundle {
 
 const isContent = (part: unknown): boolean => typeof part === "string" || (typeof part === "object" && part !== null);
 
-function imageKind(bytes: Uint8Array): readonly [mime: string, name: string] | undefined {
-  for (const [mime, name, signature] of imageSignatures) {
-    if (signature.every((byte, index) => bytes[index] === byte)) return [mime, name];
-  }
-  const word = (start: number): string => String.fromCharCode(...bytes.subarray(start, start + 4));
-  return bytes.length > 12 && word(0) === "RIFF" && word(8) === "WEBP" ? ["image/webp", "WebP"] : undefined;
-}
-
-function imageBundle(bytes: Uint8Array): MimeBundle | undefined {
-  const kind = imageKind(bytes);
-  if (!kind) return undefined;
-  const [mime, name] = kind;
-  const base64 = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
-  const text = `[${name} image, ${formatBytes(bytes.length)}]`;
+function imageBundle(image: ImageFile): MimeBundle {
   // Front ends draw WebP from HTML alone.
-  if (mime === "image/webp") {
-    const node = el("img", { src: `data:${mime};base64,${base64}`, alt: text });
-    return { "text/html": node.toString(), "text/plain": text };
-  }
-  return { [mime]: base64, "text/plain": text };
+  const shown =
+    image.mime === "image/webp" ? { "text/html": imageNode(image).toString() } : { [image.mime]: base64(image) };
+  return { ...shown, "text/plain": image.text };
 }
 
 function plainText(markup: string): string {

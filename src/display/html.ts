@@ -63,6 +63,7 @@ const styleProperties = {
   height: "height",
   lineHeight: "line-height",
   margin: "margin",
+  maxHeight: "max-height",
   maxWidth: "max-width",
   minWidth: "min-width",
   opacity: "opacity",

@@ -2,6 +2,7 @@
 import { columnFormatter, cut, displayWidth, oneLine, pad } from "./format.js";
 import { defineDisplay } from "./host.js";
 import { type Child, el, type HtmlNode, type Style } from "./html.js";
+import { type ImageFile, imageNode, imageOf } from "./image.js";
 
 export type Align = "left" | "right" | "center";
 
@@ -30,9 +31,13 @@ export interface TableOptions {
   subtitles?: Record<string, string>;
 }
 
+// Bytes of images in one table; further ones are named. A notebook keeps them all.
+const MOST_IMAGES = 4_000_000;
+
 type Row = readonly unknown[] | Readonly<Record<string, unknown>>;
 interface Cell {
   text: string;
+  image?: ImageFile | undefined;
   missing: boolean;
 }
 
@@ -58,11 +63,17 @@ export class Table {
       return given ?? (isNumeric(shownRows, index) ? "right" : "left");
     });
     const writers = shownColumns.map((name, index) => lookup(options.format, name) ?? writerFor(shownRows, index));
+    let room = MOST_IMAGES;
     this.#cells = shownRows.map((row) =>
       writers.map((write, index) => {
         const value = row[index];
         const missing = value === null || value === undefined;
-        return { text: missing ? "null" : write(value), missing };
+        const image = imageOf(value);
+        if (image && image.bytes.length <= room) {
+          room -= image.bytes.length;
+          return { text: image.text, image, missing };
+        }
+        return { text: missing ? "null" : (image?.text ?? write(value)), missing };
       }),
     );
   }
@@ -92,6 +103,7 @@ export class Table {
         {},
         ...row.map((cell, index) => {
           const style = { ...cellStyle, textAlign: this.#aligns[index]!, ...(cell.missing ? quiet : {}) };
+          if (cell.image) return el("td", { style }, imageNode(cell.image, imageStyle));
           const long = cell.text.length > limit;
           return el("td", { style, title: long ? tooltip(cell.text) : undefined }, ...cellContent(cell.text, limit));
         }),
@@ -165,6 +177,7 @@ const tableStyle: Style = {
 };
 const headStyle: Style = { borderBottom: line, padding: "4px 10px", fontWeight: "600", verticalAlign: "bottom" };
 const cellStyle: Style = { padding: "3px 10px", verticalAlign: "top", maxWidth: "36em", whiteSpace: "pre-wrap" };
+const imageStyle: Style = { maxHeight: "120px", maxWidth: "240px" };
 const quiet: Style = { opacity: "0.6" };
 
 function cellContent(text: string, limit: number): Child[] {

@@ -1,4 +1,5 @@
 import { type Format, type Formatted, formatter } from "../data/format.js";
+import { refuseImages } from "../data/images.js";
 import { exampleOf } from "../data/mask.js";
 import { ConfigError, DataError } from "../errors.js";
 import type { Message } from "../hub/chat.js";
@@ -177,6 +178,7 @@ async function questionOf(
   const last = typeof formatted === "object" ? (formatted.at(-1) as Message) : undefined;
   if (last?.role === "assistant" && typeof formatted === "object" && formatted.length > 1) {
     const before = formatted.slice(0, -1) as Message[];
+    refuseImages(before, `evaluate: row ${index}: classification`);
     return {
       answered: (label) => [...before, { ...last, content: label }],
       ids: () => tokenizer.encodeChat(before, { addGenerationPrompt: true }),

@@ -120,7 +120,14 @@ export async function evaluate(
   if (wants("exactMatch", "rouge")) {
     const b = bar("Generating");
     const generated = guarded(b, () =>
-      generationMetrics(rows, model.tokenizer, options, model.generateIds.bind(model), (done) => b?.update(done)),
+      generationMetrics(
+        rows,
+        model.tokenizer,
+        options,
+        model.generateIds.bind(model),
+        (done) => b?.update(done),
+        network.sight,
+      ),
     );
     const { columns: found, ...numbers } = await generated;
     Object.assign(values, numbers);
@@ -164,6 +171,7 @@ async function guarded<T>(bar: ProgressBar | undefined, work: () => Promise<T>):
 
 function prepareOptions(options: EvaluateOptions, network: CausalLM): TokenizeOptions & { maxLength: number } {
   return {
+    sight: network.sight,
     maxLength: Math.min(options.maxLength ?? network.config.maxPositions, network.config.maxPositions),
     ...(options.textField === undefined ? {} : { textField: options.textField }),
     ...(options.format === undefined ? {} : { format: options.format as Format }),

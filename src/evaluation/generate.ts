@@ -1,5 +1,7 @@
 import { throwIfInterrupted } from "../display/host.js";
 import { ConfigError } from "../errors.js";
+import type { ImageSource } from "../images/decode.js";
+import type { Picture } from "../images/patches.js";
 import type { CausalLM } from "../models/causal.js";
 import { requireTokens } from "../models/classifier.js";
 import { type CacheDType, KvCache } from "../nn/cache.js";
@@ -30,6 +32,8 @@ export interface SamplingOptions {
    * from the seed, i and n alone: the same whatever `batch` is and whatever else is in the list, and a prompt given alone draws as the first of a list.
    */
   seed?: number;
+  /** Images for the image tokens of a prompt, in order; a chat carries its own. For models that see. */
+  images?: readonly ImageSource[];
   /**
    * How keys and values of earlier tokens are kept: by default in the activations' dtype; "bfloat16" or "float16" take half of float32's memory, "int8" a
    * quarter and a scale for each token and head. Fewer bits change the logits a little, see docs/decoding.md.
@@ -107,7 +111,7 @@ export function samplingSeed(settings: SamplingSettings): number {
 }
 
 /**
- * Token ids after `prompt`, one at a time, with a key-value cache; ends (without giving it) at an id of `stops` or after maxNewTokens.
+ * Token ids after `prompt`, which may show pictures, one at a time, with a key-value cache; ends (without giving it) at an id of `stops` or after maxNewTokens.
  * @throws ConfigError for an empty prompt, or one that leaves no room in the model's context.
  */
 export async function* generateIds(
@@ -115,6 +119,7 @@ export async function* generateIds(
   prompt: readonly number[],
   settings: SamplingSettings,
   stops: ReadonlySet<number>,
+  pictures: readonly Picture[] = [],
 ): AsyncGenerator<number, void> {
   const count = Math.min(settings.maxNewTokens, promptRoom(model, prompt));
   const limit = prompt.length + count;
@@ -126,7 +131,7 @@ export async function* generateIds(
   if (wasTraining) model.train(false);
   try {
     throwIfInterrupted("Generation", settings.signal);
-    const id = await first(model, cache, seen, settings, seed);
+    const id = await first(model, cache, seen, settings, seed, pictures);
     if (stops.has(id)) return;
     yield id;
     seen.push(id);
@@ -154,11 +159,14 @@ async function first(
   prompt: readonly number[],
   s: SamplingSettings,
   seed: number,
+  pictures: readonly Picture[],
 ): Promise<number> {
   const ids = Int32Array.from(prompt);
+  const [begin, length] = [Int32Array.of(0), Int32Array.of(ids.length)];
+  const shown = pictures.length > 0 ? { pictures: { ids, begin, length, of: [pictures] } } : {};
   const chosen = scope(() =>
     noGrad(() => {
-      const h = model.hidden(cache.rows(ids, Int32Array.of(0), Int32Array.of(ids.length)), cache);
+      const h = model.hidden({ ...cache.rows(ids, begin, length), ...shown }, cache);
       const logits = model.logits(slice(h, 0, ids.length - 1, ids.length)); // (1, vocab)
       return sampleRow(logits, prompt, s, seed, 0);
     }),

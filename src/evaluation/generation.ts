@@ -1,22 +1,24 @@
 import { type Format, formatter } from "../data/format.js";
+import { encodeConversation, type Prompt } from "../data/images.js";
 import { DataError } from "../errors.js";
 import type { Message } from "../hub/chat.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
+import type { Sight } from "../images/patches.js";
 import type { EvaluateOptions } from "./evaluate.js";
 import type { Metrics } from "./metrics.js";
 import { type RougeName, rouge } from "./rouge.js";
 import { cutAt, stopsOf } from "./stop-text.js";
+import type { GeneratedRows } from "./stream.js";
 
 /** What a row asks for: the prompt's ids, and the texts that would be right. */
-interface Task {
-  ids: number[];
+interface Task extends Prompt {
   references: string[];
 }
 
 /** Continues prompts given as ids; see `Model.generateIds`. */
 export type GenerateIds = (
   prompts: readonly (readonly number[])[],
-  options: Omit<EvaluateOptions, "metrics" | "format"> & { onDone: (done: number) => void },
+  options: Omit<EvaluateOptions, "metrics" | "format"> & GeneratedRows,
 ) => Promise<string[]>;
 
 /**
@@ -31,13 +33,14 @@ export async function generationMetrics(
   options: EvaluateOptions,
   generate: GenerateIds,
   onDone: (done: number) => void,
+  sight?: Sight,
 ): Promise<Partial<Metrics> & { columns: Record<string, unknown>[] }> {
   const { metrics, stemmer = false, maxNewTokens = metrics.includes("rouge") ? 128 : 64 } = options;
   const tasks: Task[] = [];
-  for (const [i, row] of rows.entries()) tasks.push(await taskOf(row, tokenizer, options, i));
+  for (const [i, row] of rows.entries()) tasks.push(await taskOf(row, tokenizer, options, i, sight));
   const texts = await generate(
     tasks.map((task) => task.ids),
-    { ...options, maxNewTokens, onDone },
+    { ...options, maxNewTokens, onDone, pictures: tasks.map((task) => task.pictures) },
   );
   const { strings } = stopsOf(options.stop, []);
   const predictions = texts.map((text, i) => ({
@@ -73,6 +76,7 @@ async function taskOf(
   tokenizer: Tokenizer,
   options: EvaluateOptions,
   index: number,
+  sight: Sight | undefined,
 ): Promise<Task> {
   const formatted = await formatter({
     ...(options.format ? { format: options.format as Format } : {}),
@@ -84,12 +88,12 @@ async function taskOf(
   let task: Task | undefined;
   if (typeof formatted === "object" && "prompt" in formatted) {
     const ids = tokenizer.encode(formatted.prompt, { addSpecialTokens: "before" });
-    task = { ids, references: references(formatted.completion) };
+    task = { ids, pictures: [], references: references(formatted.completion) };
   } else if (typeof formatted === "object") {
     const answer = formatted.at(-1) as Message;
     if (answer.role === "assistant" && formatted.length > 1) {
-      const ids = tokenizer.encodeChat(formatted.slice(0, -1), { addGenerationPrompt: true });
-      task = { ids, references: references(String(answer.content)) };
+      const prompt = await encodeConversation(tokenizer, formatted.slice(0, -1), sight, row);
+      task = { ...prompt, references: references(String(answer.content)) };
     }
   }
   if (!task || task.references.length === 0) {

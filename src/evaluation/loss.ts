@@ -14,7 +14,12 @@ import { empty, type Tensor, tensor } from "../tensor/tensor.js";
 export function rowsOf(model: CausalLM, batch: Batch, neftune = 0): Rows {
   const { inputIds, positions, sequences } = batch;
   const rows = packedRows(inputIds, positions, sequences.begin, sequences.length, model.device);
-  return neftune === 0 ? rows : { ...rows, noise: noiseSize(model, batch, neftune) };
+  const { begin, length } = sequences;
+  return {
+    ...rows,
+    ...(neftune === 0 ? {} : { noise: noiseSize(model, batch, neftune) }),
+    ...(batch.pictures ? { pictures: { ids: inputIds, begin, length, of: batch.pictures } } : {}),
+  };
 }
 
 /** Largest noise of each row, (rows, 1): NEFTune's alpha / sqrt(L · d), L being the tokens of the row's own sequence, however it is batched. */

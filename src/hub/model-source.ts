@@ -7,6 +7,7 @@ import {
   type GenerationConfig,
   generationConfig,
   readConfig,
+  readFields,
   readGenerationConfig,
 } from "./config.js";
 import { GgufFile } from "./gguf.js";
@@ -25,6 +26,8 @@ export interface ModelSource extends AsyncDisposable {
   readonly generation: GenerationConfig;
   /** The error when there is none: thrown where a tokenizer is needed. */
   readonly tokenizer: Tokenizer | Error;
+  /** How images are prepared (preprocessor_config.json), where the model has such a file. */
+  readonly preprocessor?: ConfigFields | undefined;
   /** Opens the weights, which the source closes. */
   weights(): Promise<WeightSource>;
 }
@@ -69,6 +72,7 @@ async function openFolder(folder: string): Promise<ModelSource> {
     config,
     generation: (await readGenerationConfig(folder)) ?? generationConfig(config),
     tokenizer: await Tokenizer.fromFolder(folder).catch((error: unknown) => error as Error),
+    preprocessor: await readPreprocessor(folder),
     weights: async () => {
       weights ??= await SafetensorsFolder.open(folder);
       return weights;
@@ -77,6 +81,14 @@ async function openFolder(folder: string): Promise<ModelSource> {
       await weights?.close();
     },
   };
+}
+
+async function readPreprocessor(folder: string): Promise<ConfigFields | undefined> {
+  const names = await readdir(folder);
+  if (names.includes("preprocessor_config.json")) return readFields(join(folder, "preprocessor_config.json"));
+  // transformers 5 writes one file for all kinds of input.
+  if (!names.includes("processor_config.json")) return undefined;
+  return (await readFields(join(folder, "processor_config.json"))).object("image_processor");
 }
 
 async function openGguf(path: string): Promise<ModelSource> {

@@ -12,6 +12,7 @@ import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
 import { tensor } from "../tensor/tensor.js";
+import { type AdapterFile, adapterFile } from "./adapter-file.js";
 import { adapterConfig, settingsFromConfig } from "./config.js";
 import { adapterTensors, PREFIX } from "./files.js";
 import { headSettings, saveLabels } from "./head.js";
@@ -120,7 +121,8 @@ const bytes = (data: Float32Array): Uint8Array => new Uint8Array(data.buffer, da
  */
 export async function loadAdapterFiles(model: CausalLM, folder: string, name: string): Promise<AdapterInfo> {
   const fields = await readFields(join(folder, "adapter_config.json"));
-  await using file = await SafetensorsFile.open(join(folder, "adapter_model.safetensors"));
+  await using opened = await SafetensorsFile.open(join(folder, "adapter_model.safetensors"));
+  const file = adapterFile(model, opened);
   const settings = await headSettings(model, folder, settingsFromConfig(fields, name), file, fields.get("task_type"));
   const rows = tableRows(model, file) ?? 0;
   const larger = rows > model.config.vocabSize ? resizeTables(model, rows) : undefined;
@@ -147,7 +149,7 @@ export async function loadAdapterFiles(model: CausalLM, folder: string, name: st
   };
 }
 
-async function read(file: SafetensorsFile, key: string, p: Parameter): Promise<void> {
+async function read(file: AdapterFile, key: string, p: Parameter): Promise<void> {
   const data = await file.readFloat32(key);
   for (const v of data)
     if (!Number.isFinite(v))
@@ -158,14 +160,14 @@ async function read(file: SafetensorsFile, key: string, p: Parameter): Promise<v
 }
 
 /** The base model's own tables that PEFT saves beside adapters of them, or where tokens were added. */
-function tablesOf(model: CausalLM, file: SafetensorsFile): [string, Parameter][] {
+function tablesOf(model: CausalLM, file: AdapterFile): [string, Parameter][] {
   return [...baseTables(model)]
     .map(([key, p]) => [`${PREFIX}${key}`, p] as [string, Parameter])
     .filter(([key]) => file.has(key));
 }
 
 /** Compares names and shapes before anything is read. */
-function checkFile(model: CausalLM, name: string, file: SafetensorsFile, folder: string): void {
+function checkFile(model: CausalLM, name: string, file: AdapterFile, folder: string): void {
   const expected = adapterTensors(model, name);
   const places = new Map<string, Parameter>([...tablesOf(model, file), ...expected]);
   const strange = file.names().filter((key) => !places.has(key));

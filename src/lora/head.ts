@@ -2,10 +2,10 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { CheckpointError, ConfigError } from "../errors.js";
-import type { SafetensorsFile } from "../hub/safetensors.js";
 import type { CausalLM } from "../models/causal.js";
 import { HEAD, labelNames } from "../models/classifier.js";
 import { writeJson } from "../models/export.js";
+import type { AdapterFile } from "./adapter-file.js";
 import { PREFIX } from "./files.js";
 import type { LoraSettings } from "./options.js";
 
@@ -27,7 +27,7 @@ export async function headSettings(
   model: CausalLM,
   folder: string,
   settings: LoraSettings,
-  file: SafetensorsFile,
+  file: AdapterFile,
   task: unknown,
 ): Promise<LoraSettings> {
   const { labels } = model;

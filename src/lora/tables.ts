@@ -1,5 +1,4 @@
 import { ConfigError, StateError } from "../errors.js";
-import type { SafetensorsFile } from "../hub/safetensors.js";
 import type { CausalLM } from "../models/causal.js";
 import { SavedModule } from "../models/saved.js";
 import { Embedding, Linear } from "../nn/layers.js";
@@ -8,6 +7,7 @@ import { concat } from "../tensor/ops/layout.js";
 import { broadcastTo } from "../tensor/ops/reduce.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope, scope } from "../tensor/scope.js";
+import type { AdapterFile } from "./adapter-file.js";
 import { LoraEmbedding } from "./embedding.js";
 import { PREFIX } from "./files.js";
 import { LoraLinear } from "./linear.js";
@@ -42,7 +42,7 @@ export function baseTables(model: CausalLM): Map<string, Parameter> {
 }
 
 /** How many rows the tables of an adapter's file have, where it holds any. */
-export function tableRows(model: CausalLM, file: SafetensorsFile): number | undefined {
+export function tableRows(model: CausalLM, file: AdapterFile): number | undefined {
   for (const [path] of [...places(model), ["lm_head"] as const])
     for (const key of [`${PREFIX}${path}.base_layer.weight`, `${PREFIX}${path}.weight`])
       if (file.has(key)) return file.entry(key).shape[0];

@@ -1,5 +1,6 @@
 import { discard } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
+import type { Sight } from "../images/patches.js";
 import type { KvCache, Rows } from "../nn/cache.js";
 import { Embedding, type EmbeddingLike, Linear, type LinearLike } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
@@ -44,6 +45,10 @@ export abstract class CausalLM extends Module {
   abstract readonly tableName: string;
   /** Full name of the output layer, "" when it is tied to the embedding. */
   abstract readonly headName: string;
+  /** How it takes images; undefined: it takes none. */
+  sight: Sight | undefined = undefined;
+  /** Full names of parts of a vision tower, whose layers `quantize` leaves alone unless it is asked. */
+  readonly leftDense: readonly string[] = [];
   /** Final hidden states (rows, hidden), after the last norm. With a cache, keys and values are appended to it. */
   abstract hidden(rows: Rows, cache?: KvCache): Tensor;
   /** Weight of the output layer (vocab, hidden), or undefined when something else than a plain layer stands there (an adapter, a user's module). */
@@ -52,6 +57,21 @@ export abstract class CausalLM extends Module {
   abstract separateHead(): void;
   /** The output layer has values of its own from now on. */
   abstract untied(): void;
+
+  /** Names of the layers and parts that `quantize` leaves alone. */
+  denseParts({ vision = false }: { vision?: boolean } = {}): string[] {
+    return [this.headName, "lm_head", ...(vision ? [] : this.leftDense)];
+  }
+
+  /** What a tensor of this name is called in checkpoints: the first is written, all are read. */
+  spellings(name: string): readonly string[] {
+    return [name];
+  }
+
+  /** What a tensor is called here that checkpoints or adapters call so. */
+  ownName(spelling: string): string {
+    return spelling;
+  }
 
   /** The field of its config file that says how many rows the table has. */
   get vocabField(): string {

@@ -50,6 +50,18 @@ export class SequenceClassifier extends CausalLM {
     return this.#base.tableName;
   }
 
+  override spellings(name: string): readonly string[] {
+    return this.#base.spellings(name);
+  }
+
+  override ownName(spelling: string): string {
+    return this.#base.ownName(spelling);
+  }
+
+  override denseParts(options?: { vision?: boolean }): string[] {
+    return [HEAD, ...this.#base.denseParts(options)];
+  }
+
   hidden(rows: Rows, cache?: KvCache): Tensor {
     return this.#base.hidden(rows, cache);
   }

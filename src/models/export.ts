@@ -10,6 +10,8 @@ import { sizeOf } from "../tensor/shape.js";
 import type { CausalLM } from "./causal.js";
 import { headConfig } from "./classifier.js";
 import { checkpointTargets, type Target } from "./load.js";
+import { respelled } from "./respell.js";
+import { preprocessorConfig } from "./sight.js";
 
 /** Types that weights can be written in. */
 export type ExportDType = "float32" | "bfloat16" | "float16";
@@ -40,7 +42,7 @@ export async function exportSafetensors(
   const shards: { tensors: TensorToWrite[]; bytes: number }[] = [];
   for (const [name, target] of checkpointTargets(model)) {
     const tensor = {
-      name,
+      name: model.spellings(name)[0]!,
       dtype: written,
       shape: target.shape,
       data: async () => encode(await valuesOf(target), dtype, name),
@@ -64,6 +66,7 @@ export async function exportSafetensors(
     await writeJson(folder, "model.safetensors.index.json", { metadata: { total_size: total }, weight_map: map });
   }
   await writeJson(folder, "config.json", configOf(model, dtype));
+  if (model.sight) await writeJson(folder, "preprocessor_config.json", preprocessorConfig(model.sight.settings));
   await compareWithFolder(model, folder, dtype);
 }
 
@@ -80,7 +83,8 @@ async function valuesOf(target: Target): Promise<Float32Array> {
 
 /** Reads a folder as `loadModel` does, tensor by tensor. @throws CheckpointError when it gives another model than the one in memory. */
 async function compareWithFolder(model: CausalLM, folder: string, dtype: ExportDType): Promise<void> {
-  await using source = await SafetensorsFolder.open(folder);
+  await using files = await SafetensorsFolder.open(folder);
+  const source = respelled(model, files);
   const targets = checkpointTargets(model);
   for (const [name, target] of targets) {
     const same =

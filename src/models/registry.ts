@@ -7,6 +7,7 @@ import { GPTBigCodeForCausalLM, gptBigcodeConfig } from "./gpt-bigcode.js";
 import { LlamaForCausalLM, llamaConfig } from "./llama.js";
 import { MistralForCausalLM, mistralConfig } from "./mistral.js";
 import { Qwen2ForCausalLM, qwen2Config } from "./qwen2.js";
+import { Qwen2VLForConditionalGeneration, qwen2VLConfig } from "./qwen2-vl.js";
 import { Qwen3ForCausalLM, qwen3Config } from "./qwen3.js";
 
 /** Makes a model, without memory for its weights, from the fields of its config.json. One line an architecture, by `model_type`. */
@@ -17,6 +18,7 @@ const ARCHITECTURES: Readonly<Record<string, (config: ConfigFields) => CausalLM>
   llama: (c) => new LlamaForCausalLM(llamaConfig(c)),
   mistral: (c) => new MistralForCausalLM(mistralConfig(c)),
   qwen2: (c) => new Qwen2ForCausalLM(qwen2Config(c)),
+  qwen2_vl: (c) => new Qwen2VLForConditionalGeneration(qwen2VLConfig(c)),
   qwen3: (c) => new Qwen3ForCausalLM(qwen3Config(c)),
 };
 

@@ -1,10 +1,22 @@
 import { ShapeError } from "../errors.js";
+import type { Picture } from "../images/patches.js";
 import * as calls from "../tensor/calls.js";
 import { type Device, defaultDevice } from "../tensor/device.js";
 import { asCached, type Segments } from "../tensor/ops/attention.js";
 import { inDType } from "../tensor/ops/layout.js";
 import { outsideScope } from "../tensor/scope.js";
 import { emptyLike, type Tensor, tensor } from "../tensor/tensor.js";
+
+/** Images that stand in rows of tokens, and what a model has to know on the host to put them there. */
+export interface RowPictures {
+  /** Token ids (rows); those that stand for an image's tokens say where it is. */
+  readonly ids: Int32Array;
+  /** Where each sequence begins, and its length. */
+  readonly begin: Int32Array;
+  readonly length: Int32Array;
+  /** The images of each sequence, in order. */
+  readonly of: readonly (readonly Picture[])[];
+}
 
 /** Rows of a flat batch and what they may attend to. */
 export interface Rows {
@@ -17,6 +29,8 @@ export interface Rows {
   readonly maxPosition: number;
   /** Largest noise that is added to each row's embedding (rows, 1), while training with NEFTune. */
   readonly noise?: Tensor;
+  /** Images that the tokens show, for a model that sees. */
+  readonly pictures?: RowPictures;
 }
 
 /**
@@ -66,6 +80,8 @@ export class KvCache {
   private slots: Tensor | undefined;
   private fresh: Int32Array | undefined;
   private following = false;
+  /** What a model keeps of the sequence for as long as the cache lives; freed with it. */
+  beside: Disposable | undefined;
 
   /**
    * @param device that of the model.
@@ -207,6 +223,8 @@ export class KvCache {
 
   dispose(): void {
     this.forget();
+    this.beside?.[Symbol.dispose]();
+    this.beside = undefined;
     for (const all of this.tensors()) for (const t of all.splice(0)) t.dispose();
   }
 }

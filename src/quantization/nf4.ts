@@ -28,6 +28,8 @@ export interface QuantizeOptions {
   compute?: DTypeName;
   /** 4 bits: elements that share a scale: a power of two from 32; 64 by default. */
   blockSize?: number;
+  /** Quantises the vision tower of a model that sees, too; by default it stays as it is, being small and sensitive. */
+  vision?: boolean;
 }
 
 /** Checked options with their defaults. */
@@ -124,7 +126,7 @@ export function quantizedBytes(shape: readonly number[], options: QuantizeSettin
 }
 
 /**
- * Freezes the model and replaces every linear layer but those under `skip` (embeddings and the head stay as they are, as in bitsandbytes). Layers whose weights are in memory are
+ * Freezes the model and replaces every linear layer but those named or under a name of `skip` (embeddings and the head stay as they are, as in bitsandbytes). Layers whose weights are in memory are
  * quantised at once and the dense weight freed; the others are quantised while they load.
  * @param rest an adapter is there already: what it trains stays as it is, and nothing need be left.
  * @returns the names of the replaced layers.
@@ -140,7 +142,11 @@ export function quantizeModule(
   for (const [name, module] of [...model.namedModules()]) {
     if (module instanceof Embedding) module.activations = options.activations ?? module.activations;
     const plain = name.replace(/\.(base_layer|original_module)$/, "");
-    if (!(module instanceof Linear) || skip.some((s) => plain === s || plain.endsWith(`.${s}`))) continue;
+    if (
+      !(module instanceof Linear) ||
+      skip.some((s) => plain === s || plain.endsWith(`.${s}`) || plain.startsWith(`${s}.`))
+    )
+      continue;
     if (rest && name.includes("modules_to_save.")) continue;
     model.replace(name, new QuantizedLinear(module, options));
     replaced.push(name);

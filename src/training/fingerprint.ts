@@ -46,11 +46,11 @@ export function dataFingerprint(name: string, examples: readonly Example[] | und
   let tokens = 0;
   const add = (data: object): void => {
     for (const [key, value] of Object.entries(data)) {
-      if (value instanceof Int32Array) {
+      if (ArrayBuffer.isView(value)) {
         hash
-          .update(`${key} ${value.length}\n`)
+          .update(`${key} ${value.byteLength / 4}\n`)
           .update(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
-        tokens += key === "ids" ? value.length : 0;
+        tokens += key === "ids" ? value.byteLength / 4 : 0;
       } else if (typeof value === "object" && value !== null) add(value);
       else hash.update(`${key} ${String(value)}\n`);
     }

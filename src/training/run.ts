@@ -203,6 +203,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       const prepare = {
         maxLength: Math.min(s.maxLength ?? limit, limit),
         overlong: s.overlong,
+        sight: network.sight,
         ...(s.textField === undefined ? {} : { textField: s.textField }),
         ...(s.format ? { format: s.format as Format } : {}),
         ...(s.signal ? { signal: s.signal } : {}),

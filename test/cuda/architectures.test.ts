@@ -19,6 +19,7 @@ const skip = missing === undefined ? false : `no CUDA device: ${missing}`;
 const NAMES = [
   "qwen2",
   "qwen2-window",
+  "qwen2-vl",
   "qwen3",
   "mistral",
   "gemma",

@@ -91,3 +91,33 @@ test("a table that allows long text shows it in html as well, unless that has a 
   assert.ok(!html(table(["a"], [[long]], { maxTextCell: 40 })).includes(`>${long}<`));
   assert.ok(!html(table(["a"], [[long]], { maxTextCell: 400, maxCell: 50 })).includes(`>${long}<`));
 });
+
+test("images are shown in their cells, up to a number of bytes, and named in text", () => {
+  const png = Buffer.from("89504e470d0a1a0a0000", "hex");
+  const shown = table(
+    ["image", "path"],
+    [
+      [png, { bytes: png, path: "<b>.png" }],
+      [new Uint8Array([1, 2]), null],
+    ],
+  );
+  const html = shown.toHtml().toString();
+  assert.equal(html.match(/<img src="data:image\/png;base64,iVBORw0KGgoAAA==" alt="\[PNG image, 10 B\]"/g)?.length, 2);
+  assert.match(html, /max-height:120px/);
+  assert.ok(!html.includes("b>.png"));
+  assert.match(html, /&lt;2 bytes&gt;/);
+  assert.match(shown.toText(), /\[PNG image, 10 B\] {2}\[PNG image, 10 B\]/);
+  const large = Buffer.concat([png, Buffer.alloc(3_000_000)]);
+  const two = table(["image"], [[large], [large]])
+    .toHtml()
+    .toString();
+  assert.equal(two.match(/<img/g)?.length, 1);
+  assert.ok(/>\[PNG image, 2\.86 MiB\]<\/td>/.test(two), two.slice(-200)); // the other is too long to print
+  // Only bytes of images are: no text of data becomes an address.
+  assert.ok(
+    !table(["a"], [["data:image/png;base64,AAAA"]])
+      .toHtml()
+      .toString()
+      .includes("<img"),
+  );
+});

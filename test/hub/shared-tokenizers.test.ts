@@ -9,7 +9,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { gunzipSync } from "node:zlib";
+import { encodeConversation } from "../../src/data/images.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
+import { QWEN2_VL_PICTURES } from "../../src/images/patches.js";
 import { digestOf, sharedRows } from "./shared-rows.js";
 
 const shared: string = process.env.TUNEBOOK_SHARED ?? join(import.meta.dirname, "../../../../shared");
@@ -174,5 +176,25 @@ describe("real tokenizers", { skip }, () => {
     // As tokenization_chatglm.py's build_chat_input gives it.
     const ids = tokenizer.encodeChat([{ role: "user", content: "Hello" }], { addGenerationPrompt: true });
     assert.deepEqual(ids, [64790, 64792, 64795, 30910, 13, 13755, 64796]);
+  });
+
+  it("qwen2-vl: images take as many tokens as their text would spell", async () => {
+    const tokenizer = await load("qwen2-vl");
+    const images = join(import.meta.dirname, "../../../test/fixtures/golden/images");
+    const show = (name: string) => ({ type: "image", image: join(images, name) });
+    const content = [show("photo.jpg"), { type: "text", text: "beside <|image_pad|>" }, show("wide.png")];
+    const messages = [{ role: "user", content }];
+    const sight = { imageToken: 151655, settings: QWEN2_VL_PICTURES };
+    const { ids, pictures } = await encodeConversation(tokenizer, messages, sight);
+    assert.deepEqual(pictures.map((picture) => picture.tokens), [12, 10]); // biome-ignore format: one thought
+    // What transformers' processor does: the text spells the token as often as the image takes it, and is encoded then.
+    const places = (count: number): string => `<|vision_start|>${"<|image_pad|>".repeat(count)}<|vision_end|>`;
+    const [system, end] = [
+      "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
+      "<|im_end|>\n<|im_start|>assistant\n",
+    ];
+    const typed = tokenizer.encode("beside <|image_pad|>", { parseSpecial: false });
+    const want = [...tokenizer.encode(system + places(12)), ...typed, ...tokenizer.encode(places(10) + end)];
+    assert.deepEqual(ids, want);
   });
 });

@@ -20,6 +20,11 @@ const CONFIGS: Record<string, object> = {
   mistral: { ...common, sliding_window: 48 },
   qwen2: { ...common, tie_word_embeddings: true },
   qwen3: { ...common, head_dim: 24 },
+  "qwen2_vl for text": {
+    ...common,
+    rope_scaling: { type: "mrope", mrope_section: [2, 3, 3] },
+    vision_config: { depth: 1, embed_dim: 32, num_heads: 2, hidden_size: 128, patch_size: 4 },
+  },
   gemma: { ...common, head_dim: 32, num_key_value_heads: 1 },
   gpt_bigcode: starcoder,
   "gpt_bigcode with a head of keys each": {

@@ -79,6 +79,33 @@ export const SHAPES: readonly Shape[] = [
     },
   },
   {
+    name: "Qwen2-VL-2B",
+    total: 2_208_985_600,
+    config: {
+      model_type: "qwen2_vl",
+      vocab_size: 151936,
+      hidden_size: 1536,
+      intermediate_size: 8960,
+      num_hidden_layers: 28,
+      num_attention_heads: 12,
+      num_key_value_heads: 2,
+      max_position_embeddings: 32768,
+      rms_norm_eps: 1e-6,
+      rope_theta: 1000000,
+      rope_scaling: { type: "mrope", mrope_section: [16, 24, 24] },
+      tie_word_embeddings: true,
+      vision_config: {
+        depth: 32,
+        embed_dim: 1280,
+        mlp_ratio: 4,
+        num_heads: 16,
+        in_chans: 3,
+        hidden_size: 1536,
+        patch_size: 14,
+      },
+    },
+  },
+  {
     name: "ChatGLM3-6B",
     total: 6_243_584_000,
     config: {

@@ -25,8 +25,8 @@ function cheap(
   return y;
 }
 
-/** x · Φ(x) (Hendrycks and Gimpel 2016); "gelu_tanh": its approximation by tanh, as GPT-2's. */
-export function gelu(given: Tensor, kind: "gelu" | "gelu_tanh"): Tensor {
+/** x · Φ(x) (Hendrycks and Gimpel 2016); "gelu_tanh": its approximation by tanh, as GPT-2's; "quick_gelu": by x · sigmoid(1.702 x), as CLIP's. */
+export function gelu(given: Tensor, kind: "gelu" | "gelu_tanh" | "quick_gelu"): Tensor {
   const x = widened(given);
   const code = unaryCode(kind);
   const make = (): Tensor => activated(kind, x);
