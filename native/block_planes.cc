@@ -44,9 +44,8 @@ void place_blocks(void* context, int64_t at, const char* piece, int64_t bytes) {
     const int64_t row = b / p.row_blocks, inside = b % p.row_blocks;
     int64_t count = end - b, to = b;
     if (p.head_rows > 0) {
-      const int64_t in_head = row % p.head_rows;
       count = std::min(count, p.row_blocks - inside);
-      to = (row - in_head + in_head % 2 * (p.head_rows / 2) + in_head / 2) * p.row_blocks + inside;
+      to = row_place(row, p.head_rows) * p.row_blocks + inside;
     }
     switch (p.kind) {
       case BlockKind::Q8_0: split<BlockKind::Q8_0>(p, piece, to, count); break;

@@ -15,6 +15,7 @@ import transformers
 
 import golden_adapters
 import golden_classification
+import golden_gguf
 import golden_llama
 import golden_lora
 import golden_nf4
@@ -34,6 +35,7 @@ PARTS = {
     "adapters": lambda out, shared: golden_adapters.make(out),
     "optimizer": lambda out, shared: golden_optimizer.make(out),
     "quantized": lambda out, shared: golden_quantized.make(out),
+    "gguf": lambda out, shared: golden_gguf.make(out),
     "ops": lambda out, shared: golden_ops.make(out),
     "rouge": lambda out, shared: golden_rouge.make(out),
     "classification": lambda out, shared: golden_classification.make(out),
