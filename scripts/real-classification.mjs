@@ -1,5 +1,5 @@
-// node scripts/real-classification.mjs: QLoRA on real text messages, measured on rows held out. Prints one JSON line of figures and ends with code 1
-// where F1 is below 0.90 or it took over 10 minutes. Model and rows are those of ../shared or TUNEBOOK_SHARED; nothing of them is written anywhere.
+// node scripts/real-classification.mjs [--head]: QLoRA on real text messages, measured on rows held out. Prints one JSON line of figures and ends with code 1
+// where F1 is below 0.90 or it took over 10 minutes. With --head a linear head chooses the class, otherwise the likelier word does. Model and rows are those of ../shared or TUNEBOOK_SHARED; nothing of them is written anywhere.
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -15,6 +15,7 @@ const { values } = parseArgs({
     train: { type: "string", default: "640" },
     held: { type: "string", default: "400" },
     lr: { type: "string", default: "5e-4" },
+    head: { type: "boolean", default: false },
   },
 });
 const missing = [file, weights].find((path) => !existsSync(path));
@@ -41,15 +42,19 @@ const train = rest
   .filter((r) => r.label === "spam")
   .head(half)
   .concat(rest.filter((r) => r.label === "ham").head(half));
-const format = (r) => ({ prompt: `Message: ${r.text}\nIs this spam or ham?`, completion: ` ${r.label}` });
+const asked = (r) => ({ prompt: `Message: ${r.text}\nIs this spam or ham?`, completion: ` ${r.label}` });
 const labels = ["ham", "spam"];
+const { head } = values;
+const format = head ? ({ text, label }) => ({ text, label }) : asked;
 
-const model = await loadModel(weights, { dtype: "bfloat16", progress: false }).quantize({
+const task = head ? { task: "classification", labels } : {};
+const model = await loadModel(weights, { dtype: "bfloat16", progress: false, ...task }).quantize({
   type: "nf4",
   compute: "bfloat16",
   doubleQuant: true,
 });
 const figures = {
+  by: head ? "head" : "words",
   device: model.device,
   train: train.length,
   held: held.length,
@@ -58,6 +63,7 @@ const figures = {
 model.addLora({ rank: 16, alpha: 32, target: "all-linear", seed: 1 });
 const result = await model.train(train, {
   format,
+  method: head ? "classification" : "sft",
   epochs: 1,
   batch: 8,
   lr: Number(values.lr),

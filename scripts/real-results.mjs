@@ -1,4 +1,4 @@
-// node scripts/real-results.mjs [01|03]: runs a notebook through the kernel with a real model on real rows, checks what came out, and
+// node scripts/real-results.mjs [01|02|03]: runs a notebook through the kernel with a real model on real rows, checks what came out, and
 // puts the figures (no row) into the notebook's cell tagged "figures". The executed notebook, which does show rows, stays in .cache/real.
 // Models and data are those of ../shared or TUNEBOOK_SHARED. Afterwards execute the notebook anew:
 //   node dist/kernel/cli.js run notebooks/NAME.ipynb -o notebooks/NAME.ipynb
@@ -54,6 +54,37 @@ const RUNS = {
       ],
     ],
   },
+  "02": {
+    files: {
+      modelId: "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf",
+      trainFile: "data/sms_spam/SMSSpamCollection.tsv",
+    },
+    parameters: {
+      testFile: "",
+      columns: "label,text",
+      textField: "text",
+      labelField: "label",
+      honest: "ham",
+      dtype: "bfloat16",
+      trainRows: 720,
+      balanced: true,
+      validationRows: 96,
+      testRows: 400,
+      epochs: 1,
+      batch: 8,
+      learningRate: 5e-4,
+      evalEvery: 15,
+    },
+    checks: (f) => [
+      ["the whole notebook takes at most 15 minutes", f.seconds, f.seconds <= 15 * 60],
+      ["F1 of spam is at least 0.90", f1(f.after).toFixed(4), f1(f.after) >= 0.9],
+      [
+        "the weights take less than half of their 16 bits",
+        `${f.loaded.in4Bits} of ${f.loaded.in16Bits} bytes`,
+        f.loaded.in4Bits < f.loaded.in16Bits / 2,
+      ],
+    ],
+  },
   "03": {
     files: {
       modelId: "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -100,6 +131,8 @@ const RUNS = {
     },
   },
 };
+
+const f1 = ({ fp, fn, tp }) => (2 * tp) / (2 * tp + fp + fn);
 
 /** What `const figures` holds, one field a line. */
 function figuresCell(figures) {

@@ -50,6 +50,11 @@ async function main() {
     if (part("training and saving adapters with tunebook", process.execPath, [saver, base, adapters])) {
       part("loading them in PEFT, and merged in transformers", ...python("check_adapters.py", base, adapters));
     }
+    const heads = join(folder, "heads");
+    const trainer = join("scripts", "peers", "save-classifier.mjs");
+    if (part("training heads for classes with tunebook", process.execPath, [trainer, base, heads])) {
+      part("loading them in transformers and PEFT", ...python("check_classifier.py", base, heads));
+    }
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

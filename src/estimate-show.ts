@@ -6,7 +6,7 @@ import type { MemoryEstimate } from "./estimate.js";
 import { bar, type Plot } from "./plot/index.js";
 import { colorOf } from "./plot/theme.js";
 
-const PARTS = ["weights", "adapters", "gradients", "optimizer", "activations", "logits", "scratch"] as const;
+const PARTS = ["weights", "adapters", "gradients", "optimizer", "activations", "other", "logits", "scratch"] as const;
 
 const swatch: Style = {
   display: "inline-block",
@@ -18,7 +18,7 @@ const swatch: Style = {
 
 /** Parts that are counted in the peak; on the CPU working memory stands beside it. */
 function counted(e: MemoryEstimate): [string, number][] {
-  const names = e.step.device === "cpu" ? PARTS.slice(0, 5) : PARTS;
+  const names = e.step.device === "cpu" ? PARTS.slice(0, 6) : PARTS;
   return names.map((name): [string, number] => [name, e[name]]);
 }
 
@@ -87,32 +87,40 @@ export function compareTable(estimates: readonly MemoryEstimate[]): Table {
 /** Bars of the peak by part, one for each way of checkpointing, and a line at the limit. */
 export function estimatePlot(estimates: readonly MemoryEstimate[]): Plot {
   const [{ step, limit }] = estimates as [MemoryEstimate];
-  const most = Math.max(...estimates.map((e) => e.peak), limit ?? 0);
+  const title = `Memory of a step of ${step.batch} x ${step.length} tokens on ${step.device}`;
+  const bars = estimates.map((estimate) => ({ label: estimate.step.checkpointing, estimate }));
+  return partsPlot(bars, { x: "checkpointing", title, limit });
+}
+
+/** A stacked bar by part for each estimate, and a line at the limit. */
+export function partsPlot(
+  bars: readonly { label: string; estimate: MemoryEstimate }[],
+  { x, title, limit }: { x: string; title: string; limit: number | undefined },
+): Plot {
+  const most = Math.max(...bars.map(({ estimate }) => estimate.peak), limit ?? 0);
   const [unit, size] = most >= 2 ** 30 ? ["GiB", 2 ** 30] : ["MiB", 2 ** 20];
-  const rows = estimates.flatMap((e) =>
-    counted(e).map(([part, bytes]) => ({ checkpointing: e.step.checkpointing, part, value: bytes / size })),
+  const rows = bars.flatMap(({ label, estimate }) =>
+    counted(estimate).map(([part, bytes]) => ({ [x]: label, part, value: bytes / size })),
   );
   const parts = new Set(rows.filter((row) => row.value > 0.002 * (most / size)).map((row) => row.part));
   const plot = bar(
     rows.filter((row) => parts.has(row.part)),
-    {
-      ...{ x: "checkpointing", y: "value", series: "part", stacked: true, yLabel: unit },
-      title: `Memory of a step of ${step.batch} x ${step.length} tokens on ${step.device}`,
-    },
+    { x, y: "value", series: "part", stacked: true, yLabel: unit, title },
   );
   if (limit !== undefined) {
-    const at = { xref: "paper", yref: "y", y0: limit / size, y1: limit / size };
+    const at = limit / size;
+    const lying = plot.figure.data.some((trace) => trace.orientation === "h");
+    const across = { xref: "paper", yref: "y", x0: 0, x1: 1, y0: at, y1: at };
+    const upwards = { xref: "x", yref: "paper", x0: at, x1: at, y0: 0, y1: 1 };
     plot.figure.layout.shapes = [
-      { type: "line", ...at, x0: 0, x1: 1, line: { color: "#cc0000", width: 2, dash: "dash" } },
+      { type: "line", ...(lying ? upwards : across), line: { color: "#cc0000", width: 2, dash: "dash" } },
     ];
     plot.figure.layout.annotations = [
       {
         text: `limit ${formatBytes(limit)}`,
-        xref: "paper",
-        x: 1,
-        xanchor: "right",
-        y: limit / size,
-        yanchor: "bottom",
+        ...(lying
+          ? { x: at, yref: "paper", y: 0, xanchor: "left", yanchor: "bottom" }
+          : { xref: "paper", x: 1, y: at, xanchor: "right", yanchor: "bottom" }),
         showarrow: false,
       },
     ];

@@ -9,33 +9,36 @@ import { listParameters } from "./lora/parameters.js";
 import { adapterParameters } from "./lora/wrap.js";
 import type { CausalLM } from "./models/causal.js";
 import type { Plot } from "./plot/index.js";
+import { countTrainable } from "./report.js";
 import type { Device } from "./tensor/device.js";
 import { roundedBytes } from "./tensor/dry.js";
 import { type DTypeName, floatDType } from "./tensor/dtype.js";
 import { openDevices, stats } from "./tensor/native.js";
 import { estimateStep, type PlannedStep } from "./training/estimate.js";
-import { type OptimizerOption, optimizerName } from "./training/optimizer-names.js";
-import type { Method } from "./training/options.js";
+import { stepFlops } from "./training/flops.js";
+import { optimizerName } from "./training/optimizer-names.js";
+import { type TrainOptions, trainSettings } from "./training/options.js";
 
-/** What `model.estimate` takes: options of `train` that bear on memory (others are passed over), and some of its own. */
-export interface EstimateOptions {
-  /** Of "orpo" and "dpo" each row makes two sequences. */
-  method?: Method;
-  /** Rows a micro-batch; 4 by default. */
-  batch?: number;
-  /** Tokens a row; `maxLength`, or 1,024 or what the model was made for if that is less, by default. */
+/** What `model.estimate` takes: the options of `train`, of which those are read that bear on memory, and some of its own. */
+export interface EstimateOptions<Row = Record<string, unknown>> extends TrainOptions<Row> {
+  /** Tokens a row (of "orpo" and "dpo" each of its two sequences); `maxLength`, or 1,024 or what the model was made for if that is less, by default. */
   length?: number;
-  maxLength?: number;
-  accumulate?: number;
-  checkpointing?: Checkpointing;
-  optimizer?: OptimizerOption;
-  momentum?: number;
   /** The model's own by default; a GPU need not be there. */
   device?: Device;
   /** Dtype of activations on a GPU; the model's own by default. */
   activations?: DTypeName;
-  /** Bytes that may be taken; what the device allows by default. */
+  /** Bytes that tensors may take; what the device allows by default. */
   limit?: number;
+  /** Instead of `limit`, bytes of a card (or machine) as it is sold; what a process takes for itself is left out of them: see `usableBytes`. */
+  memory?: number;
+}
+
+/**
+ * What tensors can have of a device with so many bytes. On a GPU the driver and the kernels take about 512 MiB, and as much is left alone
+ * (native/cuda/backend.cu); on a CPU Node and the working memory of operations take about 256 MiB.
+ */
+export function usableBytes(memory: number, device: Device): number {
+  return Math.max(0, memory - (device === "cuda" ? 1024 : 256) * 2 ** 20);
 }
 
 const MOST_ROWS = 2 ** 16;
@@ -50,6 +53,8 @@ export class MemoryEstimate {
   readonly gradients: number;
   readonly optimizer: number;
   readonly activations: number;
+  /** Copies of the best parameters, with `keepBest`. */
+  readonly other: number;
   readonly logits: number;
   readonly scratch: number;
   /** In a GPU's host memory, beside all others. */
@@ -69,14 +74,29 @@ export class MemoryEstimate {
     this.gradients = s.gradients;
     this.optimizer = s.optimizer;
     this.activations = s.activations;
+    this.other = s.other;
     this.logits = s.logits;
     this.scratch = s.scratch;
     this.host = s.host;
-    const kept = weights + adapters + s.gradients + s.optimizer + s.activations;
+    const kept = weights + adapters + s.gradients + s.optimizer + s.activations + s.other;
     this.peak = step.device === "cuda" ? kept + s.logits + s.scratch : kept;
     this.limit = limit;
     this.step = step;
     this.network = network;
+  }
+
+  /** Parameters in all, and those that are trained. */
+  get parameters(): number {
+    return countTrainable(this.network).total;
+  }
+
+  get trained(): number {
+    return countTrainable(this.network).trainable;
+  }
+
+  /** Floating-point operations of an optimizer step, all its micro-batches together. */
+  get flops(): number {
+    return stepFlops(this.network, this.step);
   }
 
   /** Whether it stays below the limit. */
@@ -170,11 +190,17 @@ export class MemoryEstimate {
       ["gradients", formatBytes(this.gradients)],
       ["optimizer", formatBytes(this.optimizer)],
       ["activations", formatBytes(this.activations)],
+      ...(this.other > 0 ? [["other: the best parameters", formatBytes(this.other)] as [string, string]] : []),
       [`logits chunk${beside}`, formatBytes(this.logits)],
       [`scratch${beside}`, formatBytes(this.scratch)],
       ...(this.host > 0 ? [["host memory, beside the peak", formatBytes(this.host)] as [string, string]] : []),
       ["peak", formatBytes(this.peak)],
-      ...(this.limit === undefined ? [] : [["limit", formatBytes(this.limit)] as [string, string]]),
+      ...(this.limit === undefined
+        ? []
+        : ([
+            ["limit", formatBytes(this.limit)],
+            ["fits", this.fits ? "yes" : "no"],
+          ] as [string, string][])),
     ];
     return table(["part", "predicted"], rows, {
       title: `Memory of a step of ${batch} x ${length} tokens on ${device}, checkpointing "${checkpointing}", ${optimizer}`,
@@ -194,8 +220,12 @@ function storedBytes(network: CausalLM, device: Device): { weights: number; adap
 /** Checks the options and predicts. @throws ConfigError naming the option, what it must be and what came. */
 export function estimateMemory(network: CausalLM, options: EstimateOptions = {}): MemoryEstimate {
   const { batch = 4, accumulate = 1, checkpointing = "selective", momentum = 0, device = network.device } = options;
-  const sequences = options.method === "orpo" || options.method === "dpo" ? 2 : 1;
-  const length = sequences * (options.length ?? options.maxLength ?? Math.min(1024, network.config.maxPositions));
+  const { method, neftune, lossType } = trainSettings({
+    ...(options.method ? { method: options.method } : {}),
+    ...(options.neftune ? { neftune: options.neftune } : {}),
+    ...(options.lossType ? { lossType: options.lossType } : {}),
+  });
+  const length = options.length ?? options.maxLength ?? Math.min(1024, network.config.maxPositions);
   for (const [name, value] of Object.entries({ batch, length, accumulate }))
     if (!Number.isInteger(value) || value < 1)
       throw new ConfigError(`estimate: ${name} must be a whole number from 1, received ${String(value)}.`);
@@ -211,9 +241,23 @@ export function estimateMemory(network: CausalLM, options: EstimateOptions = {})
       `estimate: activations must be "float32", "bfloat16" or "float16", received ${JSON.stringify(options.activations)}.`,
     );
   const optimizer = optimizerName(options.optimizer ?? "adamw");
-  const limit = options.limit ?? (openDevices().includes(device) ? stats(device).limitBytes : undefined);
-  const step = { batch, length, accumulate, checkpointing, optimizer, momentum, device, activations };
-  return new MemoryEstimate(network, step, limit);
+  const step = {
+    ...{ batch, length, accumulate, checkpointing, optimizer, momentum, device, activations },
+    ...{ keepBest: options.keepBest ?? false, method, neftune, lossType },
+  };
+  return new MemoryEstimate(network, step, limitOf(options, device));
+}
+
+function limitOf({ limit, memory }: EstimateOptions, device: Device): number | undefined {
+  for (const [name, bytes] of Object.entries({ limit, memory }))
+    if (bytes !== undefined && !(Number.isFinite(bytes) && bytes > 0))
+      throw new ConfigError(
+        `estimate: ${name} must be a number of bytes, such as 24 * 2 ** 30, received ${String(bytes)}.`,
+      );
+  if (limit !== undefined && memory !== undefined)
+    throw new ConfigError("estimate: give limit (what tensors may take) or memory (what the device has), not both.");
+  if (memory !== undefined) return usableBytes(memory, device);
+  return limit ?? (openDevices().includes(device) ? stats(device).limitBytes : undefined);
 }
 
 defineDisplay(

@@ -7,6 +7,7 @@ import { ProgressBar } from "./display/progress.js";
 import { CheckpointError, ConfigError } from "./errors.js";
 import { isRepoId } from "./hub/hub.js";
 import { hubAdapter } from "./hub/hub-model.js";
+import { Tokenizer } from "./hub/tokenizer.js";
 
 /** Options of `loadAdapter`; those after `name` concern adapters on the hub. */
 export interface AdapterOptions {
@@ -50,6 +51,22 @@ export async function findAdapter(folderOrId: string, options: AdapterOptions): 
       throw new CheckpointError(`${error.message} There is no folder ${resolve(folderOrId)} either.`, { cause: error });
     throw error;
   }
+}
+
+/**
+ * The tokenizer that was saved with an adapter, where it has more tokens than the model's, as many as its tables have rows, or another chat template:
+ * what an adapter was trained with is what it is used with.
+ */
+export async function adapterTokenizer(
+  folder: string,
+  base: Tokenizer | Error | undefined,
+  rows: number,
+): Promise<Tokenizer | undefined> {
+  const own = await Tokenizer.fromFolder(folder).catch(() => undefined);
+  if (!own || own.vocabSize > rows) return undefined; // nothing stands behind its further ids
+  if (!(base instanceof Tokenizer)) return own;
+  const template = own.chatTemplate !== undefined && own.chatTemplate !== base.chatTemplate;
+  return template || own.vocabSize > base.vocabSize ? own : undefined;
 }
 
 /** A bar of bytes that appears only when the work takes a while. */

@@ -20,6 +20,7 @@ host?.onReset?.(() => {
 });
 
 export { backward } from "./autograd/tape.js";
+export { type CostOptions, compareEstimates, type EstimateComparison, type EstimateCost } from "./compare-estimates.js";
 export { Dataset, loadDataset } from "./data/dataset.js";
 export { type StreamDatasetOptions, streamDataset } from "./data/dataset-stream.js";
 export type { Preference } from "./data/preference.js";
@@ -34,6 +35,7 @@ export type { ClassificationResult, LabelRates, Rates } from "./evaluation/class
 export { Comparison } from "./evaluation/compare.js";
 export type { EvaluateOptions, MetricName } from "./evaluation/evaluate.js";
 export type { SamplingOptions } from "./evaluation/generate.js";
+export type { ClassifyOptions, ClassPrediction } from "./evaluation/head.js";
 export { Metrics } from "./evaluation/metrics.js";
 export { type RougeOptions, type RougeScore, rouge } from "./evaluation/rouge.js";
 export type { AdapterOptions } from "./fetch.js";

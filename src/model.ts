@@ -8,33 +8,32 @@ import { type Comparison, compareAdapters } from "./evaluation/compare.js";
 import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
 import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
 import { generateBatch } from "./evaluation/generate-batch.js";
+import { type ClassifyOptions, type ClassPrediction, classifyTexts } from "./evaluation/head.js";
 import type { Metrics } from "./evaluation/metrics.js";
 import { StopText, stopsOf } from "./evaluation/stop-text.js";
-import { type AdapterOptions, findAdapter } from "./fetch.js";
+import { type AdapterOptions, adapterTokenizer, findAdapter } from "./fetch.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
-import { Tokenizer } from "./hub/tokenizer.js";
+import type { Tokenizer } from "./hub/tokenizer.js";
 import { type AdapterInfo, loadAdapterFiles, saveAdapter } from "./lora/adapter.js";
 import { disposeBiases } from "./lora/biases.js";
 import { initialise, requireImmediate } from "./lora/initialise.js";
 import { mergeChecked } from "./lora/merge-checked.js";
 import type { MergeReport } from "./lora/merge-report.js";
 import { type LoraOptions, type LoraSettings, loraSettings } from "./lora/options.js";
-import { listParameters, type ParameterInfo, requireTrainable, weightBytes } from "./lora/parameters.js";
+import { listParameters, type ParameterInfo, requireTrainable } from "./lora/parameters.js";
 import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
-import { activate, adaptedLayers, removeLora, targetNames, wrapLora } from "./lora/wrap.js";
+import { activate, adaptedLayers, removeLora, targetNames, withHead, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { checkExport, type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
-import { idRows, labelledLoss } from "./models/rows.js";
+import { labelledLoss, rowLogits } from "./models/rows.js";
 import { weightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
-import { countTrainable, type MemoryParts, summaryTable, type TrainableCount } from "./report.js";
+import { countTrainable, type MemoryParts, memoryParts, summaryTable, type TrainableCount } from "./report.js";
 import type { Device } from "./tensor/device.js";
 import type { FloatDType } from "./tensor/dtype.js";
 import { recover, setMemoryAdvice, state } from "./tensor/native.js";
 import { seed } from "./tensor/ops/random.js";
-import { noGrad } from "./tensor/record.js";
-import { scope } from "./tensor/scope.js";
 import type { TrainOptions } from "./training/options.js";
 import { TrainRun } from "./training/run.js";
 
@@ -84,7 +83,7 @@ export class Model implements Disposable {
 
   /** @throws TokenizerError saying which files were looked for, when the model came without one. */
   get tokenizer(): Tokenizer {
-    const { tokenizer } = this.parts;
+    const tokenizer = this.adapters.get(this.active ?? "")?.tokenizer ?? this.parts.tokenizer;
     if (tokenizer === undefined)
       throw new TokenizerError(
         "This model was made from a config alone and has no tokenizer; load it from a folder that has tokenizer.json.",
@@ -113,26 +112,15 @@ export class Model implements Disposable {
 
   /** Bytes by part; gradients, optimizer and activations are those of the last training step's peak. */
   memory(): MemoryParts {
-    const { weights, adapters } = weightBytes(this.network);
-    const { gradients, optimizer, peak } = this.lastRun;
-    const top = Math.max(peak, weights + adapters);
-    return {
-      device: this.device,
-      weights,
-      adapters,
-      gradients,
-      optimizer,
-      activations: Math.max(0, top - weights - adapters - gradients - optimizer),
-      peak: top,
-    };
+    return memoryParts(this.network, this.lastRun);
   }
 
   /**
    * Predicts the memory of a training step with these options of `train`, by part, and what would fit. Nothing is computed; the model needs no
    * weights.
    */
-  estimate(options: EstimateOptions = {}): MemoryEstimate {
-    return estimateMemory(this.network, options);
+  estimate<Row>(options: EstimateOptions<Row> = {}): MemoryEstimate {
+    return estimateMemory(this.network, options as EstimateOptions);
   }
 
   /** Quantises the linear layers in place. @throws StateError after addLora: adapters belong to the quantised layers. */
@@ -167,7 +155,8 @@ export class Model implements Disposable {
     return this;
   }
 
-  private wrap(settings: LoraSettings): this {
+  private wrap(given: LoraSettings): this {
+    const settings = withHead(this.network, given);
     this.idle("addLora");
     this.unused("addLora", settings.name);
     if (settings.seed !== undefined) seed(settings.seed);
@@ -192,14 +181,15 @@ export class Model implements Disposable {
     this.idle("addTokens");
     const { tokenizer, resized } = addTokens(this.network, this.tokenizer, tokens, options);
     this.resized ||= resized;
-    for (const info of this.adapters.values()) info.resized ||= resized;
+    for (const info of this.adapters.values())
+      Object.assign(info, { resized: info.resized || resized, tokenizer: undefined });
     this.parts.tokenizer = tokenizer;
     return tokens.map((token) => tokenizer.idOf(token)!);
   }
 
   /**
-   * Loads an adapter in PEFT's layout, a folder or "organisation/name" on the hub, and makes it the active one. One with larger tables than the
-   * model's brings its tokenizer along.
+   * Loads an adapter in PEFT's layout, a folder or "organisation/name" on the hub, and makes it the active one. The tokenizer that was saved with it
+   * is used while it is active, where it has other tokens or another chat template than the model's.
    */
   async loadAdapter(folderOrId: string, options: AdapterOptions = {}): Promise<this> {
     this.idle("loadAdapter");
@@ -208,12 +198,12 @@ export class Model implements Disposable {
     const folder = await findAdapter(folderOrId, options);
     const rows = this.config.vocabSize;
     const info = await loadAdapterFiles(this.network, folder, name);
+    const own = await adapterTokenizer(folder, this.parts.tokenizer, this.config.vocabSize);
     if (this.config.vocabSize > rows) {
       this.resized = true;
-      const own = await Tokenizer.fromFolder(folder).catch(() => undefined);
       if (own) this.parts.tokenizer = own;
     }
-    this.adapters.set(name, { ...info, base: info.base || this.parts.base });
+    this.adapters.set(name, { ...info, base: info.base || this.parts.base, tokenizer: own });
     this.setAdapter(name);
     return this;
   }
@@ -237,18 +227,30 @@ export class Model implements Disposable {
     }
   }
 
-  /** Logits of rows of token ids as one array of `shape` [rows, longest row, vocab]; what stands behind a shorter row's end is 0. */
+  /**
+   * Logits of rows of token ids as one array of `shape` [rows, longest row, vocab], of a model with a head for classes [rows, longest row, classes]; what
+   * stands behind a shorter row's end is 0.
+   */
   async logits(ids: readonly (readonly number[])[]): Promise<Float32Array & { shape: [number, number, number] }> {
     this.ready();
-    const vocab = this.config.vocabSize;
-    const length = ids.reduce((n, row) => Math.max(n, row.length), 0);
-    const out = new Float32Array(ids.length * length * vocab);
-    for (const [i, row] of ids.entries()) {
-      const y = scope(() => noGrad(() => this.network.logits(this.network.hidden(idRows(this.network, row)))));
-      out.set(await y.data(), i * length * vocab);
-      y.dispose();
-    }
-    return Object.assign(out, { shape: [ids.length, length, vocab] as [number, number, number] });
+    return rowLogits(this.network, ids);
+  }
+
+  /** The classes of a model with a head for them (`loadModel(…, { task: "classification", labels })`). */
+  get labels(): readonly string[] | undefined {
+    return this.network.labels;
+  }
+
+  /** Which class a text belongs to, by the head; of several texts (or conversations) each one's. @throws StateError for a model without a head. */
+  classify(text: string, options?: ClassifyOptions): Promise<ClassPrediction>;
+  classify(texts: readonly (string | readonly Message[])[], options?: ClassifyOptions): Promise<ClassPrediction[]>;
+  async classify(
+    texts: string | readonly (string | readonly Message[])[],
+    options: ClassifyOptions = {},
+  ): Promise<ClassPrediction | ClassPrediction[]> {
+    this.ready();
+    if (typeof texts !== "string") return classifyTexts(this, this.network, texts, options);
+    return (await classifyTexts(this, this.network, [texts], options))[0]!;
   }
 
   /** Mean cross entropy in nats a token: labels[i] is the target at ids[i] itself (shifted by one inside, as in transformers), -100 is left out. */
@@ -398,6 +400,7 @@ export class Model implements Disposable {
     const name = this.parts.base === "" || isAbsolute(this.parts.base) ? this.name : this.parts.base;
     const logits = (rows: number[][]): Promise<Float32Array> => this.logits(rows);
     return mergeChecked(this.network, adapter, name, logits, () => {
+      this.parts.tokenizer = this.adapters.get(adapter)?.tokenizer ?? this.parts.tokenizer;
       this.adapters.clear();
       this.active = undefined;
       this.parts.base = ""; // an adapter made from now on belongs to these weights, which have no name yet
@@ -437,7 +440,7 @@ export class Model implements Disposable {
     const info = this.active === undefined ? undefined : this.adapters.get(this.active);
     if (!info) throw new StateError("save: the model has no adapter to save; call addLora first.");
     await saveAdapter(this.network, info, folder);
-    const { tokenizer } = this.parts;
+    const tokenizer = info.tokenizer ?? this.parts.tokenizer;
     if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
   }
 

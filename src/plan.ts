@@ -9,6 +9,7 @@ import type { LoraOptions } from "./lora/options.js";
 import { loraSettings } from "./lora/options.js";
 import { Model } from "./model.js";
 import type { CausalLM } from "./models/causal.js";
+import { checkedLabels, checkpointLabels, HEAD, SequenceClassifier } from "./models/classifier.js";
 import { loadWeights, randomWeights } from "./models/load.js";
 import { createModel } from "./models/registry.js";
 import { setWeightDType } from "./nn/dtype.js";
@@ -33,6 +34,13 @@ export interface LoadOptions {
   weights?: "random" | "none";
   /** Seed of random weights. */
   seed?: number;
+  /**
+   * "classification": a linear head over the last token's state chooses one of `labels`, in place of the output layer for tokens. A checkpoint that has
+   * such a head (transformers' …ForSequenceClassification) is one anyway; of other checkpoints the head begins as random.
+   */
+  task?: "generation" | "classification";
+  /** Names of the classes; by default those of the checkpoint. */
+  labels?: readonly string[];
   signal?: AbortSignal;
   /** Which branch, tag or commit of a model on the hub; default "main". */
   revision?: string;
@@ -89,7 +97,12 @@ export class LoadPlan implements PromiseLike<Model> {
       await model.adaptLora(all);
       // What the adapter began from had to be dense; the rest of it is quantised now.
       if (from && this.quantization)
-        quantizeModule(model.module, quantizeSettings(this.quantization), ["lm_head"], true);
+        quantizeModule(
+          model.module,
+          quantizeSettings(this.quantization),
+          [model.module.headName, "lm_head", HEAD],
+          true,
+        );
     });
     return this;
   }
@@ -125,9 +138,12 @@ export class LoadPlan implements PromiseLike<Model> {
         'loadModel: a config alone has no weights; say { weights: "random" } or { weights: "none" }.',
       );
     }
-    const network = createModel(fields);
-    setWeightDType(network, wantedDType(options.dtype, fields));
-    if (this.quantization && !this.computed) quantizeModule(network, quantizeSettings(this.quantization), ["lm_head"]);
+    const decoder = createModel(fields);
+    const labels = wantedLabels(options, fields);
+    setWeightDType(decoder, wantedDType(options.dtype, fields));
+    if (this.quantization && !this.computed)
+      quantizeModule(decoder, quantizeSettings(this.quantization), [decoder.headName, "lm_head"]);
+    const network = labels ? new SequenceClassifier(decoder, labels) : decoder;
     network.to(device);
     if (options.dtype === "packed") await pack(network, files);
     try {
@@ -157,14 +173,16 @@ export class LoadPlan implements PromiseLike<Model> {
       seed(this.options.seed ?? 0);
       return randomWeights(network);
     }
+    if (network.labels) seed(this.options.seed ?? 0); // for a head that the checkpoint lacks
     const signal = interruptSignal(this.options.signal);
     const bar = new DelayedBar(progress ? `Loading ${source.name}` : undefined);
     await loadWeights(
       network,
       await source.weights(),
-      network.config.tied ? ["lm_head.weight"] : [],
+      network.config.tied || network.labels ? ["lm_head.weight"] : [],
       (done, total) => bar.update(done, total),
       signal,
+      [`${HEAD}.weight`],
     );
     bar.finish();
   }
@@ -193,6 +211,28 @@ function wantedDType(asked: LoadOptions["dtype"], fields: ConfigFields): FloatDT
   if (asked === "packed") return "float32"; // what is not packed
   if (asked !== undefined && asked !== "auto") return floatDType(asked)!;
   return floatDType(fields.get("dtype")) ?? floatDType(fields.get("torch_dtype")) ?? "float32";
+}
+
+// The names of the classes, where the model has or gets a head for them.
+function wantedLabels({ task, labels }: LoadOptions, fields: ConfigFields): readonly string[] | undefined {
+  const own = checkpointLabels(fields);
+  if (task !== undefined && task !== "generation" && task !== "classification")
+    throw new ConfigError(
+      `loadModel: task must be "generation" or "classification", received ${JSON.stringify(task)}.`,
+    );
+  if (task === "generation" && (labels || own))
+    throw new ConfigError(
+      labels
+        ? 'loadModel: labels belong to task: "classification"; leave one of the two out.'
+        : `loadModel: ${fields.where} describes a model with a head for the classes ${own!.join(", ")} and none for tokens; leave task out.`,
+    );
+  if (task === undefined && labels === undefined && own === undefined) return undefined;
+  const wanted = checkedLabels(labels ?? own);
+  if (own && wanted.length !== own.length)
+    throw new ConfigError(
+      `loadModel: ${fields.where} describes a head for ${own.length} classes (${own.join(", ")}), received ${wanted.length} labels.`,
+    );
+  return wanted;
 }
 
 const waiting = "A plan to load a model: nothing has happened yet. Await it: const model = await loadModel(…)…";

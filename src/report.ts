@@ -68,6 +68,18 @@ export interface MemoryParts {
   peak: number;
 }
 
+/** Memory now, and gradients, optimizer and activations of the peak of the last training step. */
+export function memoryParts(
+  model: CausalLM,
+  last: { gradients: number; optimizer: number; peak: number },
+): MemoryParts {
+  const { weights, adapters } = weightBytes(model);
+  const { gradients, optimizer, peak } = last;
+  const top = Math.max(peak, weights + adapters);
+  const activations = Math.max(0, top - weights - adapters - gradients - optimizer);
+  return { device: model.device, weights, adapters, gradients, optimizer, activations, peak: top };
+}
+
 /** Memory by part as a table. */
 export function memoryTable(parts: MemoryParts): Table {
   const { device, ...bytes } = parts;

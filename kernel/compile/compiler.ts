@@ -214,7 +214,7 @@ export class Compiler {
     const file = program.getSourceFile(this.project.current)!;
     const faults = syntaxFaults(file);
     for (const { start, length, code: number, messageText, category } of program.getSemanticDiagnostics(file)) {
-      if (category !== ts.DiagnosticCategory.Error || start === undefined) continue;
+      if (category !== ts.DiagnosticCategory.Error || start === undefined || implicitAny(number)) continue;
       const message = ts.flattenDiagnosticMessageText(messageText, "\n");
       faults.push({ start, length: length ?? 1, code: number, message });
     }
@@ -233,6 +233,14 @@ export class Compiler {
     return diagnostics.length === 0 ? text : undefined;
   }
 }
+
+/** Whether a finding says no more than that something has no type: its author may mean any. */
+function implicitAny(code: number): boolean {
+  return code >= 7005 && code <= 7053 && !OTHER_FINDINGS.has(code);
+}
+
+// Unreachable code, unused labels, fallthrough, missing returns, `yield` and `this`: no matter of types left out.
+const OTHER_FINDINGS: ReadonlySet<number> = new Set([7027, 7028, 7029, 7030, 7036, 7037, 7038, 7040, 7041]);
 
 /** The names after `%reset`; IPython's options are taken and mean nothing. */
 function resetNames(rest: string): string[] {

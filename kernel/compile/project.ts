@@ -31,7 +31,7 @@ export const compilerOptions: t.CompilerOptions = {
   noLib: true,
   types: [],
   strict: true,
-  noImplicitAny: false,
+  noImplicitAny: true, // so that an empty array takes the type of what is put into it; what else it finds is left out
   noImplicitThis: false,
   useUnknownInCatchVariables: false,
   allowUnreachableCode: true,

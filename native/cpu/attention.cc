@@ -50,14 +50,27 @@ void absorb(float* scores, int64_t keys, int64_t lanes_used, float* maximum, flo
   }
 }
 
+// Probabilities of keys k0 .. k0 + keys: some are dropped.
+void drop_some(const Drop& drop, float* scores, int64_t k0, int64_t keys, int64_t lanes_used, const int32_t* hashes) {
+  for (int64_t j = 0; j < lanes_used; j += W) {
+    const vi rows = load_i(hashes + j);
+    for (int64_t k = 0; k < keys; ++k) {
+      float* s = scores + k * kQueries + j;
+      store(s, load(s) * drop.gain(rows, k0 + k));
+    }
+  }
+}
+
 void attend_block(const attention_args& a, const Sequence& s, int64_t head, int64_t i0) {
   const int64_t dim = a.head_dim, queries = s.q_len - i0 < kQueries ? s.q_len - i0 : kQueries, lanes_used = round_up(queries, W);
   const int64_t kv = head / (a.heads / a.kv_heads);
-  float* qt = scratch_f32(1, (2 * dim + kKeys + 5) * kQueries);  // q transposed, in units of log2
+  float* qt = scratch_f32(1, (2 * dim + kKeys + 6) * kQueries);  // q transposed, in units of log2
   float *ot = qt + dim * kQueries, *scores = ot + dim * kQueries, *maximum = scores + kKeys * kQueries, *sum = maximum + kQueries;
   float* rescale = sum + kQueries;
-  int32_t *low = reinterpret_cast<int32_t*>(rescale + kQueries), *high = low + kQueries;
+  int32_t *low = reinterpret_cast<int32_t*>(rescale + kQueries), *high = low + kQueries, *hashes = high + kQueries;
   const int64_t row = s.q_begin + i0;
+  const Drop drop(a);
+  if (a.dropout > 0.0f) fill_hashes(drop, row, queries, a.heads, head, hashes);
   if (queries < lanes_used) memset(qt, 0, (size_t)(dim * kQueries) * 4);
   transpose_scaled(a.q.f32() + row * a.q_stride + head * dim, a.q_stride, queries, dim, a.scale * kLog2e, qt, kQueries);
   for (int64_t i = 0; i < kQueries; ++i) maximum[i] = -kInf, sum[i] = 0.0f;
@@ -71,6 +84,7 @@ void attend_block(const attention_args& a, const Sequence& s, int64_t head, int6
     small_gemm<Into::Store>(keys, lanes_used, dim, k, a.k_stride, 1, qt, kQueries, scores, kQueries);
     if (k0 + keys - 1 > high[0] || k0 < low[queries - 1]) hide(scores, k0, keys, lanes_used, low, high);
     absorb(scores, keys, lanes_used, maximum, sum, rescale);
+    if (a.dropout > 0.0f) drop_some(drop, scores, k0, keys, lanes_used, hashes);
     if (first) small_gemm<Into::Store>(dim, lanes_used, keys, v, 1, a.v_stride, scores, kQueries, ot, kQueries);
     else small_gemm<Into::Rescale>(dim, lanes_used, keys, v, 1, a.v_stride, scores, kQueries, ot, kQueries, rescale);
     first = false;
@@ -104,6 +118,16 @@ void dot_keys(const float* q, const float* k, int64_t stride, int64_t keys, int6
     scores[i + 3] = hsum(a3);
   }
   for (; i < keys; ++i) scores[i] = row_dot(q, k + i * stride, dim);
+}
+
+// Whether a sequence takes the decoding path, and its pieces there: those of keys that its first query, or a later one, sees.
+TB_INLINE bool has_few(const attention_args& a, const Sequence& s) { return s.q_len <= kFew && s.k_len > 0 && !(a.dropout > 0.0f); }
+TB_INLINE int64_t first_key(const attention_args& a, const Sequence& s) {
+  const int64_t low = Sight(a, s).low(0);
+  return low < s.k_len ? low : s.k_len - 1;
+}
+TB_INLINE int64_t pieces_of(const attention_args& a, const Sequence& s) {
+  return (s.k_len - first_key(a, s) + kDecodeKeys - 1) / kDecodeKeys;
 }
 
 // Few queries: rows are the queries of all heads that share a kv head. A partial result is, a row, maximum, sum and the unscaled output.
@@ -185,16 +209,16 @@ void attention(const attention_args& a) {
   uint8_t* owned = static_cast<uint8_t*>(scratch(0, a.q_rows + 1));
   memset(owned, 0, (size_t)a.q_rows);
   int64_t count = 0, partials = 0;
-  const auto pieces_of = [](const Sequence& s) { return (s.k_len + kDecodeKeys - 1) / kDecodeKeys; };
   for (int64_t i = 0; i < a.sequences; ++i) {
     const Sequence s = sequence_of(a, i);
     claim_rows("query", owned, a.q_rows, s.q_begin, s.q_len, i);
     if (s.k_begin < 0 || s.k_len < 0 || s.k_begin + s.k_len > a.k_rows)
       fail("sequence %lld: key rows %lld..%lld are outside the %lld rows", (long long)i,
            (long long)s.k_begin, (long long)(s.k_begin + s.k_len), (long long)a.k_rows);
-    if (s.q_len <= kFew && s.k_len > 0) {
-      count += a.kv_heads * pieces_of(s);
-      if (pieces_of(s) > 1) partials += a.kv_heads * pieces_of(s) * s.q_len * group * width;
+    if (has_few(a, s)) {
+      const int64_t pieces = pieces_of(a, s);
+      count += a.kv_heads * pieces;
+      if (pieces > 1) partials += a.kv_heads * pieces * s.q_len * group * width;
     } else {
       count += a.heads * ((s.q_len + kQueries - 1) / kQueries);
     }
@@ -209,11 +233,12 @@ void attention(const attention_args& a) {
   int64_t n = 0;
   for (int64_t i = 0; i < a.sequences; ++i) {
     const Sequence s = sequence_of(a, i);
-    if (s.q_len <= kFew && s.k_len > 0) {
+    if (has_few(a, s)) {
+      const int64_t pieces = pieces_of(a, s), first = first_key(a, s);
       for (int64_t kv = 0; kv < a.kv_heads; ++kv)
-        for (int64_t p = 0; p < pieces_of(s); ++p) {
-          tasks[n++] = {(int32_t)i, (int32_t)kv, p * kDecodeKeys, pieces_of(s) > 1 ? partial : nullptr};
-          if (pieces_of(s) > 1) partial += s.q_len * group * width;
+        for (int64_t p = 0; p < pieces; ++p) {
+          tasks[n++] = {(int32_t)i, (int32_t)kv, first + p * kDecodeKeys, pieces > 1 ? partial : nullptr};
+          if (pieces > 1) partial += s.q_len * group * width;
         }
     } else {  // the last blocks see the most keys: they go first, so that threads end together
       for (int64_t b = (s.q_len + kQueries - 1) / kQueries - 1; b >= 0; --b)
@@ -222,13 +247,13 @@ void attention(const attention_args& a) {
   }
   parallel_tasks(n, [&](int64_t t) {
     const Sequence s = sequence_of(a, tasks[t].sequence);
-    if (s.q_len <= kFew && s.k_len > 0) attend_few(a, s, tasks[t]);
+    if (has_few(a, s)) attend_few(a, s, tasks[t]);
     else attend_block(a, s, tasks[t].head, tasks[t].begin);
   });
   for (int64_t t = 0; t < n; ++t)
-    if (tasks[t].partial && tasks[t].begin == 0) {
+    if (tasks[t].partial) {
       const Sequence s = sequence_of(a, tasks[t].sequence);
-      combine(a, s, tasks[t].head, tasks[t].partial, pieces_of(s));
+      if (tasks[t].begin == first_key(a, s)) combine(a, s, tasks[t].head, tasks[t].partial, pieces_of(a, s));
     }
 }
 

@@ -39,6 +39,7 @@ inline void check_attention(const Args& a) {
   check_size("kv_heads", a.kv_heads, 1);
   check_size("head_dim", a.head_dim, 1);
   check_size("window", a.window);
+  if (!(a.dropout >= 0.0f && a.dropout < 1.0f)) fail("dropout is %g, expected at least 0 and less than 1", (double)a.dropout);
   if (a.head_dim > 256) fail("head_dim is %lld, expected at most 256", (long long)a.head_dim);
   if (a.heads % a.kv_heads != 0) fail("heads %lld is no multiple of kv_heads %lld", (long long)a.heads, (long long)a.kv_heads);
   const int64_t q_width = product(a.heads, a.head_dim), k_width = product(a.kv_heads, a.head_dim);
@@ -71,6 +72,31 @@ inline void claim_rows(const char* name, uint8_t* owned, int64_t rows, int64_t b
     if (owned[r]) fail("sequence %lld: %s row %lld belongs to another sequence too", (long long)s, name, (long long)r);
     owned[r] = 1;
   }
+}
+
+// Which probabilities are dropped, and what the others are multiplied by: a hash, so that both passes find the same in any order (ops.def).
+struct Drop {
+  uint32_t seed, threshold;
+  float factor;
+  template <class Args>
+  explicit Drop(const Args& a) : seed((uint32_t)a.seed), threshold((uint32_t)(a.dropout * 65536.0f)), factor(1.0f / (1.0f - a.dropout)) {}
+  template <class U> static U mix(U h) {
+    h = (h ^ (h >> 16)) * 0x7feb352du;
+    h = (h ^ (h >> 15)) * 0x846ca68bu;
+    return h ^ (h >> 16);
+  }
+  uint32_t of_row(int64_t row, int64_t heads, int64_t head) const { return mix(seed + (uint32_t)(row * heads + head)); }
+  // For the queries of these lanes, whose hashes are `rows`.
+  vf gain(vi rows, int64_t key) const {
+    const vu h = mix((vu)rows ^ (uint32_t)((key >> 4) * 8 + (key & 7)) * 0x9e3779b1u);
+    const vu part = (key & 8) != 0 ? h >> 16 : h & 0xffffu;
+    return part < threshold + vu{} ? splat(0.0f) : splat(factor);
+  }
+};
+
+// The hashes of a block's queries, lane by lane.
+TB_INLINE void fill_hashes(const Drop& drop, int64_t row, int64_t queries, int64_t heads, int64_t head, int32_t* hashes) {
+  for (int64_t i = 0; i < kQueries; ++i) hashes[i] = i < queries ? (int32_t)drop.of_row(row + i, heads, head) : 0;
 }
 
 // Scores of keys k0 .. k0 + keys outside the sight of their query become -infinity.

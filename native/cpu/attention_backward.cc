@@ -13,9 +13,9 @@ constexpr int64_t kEnoughTasks = 16;
 
 struct Block {
   float *qt, *dot, *q, *d_o, *dqt, *scores, *dscores, *delta, *lse;
-  int32_t *low, *high;
+  int32_t *low, *high, *hashes;
   Block(int64_t dim, int64_t padded) {
-    qt = scratch_f32(1, (3 * dim + 2 * padded + 2 * kKeys + 4) * kQueries);  // q transposed, in units of log2
+    qt = scratch_f32(1, (3 * dim + 2 * padded + 2 * kKeys + 5) * kQueries);  // q transposed, in units of log2
     dot = qt + dim * kQueries;                                               // do transposed
     dqt = dot + dim * kQueries;                                              // dq transposed, running
     q = dqt + dim * kQueries;                                                // rows, padded to whole vectors
@@ -26,6 +26,7 @@ struct Block {
     lse = delta + kQueries;
     low = reinterpret_cast<int32_t*>(lse + kQueries);
     high = low + kQueries;
+    hashes = high + kQueries;
   }
 };
 
@@ -51,6 +52,20 @@ void differentiate(const Block& b, int64_t keys, int64_t lanes_used, float scale
   }
 }
 
+// The same where probabilities were dropped: those that dv takes, and the gradients that come through them.
+void differentiate_dropped(const Block& b, const Drop& drop, int64_t k0, int64_t keys, int64_t lanes_used, float scale) {
+  for (int64_t j = 0; j < lanes_used; j += W) {
+    const vf lse = load(b.lse + j), delta = load(b.delta + j);
+    const vi rows = load_i(b.hashes + j);
+    for (int64_t k = 0; k < keys; ++k) {
+      float *s = b.scores + k * kQueries + j, *ds = b.dscores + k * kQueries + j;
+      const vf p = exp2_negative_v(load(s) - lse), gain = drop.gain(rows, k0 + k);
+      store(s, p * gain);
+      store(ds, p * (load(ds) * gain - delta) * scale);
+    }
+  }
+}
+
 // dk, dv: k_len x padded, added to; dq written.
 void backward_block(const attention_backward_args& a, const Sequence& s, int64_t head, int64_t i0, float* dk, float* dv) {
   const int64_t dim = a.head_dim, padded = round_up(dim, W);
@@ -71,6 +86,8 @@ void backward_block(const attention_backward_args& a, const Sequence& s, int64_t
   }
   const Sight sight(a, s);
   fill_sight(sight, i0, queries, b.low, b.high);
+  const Drop drop(a);
+  if (a.dropout > 0.0f) fill_hashes(drop, row, queries, a.heads, head, b.hashes);
   const int64_t end = b.high[queries - 1] + 1;
   memset(b.dqt, 0, (size_t)(dim * kQueries) * 4);
   for (int64_t k0 = b.low[0]; k0 < end; k0 += kKeys) {
@@ -79,7 +96,8 @@ void backward_block(const attention_backward_args& a, const Sequence& s, int64_t
     small_gemm<Into::Store>(keys, lanes_used, dim, k, a.k_stride, 1, b.qt, kQueries, b.scores, kQueries);
     if (k0 + keys - 1 > b.high[0] || k0 < b.low[queries - 1]) hide(b.scores, k0, keys, lanes_used, b.low, b.high);
     small_gemm<Into::Store>(keys, lanes_used, dim, v, a.v_stride, 1, b.dot, kQueries, b.dscores, kQueries);
-    differentiate(b, keys, lanes_used, a.scale);
+    if (a.dropout > 0.0f) differentiate_dropped(b, drop, k0, keys, lanes_used, a.scale);
+    else differentiate(b, keys, lanes_used, a.scale);
     small_gemm<Into::Add>(keys, padded, queries, b.scores, kQueries, 1, b.d_o, padded, dv + k0 * padded, padded);
     small_gemm<Into::Add>(keys, padded, queries, b.dscores, kQueries, 1, b.q, padded, dk + k0 * padded, padded);
     small_gemm<Into::Add>(dim, lanes_used, keys, k, 1, a.k_stride, b.dscores, kQueries, b.dqt, kQueries);

@@ -8,7 +8,7 @@ namespace {
 // Few queries a sequence over memory for many keys, as in decoding: the keys are split among blocks, not the queries.
 constexpr int64_t kFewQueries = 8, kManyKeys = 4;
 bool decodes(const AttentionSizes& a) {
-  return a.q_rows <= kFewQueries * a.sequences && a.k_rows >= kManyKeys * a.q_rows;
+  return a.q_rows <= kFewQueries * a.sequences && a.k_rows >= kManyKeys * a.q_rows && !a.drops;
 }
 
 template <class T> constexpr bool kIs16Bit = sizeof(T) == 2;

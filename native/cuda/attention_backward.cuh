@@ -29,7 +29,7 @@ template <int D> struct KeyShape {
   static constexpr int kBytes = (2 * kKeys + 4 * kQueries) * D * 2 + 4 * kQueries * 4;
 };
 
-template <class T, int D, Gradients kWhich>
+template <class T, int D, Gradients kWhich, bool kDrop>
 __global__ void __launch_bounds__(KeyShape<D>::kThreads, 1) key_gradients(BackwardArgs<T> p) {
   using Shape = KeyShape<D>;
   using Rows = SharedRows<D>;
@@ -112,13 +112,38 @@ __global__ void __launch_bounds__(KeyShape<D>::kThreads, 1) key_gradients(Backwa
             if (i > i1 || k0 + h * 8 + g > k1 || !span.sees(a, i, k0 + h * 8 + g)) s[0][c][2 * h + e] = 0.0f;
         }
     }
-    if constexpr (kDv) multiply_registers<T, D, 1, kQueries>(dv, s, anew(do_half + Rows::lane_of_rows(lane)));
+    uint32_t dropped = 0;  // bit 4 c + e: that probability
+    if constexpr (kDrop) {  // the warp's keys begin at a multiple of 16: g and g + 8 share a word
+      const int head = first_head + step / tiles;
+#pragma unroll
+      for (int c = 0; c < kQueries / 8; ++c)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const uint32_t word = word_of_keys(hash_of_row(a, span.q_begin + i0 + c * 8 + 2 * t + e, head), k0 + g);
+          if ((word & 0xffffu) < a.threshold) dropped |= 1u << (4 * c + e);
+          if (word >> 16 < a.threshold) dropped |= 1u << (4 * c + 2 + e);
+        }
+    }
+    if constexpr (kDv && kDrop) {
+      float kept[1][kQueries / 8][4];
+#pragma unroll
+      for (int c = 0; c < kQueries / 8; ++c)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) kept[0][c][e] = dropped >> (4 * c + e) & 1 ? 0.0f : s[0][c][e] * a.kept;
+      multiply_registers<T, D, 1, kQueries>(dv, kept, anew(do_half + Rows::lane_of_rows(lane)));
+    } else if constexpr (kDv) {
+      multiply_registers<T, D, 1, kQueries>(dv, s, anew(do_half + Rows::lane_of_rows(lane)));
+    }
     if constexpr (kDk) {
       float ds[1][kQueries / 8][4] = {};
       multiply_rows<T, D, 1, kQueries>(ds, anew(v_at + warp_lane), anew(do_half + Rows::lane_of_columns(lane)));
 #pragma unroll
       for (int c = 0; c < kQueries / 8; ++c) {
         const float2 d = *reinterpret_cast<const float2*>(delta + half * kQueries + c * 8 + 2 * t);
+        if constexpr (kDrop) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) ds[0][c][e] = dropped >> (4 * c + e) & 1 ? 0.0f : ds[0][c][e] * a.kept;
+        }
         ds[0][c][0] = s[0][c][0] * (ds[0][c][0] - d.x);
         ds[0][c][1] = s[0][c][1] * (ds[0][c][1] - d.y);
         ds[0][c][2] = s[0][c][2] * (ds[0][c][2] - d.x);
@@ -155,7 +180,7 @@ template <int D> struct QueryShape {
   static constexpr int kBytes = (2 * kQueries + 4 * kKeys) * D * 2;
 };
 
-template <class T, int D>
+template <class T, int D, bool kDrop>
 __global__ void __launch_bounds__(QueryShape<D>::kThreads, QueryShape<D>::kBlocks) query_gradients(BackwardArgs<T> p) {
   using Shape = QueryShape<D>;
   using Rows = SharedRows<D>;
@@ -166,7 +191,7 @@ __global__ void __launch_bounds__(QueryShape<D>::kThreads, QueryShape<D>::kBlock
   const Tile tile = p.queries.tiles[index];
   const Span& span = tile.span;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-  const int begin = span.low(a, tile.first), end = span.high(a, tile.first + tile.count - 1) + 1;
+  const int begin = kDrop ? span.low(a, tile.first) & ~15 : span.low(a, tile.first), end = span.high(a, tile.first + tile.count - 1) + 1;
   const int tiles = end > begin ? (end - begin + kKeys - 1) / kKeys : 0;
 
   char* const shared = shared_memory();
@@ -193,6 +218,7 @@ __global__ void __launch_bounds__(QueryShape<D>::kThreads, QueryShape<D>::kBlock
   const uint32_t warp_lane = (uint32_t)(warp_row * Rows::kRow) + Rows::lane_of_rows(lane);
   const float factor = a.scale * kLog2e;
   float dq[kM][D / 8][4] = {}, lse2[kM][2], delta[kM][2];
+  uint32_t hash[kM][2];
 #pragma unroll
   for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -201,6 +227,7 @@ __global__ void __launch_bounds__(QueryShape<D>::kThreads, QueryShape<D>::kBlock
       const int64_t at = (int64_t)head * a.q_rows + row + r;
       lse2[m][h] = r < valid ? p.lse2[at] : INFINITY;
       delta[m][h] = r < valid ? p.delta[at] : 0.0f;
+      if constexpr (kDrop) hash[m][h] = hash_of_row(a, row + r, head);
     }
 
   for (int n = 0; n < tiles; ++n) {
@@ -220,6 +247,16 @@ __global__ void __launch_bounds__(QueryShape<D>::kThreads, QueryShape<D>::kBlock
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const int i = i0 + m * 16 + h * 8 + g, high = span.high(a, i) - k0 - 2 * t, low = span.low(a, i) - k0 - 2 * t;
+        if constexpr (kDrop) {
+#pragma unroll
+          for (int c = 0; c < kKeys / 8; c += 2)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+              const uint32_t word = word_of_keys(hash[m][h], k0 + c * 8 + 2 * t + e);
+              ds[m][c][2 * h + e] *= gain_of_part(a, word & 0xffffu);
+              ds[m][c + 1][2 * h + e] *= gain_of_part(a, word >> 16);
+            }
+        }
 #pragma unroll
         for (int c = 0; c < kKeys / 8; ++c)
 #pragma unroll
@@ -252,28 +289,35 @@ inline int parts_of_group(const AttentionSizes& a, int64_t tiles) {
   return (int)(parts < a.group ? parts : a.group);
 }
 
-template <class T, int D> void run_backward(BackwardArgs<T>& p) {
+template <class T, int D, bool kDrop> void launch_backward(const BackwardArgs<T>& p) {
   using Keys = KeyShape<D>;
   using Queries = QueryShape<D>;
+  const int64_t blocks = p.keys.most * p.a.kv_heads * p.parts;
+  if constexpr (Keys::kTogether) {
+    launch("attention's dk, dv", key_gradients<T, D, kBoth, kDrop>, blocks, Keys::kThreads, Keys::kBytes, p);
+  } else {
+    launch("attention's dk", key_gradients<T, D, kOfKeys, kDrop>, blocks, Keys::kThreads, Keys::kBytes, p);
+    launch("attention's dv", key_gradients<T, D, kOfValues, kDrop>, blocks, Keys::kThreads, Keys::kBytes, p);
+  }
+  if (p.parts > 1) add_parts(p);
+  launch("attention's dq", query_gradients<T, D, kDrop>, p.queries.most * p.a.heads, Queries::kThreads, Queries::kBytes, p);
+}
+
+template <class T, int D> void run_backward(BackwardArgs<T>& p) {
   const AttentionSizes& a = p.a;
-  const AttentionPlan plan = plan_attention(a, Queries::kQueries, Keys::kKeys);
+  const AttentionPlan plan = plan_attention(a, QueryShape<D>::kQueries, KeyShape<D>::kKeys);
   p.queries = plan.queries, p.keys = plan.keys;
-  p.parts = parts_of_group(a, blocks_for(a.k_rows, Keys::kKeys));
+  p.parts = parts_of_group(a, blocks_for(a.k_rows, KeyShape<D>::kKeys));
   const int64_t part = (int64_t)a.k_rows * a.kv_heads * a.head_dim;
   if (p.parts > 1) {
     p.dk_part = scratch_of<float>(kPartials, 2 * part * p.parts);
     p.dv_part = p.dk_part + part * p.parts;
   }
   prepare_backward(p);
-  const int64_t blocks = p.keys.most * a.kv_heads * p.parts;
-  if constexpr (Keys::kTogether) {
-    launch("attention's dk, dv", key_gradients<T, D, kBoth>, blocks, Keys::kThreads, Keys::kBytes, p);
-  } else {
-    launch("attention's dk", key_gradients<T, D, kOfKeys>, blocks, Keys::kThreads, Keys::kBytes, p);
-    launch("attention's dv", key_gradients<T, D, kOfValues>, blocks, Keys::kThreads, Keys::kBytes, p);
+  if constexpr (kDrops<D>) {
+    if (a.drops) return launch_backward<T, D, true>(p);
   }
-  if (p.parts > 1) add_parts(p);
-  launch("attention's dq", query_gradients<T, D>, p.queries.most * a.heads, Queries::kThreads, Queries::kBytes, p);
+  launch_backward<T, D, false>(p);
 }
 
 }  // namespace tensor_cores

@@ -6,7 +6,7 @@ namespace cuda {
 
 template <> void attention_backward_tensor_cores<__nv_bfloat16>(const attention_backward_args& op, const AttentionSizes& a) {
   BackwardArgs<__nv_bfloat16> p = backward_args<__nv_bfloat16>(op, a);
-  tensor_cores::with_width(a.head_dim, [&](auto width) { tensor_cores::run_backward<__nv_bfloat16, width.value>(p); });
+  tensor_cores::with_width(a, [&](auto width) { tensor_cores::run_backward<__nv_bfloat16, width.value>(p); });
 }
 
 }  // namespace cuda

@@ -6,7 +6,7 @@ namespace cuda {
 
 template <> void attention_backward_tensor_cores<__half>(const attention_backward_args& op, const AttentionSizes& a) {
   BackwardArgs<__half> p = backward_args<__half>(op, a);
-  tensor_cores::with_width(a.head_dim, [&](auto width) { tensor_cores::run_backward<__half, width.value>(p); });
+  tensor_cores::with_width(a, [&](auto width) { tensor_cores::run_backward<__half, width.value>(p); });
 }
 
 }  // namespace cuda

@@ -114,7 +114,7 @@ template <int D> struct ForwardShape {
   static constexpr int kBytes = (kQueries + 4 * kKeys) * D * 2;
 };
 
-template <class T, int D>
+template <class T, int D, bool kDrop>
 __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kBlocks) attend(ForwardArgs<T> p) {
   using Shape = ForwardShape<D>;
   using Rows = SharedRows<D>;
@@ -125,7 +125,8 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
   const Tile tile = p.plan.tiles[index];
   const Span& span = tile.span;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-  const int begin = span.low(a, tile.first), end = span.high(a, tile.first + tile.count - 1) + 1;  // keys that the tile sees
+  // Keys that the tile sees; with dropout from a multiple of 16 on, so that a thread has both keys of a word.
+  const int begin = kDrop ? span.low(a, tile.first) & ~15 : span.low(a, tile.first), end = span.high(a, tile.first + tile.count - 1) + 1;
   const int tiles = end > begin ? (end - begin + kKeys - 1) / kKeys : 0;
 
   char* const shared = shared_memory();
@@ -153,6 +154,13 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
   float top[kM][2], sum[kM][2];  // of rows g and g + 8: the largest score so far, this thread's share of the sum
 #pragma unroll
   for (int m = 0; m < kM; ++m) top[m][0] = top[m][1] = -INFINITY, sum[m][0] = sum[m][1] = 0.0f;
+  uint32_t hash[kM][2];
+  if constexpr (kDrop) {
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) hash[m][h] = hash_of_row(a, first_row + warp_row + m * 16 + h * 8 + g, head);
+  }
 
   for (int n = 0; n < tiles; ++n) {
     copy_wait<0>();
@@ -198,6 +206,16 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
             share += s[m][c][e];
           }
         sum[m][h] = sum[m][h] * rescale + share;
+        if constexpr (kDrop) {
+#pragma unroll
+          for (int c = 0; c < kKeys / 8; c += 2)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+              const uint32_t word = word_of_keys(hash[m][h], k0 + c * 8 + 2 * t + e);
+              s[m][c][2 * h + e] *= gain_of_part(a, word & 0xffffu);
+              s[m][c + 1][2 * h + e] *= gain_of_part(a, word >> 16);
+            }
+        }
 #pragma unroll
         for (int c = 0; c < D / 8; ++c) out[m][c][2 * h] *= rescale, out[m][c][2 * h + 1] *= rescale;
       }
@@ -224,14 +242,22 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
   write_rows<T, D, kM>(shared + warp_row * Rows::kRow, out, p.o + row * a.o_stride + head * a.head_dim, a.o_stride, valid, a.head_dim);
 }
 
+// Widths for which there are kernels with dropout; others take the next of them.
+template <int D> constexpr bool kDrops = D == 64 || D == 128 || D == 256;
+
 template <class T, int D> void run_forward(ForwardArgs<T>& p) {
   using Shape = ForwardShape<D>;
   p.plan = plan_attention(p.a, Shape::kQueries, 0).queries;
-  launch("attention", attend<T, D>, p.plan.most * p.a.heads, Shape::kThreads, Shape::kBytes, p);
+  const int64_t blocks = p.plan.most * p.a.heads;
+  if constexpr (kDrops<D>) {
+    if (p.a.drops) return launch("attention", attend<T, D, true>, blocks, Shape::kThreads, Shape::kBytes, p);
+  }
+  launch("attention", attend<T, D, false>, blocks, Shape::kThreads, Shape::kBytes, p);
 }
 
 // f of the smallest width that holds head_dim.
-template <class F> void with_width(int head_dim, F&& f) {
+template <class F> void with_width(const AttentionSizes& a, F&& f) {
+  const int head_dim = !a.drops ? a.head_dim : a.head_dim <= 64 ? 64 : a.head_dim <= 128 ? 128 : 256;
   if (head_dim <= 32) f(std::integral_constant<int, 32>());
   else if (head_dim <= 64) f(std::integral_constant<int, 64>());
   else if (head_dim <= 96) f(std::integral_constant<int, 96>());

@@ -6,7 +6,7 @@ namespace cuda {
 
 template <> void attention_tensor_cores<__nv_bfloat16>(const attention_args& op, const AttentionSizes& a) {
   ForwardArgs<__nv_bfloat16> p = forward_args<__nv_bfloat16>(op, a);
-  tensor_cores::with_width(a.head_dim, [&](auto width) { tensor_cores::run_forward<__nv_bfloat16, width.value>(p); });
+  tensor_cores::with_width(a, [&](auto width) { tensor_cores::run_forward<__nv_bfloat16, width.value>(p); });
   zero_unowned_outputs(p);
 }
 

@@ -6,7 +6,7 @@ namespace cuda {
 
 template <> void attention_tensor_cores<__half>(const attention_args& op, const AttentionSizes& a) {
   ForwardArgs<__half> p = forward_args<__half>(op, a);
-  tensor_cores::with_width(a.head_dim, [&](auto width) { tensor_cores::run_forward<__half, width.value>(p); });
+  tensor_cores::with_width(a, [&](auto width) { tensor_cores::run_forward<__half, width.value>(p); });
   zero_unowned_outputs(p);
 }
 

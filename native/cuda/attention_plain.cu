@@ -47,12 +47,13 @@ template <class T, int D> __global__ void __launch_bounds__(kThreads) attend(For
       most = row_reduce(most, Max());
       const float shift = most == -INFINITY ? 0.0f : most, rescale = exp2f(top[r] - shift);
       top[r] = most;
+      const uint32_t hash = a.drops ? hash_of_row(a, first_row + y + 16 * r, head) : 0;
       float share = 0.0f;
 #pragma unroll
       for (int c = 0; c < R; ++c) {
         const float w = exp2f(s[r][c] - shift);
         share += w;
-        weights[(y + 16 * r) * (kTile + 4) + x + 16 * c] = w;
+        weights[(y + 16 * r) * (kTile + 4) + x + 16 * c] = a.drops ? w * gain_of_key(a, hash, k0 + x + 16 * c) : w;
       }
       sum[r] = sum[r] * rescale + row_reduce(share, Sum());
 #pragma unroll

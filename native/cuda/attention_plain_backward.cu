@@ -15,7 +15,7 @@ template <int D> struct Shape {
 // [query][key], or at [key][query] when kByKey.
 template <int D, bool kByKey>
 __device__ void weigh(const AttentionSizes& a, const Span& span, const float* q, const float* d_o, const float* k, const float* v,
-                      const float* lse2, const float* delta, int i0, int queries, int k0, int keys, float* weights, float* slopes) {
+                      const float* lse2, const float* delta, int head, int i0, int queries, int k0, int keys, float* weights, float* slopes) {
   constexpr int R = Shape<D>::R, kPitch = Shape<D>::kPitch;
   const int x = threadIdx.x % 16, y = threadIdx.x / 16;
   float s[R][R] = {}, ds[R][R] = {};
@@ -25,14 +25,16 @@ __device__ void weigh(const AttentionSizes& a, const Span& span, const float* q,
   for (int r = 0; r < R; ++r) {
     const int i = y + 16 * r;
     const float l = i < queries ? lse2[i] : INFINITY, d = i < queries ? delta[i] : 0.0f;
+    const uint32_t hash = a.drops ? hash_of_row(a, span.q_begin + i0 + i, head) : 0;
 #pragma unroll
     for (int c = 0; c < R; ++c) {
       const int j = x + 16 * c;
       const bool seen = i < queries && j < keys && span.sees(a, i0 + i, k0 + j);
       const float w = seen ? exp2f(s[r][c] * (a.scale * kLog2e) - l) : 0.0f;
       const int at = kByKey ? j * kPitch + i : i * kPitch + j;
-      weights[at] = w;
-      slopes[at] = seen ? w * (ds[r][c] - d) : 0.0f;
+      const float gain = a.drops ? gain_of_key(a, hash, k0 + j) : 1.0f;
+      weights[at] = w * gain;
+      slopes[at] = seen ? w * (ds[r][c] * gain - d) : 0.0f;
     }
   }
 }
@@ -62,7 +64,7 @@ template <class T, int D> __global__ void __launch_bounds__(kThreads) key_gradie
       load_rows<T, D>(q, p.q + row * a.q_stride + head * a.head_dim, a.q_stride, kTile, queries, a.head_dim);
       load_rows<T, D>(d_o, p.d_o + row * a.o_stride + head * a.head_dim, a.o_stride, kTile, queries, a.head_dim);
       __syncthreads();
-      weigh<D, true>(a, span, q, d_o, k, v, p.lse2 + at, p.delta + at, i0, queries, tile.first, tile.count, weights, slopes);
+      weigh<D, true>(a, span, q, d_o, k, v, p.lse2 + at, p.delta + at, head, i0, queries, tile.first, tile.count, weights, slopes);
       __syncthreads();
       combine<D, R>(dv, weights, d_o, y, x);
       combine<D, R>(dk, slopes, q, y, x);
@@ -98,7 +100,7 @@ template <class T, int D> __global__ void __launch_bounds__(kThreads) query_grad
     load_rows<T, D>(k, p.k + row * a.k_stride + kv * a.head_dim, a.k_stride, kTile, end - k0, a.head_dim);
     load_rows<T, D>(v, p.v + row * a.v_stride + kv * a.head_dim, a.v_stride, kTile, end - k0, a.head_dim);
     __syncthreads();
-    weigh<D, false>(a, span, q, d_o, k, v, p.lse2 + at, p.delta + at, tile.first, tile.count, k0, end - k0, weights, slopes);
+    weigh<D, false>(a, span, q, d_o, k, v, p.lse2 + at, p.delta + at, head, tile.first, tile.count, k0, end - k0, weights, slopes);
     __syncthreads();
     combine<D, R>(dq, slopes, k, y, x);
   }

@@ -6,7 +6,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { root } from "./prepare.js";
-import { dialogue, distinct, instruction, offer, radio } from "./world/tasks.js";
+import { dialogue, distinct, instruction, radio } from "./world/tasks.js";
+import { visit } from "./world/visits.js";
 
 /** Every bundled data set by file name. */
 export function dataSets(): Record<string, object[]> {
@@ -25,7 +26,19 @@ export function dataSets(): Record<string, object[]> {
       (row) => row.text,
     ),
     "dialogues.jsonl": distinct(600, 102, dialogue, (row) => row.dialogue),
-    "offers.jsonl": distinct(1200, 103, offer, (row) => row.text),
+    "visits-train.jsonl": distinct(
+      720,
+      103,
+      (random) => visit(random),
+      (row) => row.content,
+    ),
+    // A third of these is of scenes that no row to train on has.
+    "visits-test.jsonl": distinct(
+      240,
+      106,
+      (random) => visit(random, 1 / 3),
+      (row) => row.content,
+    ),
     "instructions.jsonl": distinct(1000, 104, instruction, (row) => row.instruction + row.input),
   };
 }

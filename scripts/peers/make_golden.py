@@ -18,17 +18,20 @@ import golden_classification
 import golden_gguf
 import golden_llama
 import golden_lora
+import golden_models
 import golden_nf4
 import golden_ops
 import golden_optimizer
 import golden_quantized
 import golden_rouge
+import golden_sequence
 import golden_stories
 import golden_trl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = {
     "llama": lambda out, shared: golden_llama.make(out),
+    "models": lambda out, shared: golden_models.make(out),
     "stories": golden_stories.make,
     "nf4": lambda out, shared: golden_nf4.make(out),
     "lora": lambda out, shared: golden_lora.make(out),
@@ -39,6 +42,7 @@ PARTS = {
     "ops": lambda out, shared: golden_ops.make(out),
     "rouge": lambda out, shared: golden_rouge.make(out),
     "classification": lambda out, shared: golden_classification.make(out),
+    "sequence": lambda out, shared: golden_sequence.make(out),
     "trl": lambda out, shared: golden_trl.make(out),
 }
 

@@ -30,9 +30,9 @@ def round_trip(weight: torch.Tensor, double: bool = False) -> torch.Tensor:
     return dequantize(packed, state)
 
 
-def quantize_linears(model: torch.nn.Module, double: bool = False) -> None:
+def quantize_linears(model: torch.nn.Module, double: bool = False, heads: tuple[str, ...] = ("lm_head",)) -> None:
     """Replaces the weight of every linear layer but the head by its NF4 round trip, as a 4-bit base computes."""
     with torch.no_grad():
         for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head"):
+            if isinstance(module, torch.nn.Linear) and not name.endswith(heads):
                 module.weight.copy_(round_trip(module.weight, double))

@@ -76,9 +76,7 @@ function fill(batch: Batch, { ids, labels }: Example, begin: number): number {
   batch.inputIds.set(ids, begin);
   batch.labels.set(labels.subarray(1), begin);
   let tokens = 0;
-  for (let t = 0; t < ids.length; t++) {
-    batch.positions[begin + t] = t;
-    if (t > 0 && labels[t] !== IGNORED) tokens++;
-  }
+  for (let t = 0; t < ids.length; t++) batch.positions[begin + t] = t;
+  for (let t = 1; t < labels.length; t++) if (labels[t] !== IGNORED) tokens++;
   return tokens;
 }

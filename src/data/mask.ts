@@ -11,7 +11,7 @@ export const IGNORED = -100;
 export interface Example {
   /** (T) */
   ids: Int32Array;
-  /** (T): the id, or -100. */
+  /** (T): the id, or -100; or (T + 1), where what follows the last token is a class. */
   labels: Int32Array;
 }
 

@@ -1,6 +1,7 @@
 /** What training will see of some rows: every token as trained, read only, or cut off. */
 import { ConfigError, DataError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
+import { classExample } from "./classes.js";
 import { type FormatOptions, formatter, type Row } from "./format.js";
 import { type Example, exampleOf, IGNORED, type MaskOptions } from "./mask.js";
 import { packExamples } from "./pack.js";
@@ -29,6 +30,8 @@ export interface PreviewOptions<R = Record<string, unknown>> extends MaskOptions
 export interface Previewed {
   readonly tokenizer: Tokenizer;
   readonly config: { readonly maxPositions: number };
+  /** Classes of a model with a head for them: what is trained is the class of each row. */
+  readonly labels?: readonly string[] | undefined;
 }
 
 /**
@@ -56,6 +59,14 @@ export async function previewRows(
   for (const row of rows) {
     if (shown.length === (packing ? 8 * count : count)) break;
     const index = shown.length;
+    if (model.labels) {
+      const given = options.format ? await options.format(row as Row) : row;
+      const { ids, k } = classExample(given, tokenizer, model.labels, options.textField, `Row ${index}`);
+      const example = { ids: Int32Array.from(ids), labels: new Int32Array(ids.length).fill(IGNORED) };
+      const answer: Piece = { id: k, text: model.labels[k]!, kind: "trained", special: true };
+      shown.push({ index, ...describeExample(example, tokenizer, maxLength, overlong, undefined, answer) });
+      continue;
+    }
     const example = exampleOf(await read(row as Row, index), tokenizer, options);
     shown.push({ index, ...describeExample(example, tokenizer, maxLength, overlong) });
   }
@@ -120,6 +131,7 @@ function describeExample(
   maxLength: number,
   overlong: string,
   gap: { from: number; to: number } = { from: 0, to: 0 },
+  answer?: Piece,
 ): Omit<PreviewExample, "index"> {
   const left = ids.length - (gap.to - gap.from);
   const long = left > maxLength;
@@ -128,7 +140,7 @@ function describeExample(
     if ((i >= gap.from && i < gap.to) || (i >= gap.to && i - (gap.to - gap.from) >= total)) return "cut";
     return i > 0 && labels[i] !== IGNORED ? "trained" : "context"; // nothing precedes the first token
   });
-  const trained = kinds.filter((kind) => kind === "trained").length;
+  const trained = kinds.filter((kind) => kind === "trained").length + (answer ? 1 : 0);
   const state =
     long && overlong === "drop"
       ? "dropped"
@@ -139,7 +151,9 @@ function describeExample(
           : ids.length > total
             ? "cut"
             : "kept";
-  return { pieces: pieces(ids, kinds, tokenizer), trained, total, cut: ids.length - total, state };
+  const shown = pieces(ids, kinds, tokenizer);
+  if (answer) shown.push(answer);
+  return { pieces: shown, trained, total, cut: ids.length - total, state };
 }
 
 /** Tokens with their text. Where several make up one character, the last of them shows it. */

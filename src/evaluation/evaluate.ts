@@ -1,3 +1,4 @@
+import { tokenizeClasses } from "../data/classes.js";
 import { collate } from "../data/collate.js";
 import type { Format } from "../data/format.js";
 import type { Example } from "../data/mask.js";
@@ -7,12 +8,14 @@ import { ProgressBar } from "../display/progress.js";
 import { ConfigError, DataError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
+import { requireTokens } from "../models/classifier.js";
 import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { multipleChoice } from "./choices.js";
 import { classify } from "./classify.js";
 import type { SamplingOptions } from "./generate.js";
 import { type GenerateIds, generationMetrics } from "./generation.js";
+import { classifyByHead, classOptions } from "./head.js";
 import { rowsOf } from "./loss.js";
 import { Metrics } from "./metrics.js";
 import { preferenceRates } from "./preference.js";
@@ -77,6 +80,8 @@ export async function evaluate(
       `evaluate: metrics must name some of ${METRICS.join(", ")}; received ${unknown.join(", ") || "none"}.`,
     );
   }
+  const ofTokens = metrics.find((name) => !["loss", "accuracy", "classification"].includes(name));
+  if (ofTokens) requireTokens(network, `evaluate with the metric "${ofTokens}"`);
   const started = performance.now();
   const rows = [...data];
   if (rows.length === 0) throw new DataError("evaluate: the data set is empty; give at least one row.");
@@ -90,7 +95,9 @@ export async function evaluate(
   const bar = (label: string): ProgressBar | undefined =>
     progress ? new ProgressBar({ label, total: rows.length }) : undefined;
   if (wants("loss", "perplexity", "accuracy")) {
-    const { examples, indices } = await tokenizeRows(rows, model.tokenizer, prepareOptions(options, network));
+    const { examples, indices } = network.labels
+      ? await tokenizeClasses(rows, model.tokenizer, network.labels, classOptions(options, network))
+      : await tokenizeRows(rows, model.tokenizer, prepareOptions(options, network));
     const b = bar("Loss");
     const scores = await guarded(b, () =>
       scoreExamples(network, examples, {
@@ -125,7 +132,12 @@ export async function evaluate(
   ] as const) {
     if (!wants(name)) continue;
     const b = bar(label);
-    const found = await guarded(b, () => measure(model, network, rows, options, pad, (done) => b?.update(done)));
+    const onDone = (done: number): void => b?.update(done);
+    const found = await guarded(b, () =>
+      network.labels
+        ? classifyByHead(model, network, rows, options, onDone)
+        : measure(model, network, rows, options, pad, onDone),
+    );
     Object.assign(values, found.values);
     take(found.columns);
   }

@@ -1,6 +1,7 @@
 import { throwIfInterrupted } from "../display/host.js";
 import { ConfigError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
+import { requireTokens } from "../models/classifier.js";
 import { KvCache } from "../nn/cache.js";
 import * as calls from "../tensor/calls.js";
 import { slice } from "../tensor/ops/layout.js";
@@ -66,6 +67,7 @@ export function samplingSettings(options: SamplingOptions): SamplingSettings {
 
 /** Tokens that fit behind a prompt. @throws ConfigError for an empty prompt, or one that leaves no room in the model's context. */
 export function promptRoom(model: CausalLM, prompt: readonly number[], name = "the prompt"): number {
+  requireTokens(model, "generate");
   if (prompt.length === 0)
     throw new ConfigError(
       `generate: ${name} has no tokens; give some text, or a tokenizer that begins with a token of its own.`,

@@ -38,6 +38,12 @@ export class ConfigFields {
     return Object.hasOwn(this.values, name);
   }
 
+  /** True when the field has a value: old config files write null where a key is not used. */
+  given(name: string): boolean {
+    const value = this.get(name);
+    return value !== undefined && value !== null;
+  }
+
   /** A whole number within ±2^53. @throws ConfigError */
   integer(name: string, field: NumberField = {}): number {
     const value = this.#number(name, field, "an integer");

@@ -26,7 +26,7 @@ export class SafetensorsFolder implements WeightSource {
   }
 
   /**
-   * Opens every shard of a folder and checks its header; no weights are read yet. An index wins over a single file, as in transformers.
+   * Opens every shard of a folder and checks its header; no weights are read yet. A single file wins over an index, as in transformers.
    *
    * @throws CheckpointError when there are no safetensors, a shard is missing, or an index names a tensor that its shard does not have.
    */

@@ -5,6 +5,7 @@ import { readFields } from "../hub/config.js";
 import type { JsonObject } from "../hub/json.js";
 import { SafetensorsFile } from "../hub/safetensors.js";
 import { replaceFile, type TensorToWrite, writeSafetensors } from "../hub/safetensors-write.js";
+import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
 import type { Parameter } from "../nn/module.js";
 import { noGrad } from "../tensor/record.js";
@@ -13,6 +14,7 @@ import { shapeText } from "../tensor/shape.js";
 import { tensor } from "../tensor/tensor.js";
 import { adapterConfig, settingsFromConfig } from "./config.js";
 import { adapterTensors, PREFIX } from "./files.js";
+import { headSettings, saveLabels } from "./head.js";
 import { initialise } from "./initialise.js";
 import type { LoraSettings } from "./options.js";
 import { baseTables, resizeTables, tableRows } from "./tables.js";
@@ -28,6 +30,8 @@ export interface AdapterInfo {
   raw: JsonObject | undefined;
   /** Whether the tables have other rows than the base model has: they are saved with it. */
   resized?: boolean;
+  /** What it was trained with, where the model's own tokenizer differs. */
+  tokenizer?: Tokenizer | undefined;
 }
 
 /**
@@ -64,8 +68,9 @@ export async function saveAdapter(model: CausalLM, info: AdapterInfo, folder: st
   }
   await mkdir(folder, { recursive: true });
   await writeSafetensors(join(folder, "adapter_model.safetensors"), tensors, { format: "pt" });
-  const text = `${JSON.stringify(info.raw ?? adapterConfig(info, initial.size > 0), null, 2)}\n`;
+  const text = `${JSON.stringify(info.raw ?? adapterConfig(info, initial.size > 0, model.labels ? "SEQ_CLS" : "CAUSAL_LM"), null, 2)}\n`;
   await replaceFile(join(folder, "adapter_config.json"), async (file) => void (await file.writeFile(text)));
+  await saveLabels(model, folder);
 }
 
 type Initial = ReadonlyMap<string, { a: Float32Array; b: Float32Array }>;
@@ -115,8 +120,8 @@ const bytes = (data: Float32Array): Uint8Array => new Uint8Array(data.buffer, da
  */
 export async function loadAdapterFiles(model: CausalLM, folder: string, name: string): Promise<AdapterInfo> {
   const fields = await readFields(join(folder, "adapter_config.json"));
-  const settings = settingsFromConfig(fields, name);
   await using file = await SafetensorsFile.open(join(folder, "adapter_model.safetensors"));
+  const settings = await headSettings(model, folder, settingsFromConfig(fields, name), file, fields.get("task_type"));
   const rows = tableRows(model, file) ?? 0;
   const larger = rows > model.config.vocabSize ? resizeTables(model, rows) : undefined;
   let layers: string[];

@@ -119,7 +119,11 @@ function initOf(fields: ConfigFields): LoraInit {
 }
 
 /** What adapter_config.json says of an adapter that was made here. @param doubled whether its matrices stand beside their initial values. */
-export function adapterConfig({ settings: s, targets, base }: AdapterInfo, doubled: boolean): Record<string, unknown> {
+export function adapterConfig(
+  { settings: s, targets, base }: AdapterInfo,
+  doubled: boolean,
+  task: "CAUSAL_LM" | "SEQ_CLS",
+): Record<string, unknown> {
   // Twice the rank at the same scale.
   const larger = doubled ? (s.rslora ? Math.SQRT2 : 2) : 1;
   const times = (values: Readonly<Record<string, number>>, factor: number): Record<string, number> =>
@@ -127,7 +131,7 @@ export function adapterConfig({ settings: s, targets, base }: AdapterInfo, doubl
   const orNull = <T>(list: readonly T[] | string): readonly T[] | string | null => (list.length === 0 ? null : list);
   return {
     peft_type: "LORA",
-    task_type: "CAUSAL_LM",
+    task_type: task,
     base_model_name_or_path: base,
     revision: null,
     inference_mode: true,

@@ -1,5 +1,6 @@
 import { throwIfInterrupted } from "../display/host.js";
 import { ConfigError, StateError } from "../errors.js";
+import { Linear } from "../nn/layers.js";
 import type { Module } from "../nn/module.js";
 import { QuantizedLinear, quantizeSettings } from "../quantization/nf4.js";
 import { clone } from "../tensor/ops/layout.js";
@@ -45,6 +46,11 @@ export async function initialise(
   const { init, name } = settings;
   if (init !== "pissa" && init !== "loftq") return;
   const layers = loraLayers(model).filter(([, layer]) => layer.adapters.includes(name));
+  if (layers.some(([, { base_layer: base }]) => base instanceof Linear && base.weight.valueless)) {
+    // A model without weights: what is planned with it has the same shapes.
+    if (init === "loftq") for (const [, layer] of layers) quantiseBase(layer, settings.loftq.quantize);
+    return;
+  }
   requireDense(layers, init);
   for (const [, layer] of layers) {
     throwIfInterrupted(`Initialising by "${init}"`);
@@ -73,7 +79,7 @@ async function loftq(layer: LoraLinear, name: string, options: LoraSettings["lof
   const full = outsideScope(() =>
     noGrad(() => (base.weight.dtype === "float32" ? clone(base.weight) : base.weight.to("float32"))),
   );
-  const quantised = new QuantizedLinear(base, quantizeSettings(options.quantize)); // takes the dense weight's place
+  const quantised = quantiseBase(layer, options.quantize);
   for (let i = 0; i < options.iterations; i++) {
     const rest = outsideScope(() => clone(full));
     if (i > 0) {
@@ -89,8 +95,15 @@ async function loftq(layer: LoraLinear, name: string, options: LoraSettings["lof
     error.dispose();
   }
   full.dispose();
+}
+
+/** Puts a quantised layer in the place of the dense one that an adapter stands on. */
+function quantiseBase(layer: LoraLinear, options: LoraSettings["loftq"]["quantize"]): QuantizedLinear {
+  const base = layer.denseBase("loftq");
+  const quantised = new QuantizedLinear(base, quantizeSettings(options));
   quantised.training = base.training;
   layer.base_layer = quantised;
+  return quantised;
 }
 
 /** Sets A and B to the r largest parts of a matrix (out, in) divided by `scale`. */

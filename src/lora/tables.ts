@@ -21,7 +21,8 @@ function places(model: CausalLM): [string, Module][] {
       m instanceof Embedding ||
       m instanceof LoraEmbedding ||
       (m instanceof SavedModule && m.original_module instanceof Embedding);
-    if (!inner && (table || (path !== "" && path === model.headName))) found.push([path, m]);
+    const head = path !== "" && path === model.headName && !model.labels;
+    if (!inner && ((table && path === model.tableName) || head)) found.push([path, m]);
   }
   return found;
 }
@@ -75,7 +76,7 @@ export function resizeTables(model: CausalLM, rows: number): { keep(): void; und
   if (made.size === 0)
     throw new StateError("Tokens cannot be added to a packed table; load the model with another dtype.");
   const { raw } = model.config;
-  Object.assign(model.config, { vocabSize: rows, raw: { ...raw, vocab_size: rows } });
+  Object.assign(model.config, { vocabSize: rows, raw: { ...raw, [model.vocabField]: rows } });
   return {
     keep: () => {
       for (const old of made.keys()) old.dispose();

@@ -1,5 +1,6 @@
 import { ConfigError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
+import { HEAD } from "../models/classifier.js";
 import { isSavable, SavedModule } from "../models/saved.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import type { Module, Parameter } from "../nn/module.js";
@@ -84,6 +85,13 @@ export function wrapLora(model: CausalLM, settings: LoraSettings, strict = true)
   return chosen;
 }
 
+/** With the head of a classifier among the modules that are trained whole, as PEFT does it for the task SEQ_CLS. */
+export function withHead(model: CausalLM, settings: LoraSettings): LoraSettings {
+  const { modulesToSave } = settings;
+  if (!model.labels || modulesToSave.includes(HEAD)) return settings;
+  return { ...settings, modulesToSave: [...modulesToSave, HEAD] };
+}
+
 /** What adapter_config.json says of an adapter's targets: what was asked for, or the last parts of the layers' names. */
 export function targetNames({ target }: LoraSettings, layers: readonly string[]): readonly string[] | string {
   if (target !== undefined && target !== "all-linear") return target;
@@ -120,7 +128,7 @@ function checkNames(
 // As PEFT does: the two are one before and are two afterwards.
 function warnOfTied(model: CausalLM, names: readonly string[]): void {
   if (!model.config.tied) return;
-  const named = names.filter((name) => name === model.headName || /(^|\.)embed_tokens$/.test(name));
+  const named = names.filter((name) => name === model.headName || name === model.tableName);
   if (named.length === 1)
     console.warn(
       `addLora: the output layer is tied to the embedding, and ${named[0]} alone is adapted: the other one stays as it is, and merge() unties them.`,

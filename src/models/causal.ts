@@ -1,4 +1,5 @@
 import { discard } from "../autograd/checkpoint.js";
+import { ConfigError } from "../errors.js";
 import type { KvCache, Rows } from "../nn/cache.js";
 import { Embedding, type EmbeddingLike, Linear, type LinearLike } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
@@ -34,8 +35,12 @@ export interface CausalConfig {
 /** A causal language model: rows of tokens in, final hidden states out; the head is applied by whoever needs logits or a loss. */
 export abstract class CausalLM extends Module {
   abstract readonly config: CausalConfig;
+  /** The classes that its output layer chooses from; `undefined` for one over tokens. */
+  readonly labels?: readonly string[];
   /** PEFT's default LoRA targets of this architecture. */
   abstract readonly defaultTargets: readonly string[];
+  /** Full name of the table of its inputs. */
+  abstract readonly tableName: string;
   /** Full name of the output layer, "" when it is tied to the embedding. */
   abstract readonly headName: string;
   /** Final hidden states (rows, hidden), after the last norm. With a cache, keys and values are appended to it. */
@@ -46,6 +51,11 @@ export abstract class CausalLM extends Module {
   abstract separateHead(): void;
   /** The output layer has values of its own from now on. */
   abstract untied(): void;
+
+  /** The field of its config file that says how many rows the table has. */
+  get vocabField(): string {
+    return "vocab_size";
+  }
 
   /** Where it stands: rows, caches and labels for it are made there. */
   override get device(): Device {
@@ -105,6 +115,39 @@ export function noisy(embedded: Tensor, size: Tensor | undefined): Tensor {
   return y;
 }
 
+/** A model whose output layer is called `lm_head`, or is the table of its inputs. */
+export abstract class LmHeadModel extends CausalLM {
+  abstract lm_head: LinearLike | undefined;
+
+  private get table(): EmbeddingLike {
+    return this.module(this.tableName) as EmbeddingLike;
+  }
+
+  get headName(): string {
+    return this.lm_head ? "lm_head" : "";
+  }
+
+  headWeight(): Tensor | FrozenWeight | undefined {
+    return this.lm_head ? plainWeight(this.lm_head) : this.table.table();
+  }
+
+  separateHead(): void {
+    if (this.lm_head) return;
+    const weight = tiedWeight(this.table);
+    if (!weight)
+      throw new ConfigError(
+        "The output layer is tied to a packed table and cannot be adapted; load the model with another dtype.",
+      );
+    const head = new Linear(this.config.hiddenSize, this.config.vocabSize, { bias: false });
+    head.weight = weight;
+    this.lm_head = head;
+  }
+
+  untied(): void {
+    Object.assign(this.config, { tied: false, raw: { ...this.config.raw, tie_word_embeddings: false } });
+  }
+}
+
 /** The weight of an output layer that adds no bias. */
 export function plainWeight(head: Module): Tensor | FrozenWeight | undefined {
   if (head instanceof SavedModule) return plainWeight(head.current);
@@ -114,7 +157,7 @@ export function plainWeight(head: Module): Tensor | FrozenWeight | undefined {
 }
 
 /** The weight of a table of which an output layer can be another place. */
-export function tiedWeight(table: EmbeddingLike): Parameter | undefined {
+function tiedWeight(table: EmbeddingLike): Parameter | undefined {
   const weight = table.table();
   return weight instanceof Parameter ? weight : undefined;
 }

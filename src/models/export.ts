@@ -2,12 +2,14 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { CheckpointError, ConfigError } from "../errors.js";
 import { float32ToBfloat16, float32ToFloat16 } from "../hub/float16.js";
+import { SafetensorsFolder } from "../hub/safetensors-folder.js";
 import { replaceFile, type TensorToWrite, writeSafetensors } from "../hub/safetensors-write.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { sizeOf } from "../tensor/shape.js";
 import type { CausalLM } from "./causal.js";
-import { checkpointTargets } from "./load.js";
+import { headConfig } from "./classifier.js";
+import { checkpointTargets, type Target } from "./load.js";
 
 /** Types that weights can be written in. */
 export type ExportDType = "float32" | "bfloat16" | "float16";
@@ -23,7 +25,7 @@ const SHARD_BYTES = 5e9;
 
 /**
  * Writes a model as Hugging Face lays it out: config.json, and model.safetensors or shards with their index. Tensors are read, restored where
- * they are quantised, and written one at a time.
+ * they are quantised, and written one at a time; then they are read back and compared.
  *
  * @throws CheckpointError for a weight that holds NaN or infinity, or is beyond float16's range; nothing is left under the final name of its file.
  */
@@ -37,20 +39,11 @@ export async function exportSafetensors(
   const { name: written, bytes } = WRITTEN[dtype];
   const shards: { tensors: TensorToWrite[]; bytes: number }[] = [];
   for (const [name, target] of checkpointTargets(model)) {
-    const read = async (): Promise<Float32Array> => {
-      if ("parameter" in target) return (await target.parameter.data()) as Float32Array;
-      const dense = outsideScope(() => noGrad(() => target.layer.quantized.restore()));
-      try {
-        return (await dense.data()) as Float32Array;
-      } finally {
-        dense.dispose();
-      }
-    };
     const tensor = {
       name,
       dtype: written,
       shape: target.shape,
-      data: async () => encode(await read(), dtype, name),
+      data: async () => encode(await valuesOf(target), dtype, name),
     };
     const size = bytes * sizeOf(target.shape);
     let shard = shards.at(-1);
@@ -71,6 +64,36 @@ export async function exportSafetensors(
     await writeJson(folder, "model.safetensors.index.json", { metadata: { total_size: total }, weight_map: map });
   }
   await writeJson(folder, "config.json", configOf(model, dtype));
+  await compareWithFolder(model, folder, dtype);
+}
+
+/** A weight as it is computed with, in 32 bits. */
+async function valuesOf(target: Target): Promise<Float32Array> {
+  if ("parameter" in target) return (await target.parameter.data()) as Float32Array;
+  const dense = outsideScope(() => noGrad(() => target.layer.quantized.restore()));
+  try {
+    return (await dense.data()) as Float32Array;
+  } finally {
+    dense.dispose();
+  }
+}
+
+/** Reads a folder as `loadModel` does, tensor by tensor. @throws CheckpointError when it gives another model than the one in memory. */
+async function compareWithFolder(model: CausalLM, folder: string, dtype: ExportDType): Promise<void> {
+  await using source = await SafetensorsFolder.open(folder);
+  const targets = checkpointTargets(model);
+  for (const [name, target] of targets) {
+    const same =
+      source.has(name) &&
+      Buffer.compare(
+        encode(await source.readFloat32(name), dtype, name),
+        encode(await valuesOf(target), dtype, name),
+      ) === 0;
+    if (!same || source.names().length !== targets.size)
+      throw new CheckpointError(
+        `export: read back from ${folder}, ${same ? "there are other tensors" : `${name} is not`} what was written. Does another model's file stand in that folder, or is the disk damaged? Export to an empty folder.`,
+      );
+  }
 }
 
 /** Writes an object as a JSON file, whole or not at all. */
@@ -85,6 +108,7 @@ function configOf(model: CausalLM, dtype: ExportDType): Record<string, unknown> 
   return {
     ...raw,
     architectures: raw.architectures ?? [model.constructor.name],
+    ...headConfig(model, raw),
     model_type: model.config.modelType,
     torch_dtype: dtype,
   };

@@ -1,14 +1,15 @@
-import { checkpoint, discard, rest } from "../autograd/checkpoint.js";
+import { discard, rest } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
 import type { ConfigFields } from "../hub/config.js";
 import type { KvCache, Rows } from "../nn/cache.js";
 import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
-import { attention, type RopeTables, rope, swiglu } from "../tensor/ops/attention.js";
-import type { FrozenWeight } from "../tensor/ops/frozen.js";
+import { swiglu } from "../tensor/ops/activation.js";
+import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type CausalConfig, CausalLM, noisy, plainWeight, tiedWeight } from "./causal.js";
-import { RopeCache, type RopeConfig, type RopeScaling } from "./rope.js";
+import { type CausalConfig, LmHeadModel, noisy } from "./causal.js";
+import { residualStream } from "./residual.js";
+import { RopeCache, type RopeConfig, ropeConfig } from "./rope.js";
 
 /** Llama 1 to 3.x (Touvron et al. 2023): RMSNorm before, rotate-half RoPE, grouped queries, SwiGLU. */
 export interface LlamaConfig extends CausalConfig {
@@ -25,13 +26,13 @@ export function llamaConfig(c: ConfigFields): LlamaConfig {
   const hiddenSize = c.integer("hidden_size", { default: 4096, min: 1 });
   const heads = c.integer("num_attention_heads", { default: 32, min: 1 });
   c.string("hidden_act", { default: "silu", oneOf: ["silu"] });
-  if (hiddenSize % heads !== 0 && !present(c, "head_dim")) {
+  if (hiddenSize % heads !== 0 && !c.given("head_dim")) {
     throw new ConfigError(
       `${c.where}: hidden_size ${hiddenSize} is not a multiple of num_attention_heads ${heads}, and head_dim is not given.`,
     );
   }
-  const headDim = present(c, "head_dim") ? c.integer("head_dim", { min: 1 }) : hiddenSize / heads;
-  const kvHeads = present(c, "num_key_value_heads") ? c.integer("num_key_value_heads", { min: 1 }) : heads;
+  const headDim = c.given("head_dim") ? c.integer("head_dim", { min: 1 }) : hiddenSize / heads;
+  const kvHeads = c.given("num_key_value_heads") ? c.integer("num_key_value_heads", { min: 1 }) : heads;
   if (heads % kvHeads !== 0)
     throw new ConfigError(
       `${c.where}: num_attention_heads ${heads} is not a multiple of num_key_value_heads ${kvHeads}.`,
@@ -54,32 +55,6 @@ export function llamaConfig(c: ConfigFields): LlamaConfig {
     initializerRange: c.number("initializer_range", { default: 0.02 }),
     raw: c.values,
   };
-}
-
-// Old config files write null where a key is not used.
-function present(c: ConfigFields, name: string): boolean {
-  return c.get(name) !== undefined && c.get(name) !== null;
-}
-
-/** `rope_theta` and `rope_scaling`, or transformers 5's `rope_parameters` that holds both. */
-export function ropeConfig(c: ConfigFields, dim: number): RopeConfig {
-  const p = c.object("rope_parameters") ?? c.object("rope_scaling");
-  const theta = p?.has("rope_theta") ? p.number("rope_theta") : c.number("rope_theta", { default: 10000 });
-  if (!p) return { theta, dim };
-  const type = p.string(p.has("rope_type") ? "rope_type" : "type", { default: "default" });
-  let scaling: RopeScaling | undefined;
-  if (type === "linear") scaling = { type, factor: p.number("factor") };
-  else if (type === "llama3") {
-    scaling = {
-      type,
-      factor: p.number("factor"),
-      lowFreqFactor: p.number("low_freq_factor"),
-      highFreqFactor: p.number("high_freq_factor"),
-      originalMaxPositions: p.integer("original_max_position_embeddings"),
-    };
-  } else if (type !== "default")
-    throw new ConfigError(`${c.where}: rope type must be "default", "linear" or "llama3", received "${type}".`);
-  return { theta, dim, scaling };
 }
 
 class Attention extends Module {
@@ -182,11 +157,12 @@ class LlamaModel extends Module {
 }
 
 /** The whole model; parameter names are the checkpoint's. */
-export class LlamaForCausalLM extends CausalLM {
+export class LlamaForCausalLM extends LmHeadModel {
   model: LlamaModel;
   lm_head: LinearLike | undefined;
   readonly config: LlamaConfig;
   readonly defaultTargets: readonly string[] = ["q_proj", "v_proj"];
+  readonly tableName = "model.embed_tokens";
   private readonly ropeCache: RopeCache;
 
   constructor(config: LlamaConfig) {
@@ -199,47 +175,14 @@ export class LlamaForCausalLM extends CausalLM {
     this.ropeCache = new RopeCache(config.rope);
   }
 
-  get headName(): string {
-    return this.lm_head ? "lm_head" : "";
-  }
-
-  headWeight(): Tensor | FrozenWeight | undefined {
-    if (!this.lm_head) return this.model.embed_tokens.table();
-    return plainWeight(this.lm_head);
-  }
-
-  separateHead(): void {
-    const table = this.model.embed_tokens;
-    if (this.lm_head) return;
-    const weight = tiedWeight(table);
-    if (!weight)
-      throw new ConfigError(
-        "The output layer is tied to a packed table and cannot be adapted; load the model with another dtype.",
-      );
-    const head = new Linear(this.config.hiddenSize, this.config.vocabSize, { bias: false });
-    head.weight = weight;
-    this.lm_head = head;
-  }
-
-  untied(): void {
-    Object.assign(this.config, { tied: false, raw: { ...this.config.raw, tie_word_embeddings: false } });
-  }
-
   hidden(rows: Rows, cache?: KvCache): Tensor {
     const tables = this.ropeCache.upTo(rows.maxPosition, rows.ids.device);
     const { embed_tokens, layers, norm } = this.model;
-    let h = noisy(embed_tokens.forward(rows.ids), rows.noise); // the residual stream (rows, hidden)
-    let normed = (layers[0]?.input_layernorm ?? norm).forward(h); // what the next block reads of it
-    layers.forEach((block, i) => {
-      const next = layers[i + 1]?.input_layernorm ?? norm;
-      const attend = (x: Tensor): Tensor => block.self_attn.forward(x, rows, tables, i, cache);
-      const given = [h, normed];
-      // The sum stands outside of the part: its gradient needs the result, which is kept anyway, so that the last product is not made twice.
-      const [x, middle] = checkpoint((h, normed) => block.forward(h!, normed!, attend), given);
-      [h, normed] = next.forwardAdd(x, middle);
-      discard([...given, x, middle], [h, normed]);
+    const norms = [...layers.map((block) => block.input_layernorm), norm];
+    const normed = residualStream(noisy(embed_tokens.forward(rows.ids), rows.noise), norms, (i, h, normed) => {
+      const { self_attn } = layers[i]!;
+      return layers[i]!.forward(h, normed, (x) => self_attn.forward(x, rows, tables, i, cache));
     });
-    discard([h], [normed]);
     cache?.advance();
     return normed;
   }

@@ -13,11 +13,12 @@ import { type Tensor, tensor } from "../tensor/tensor.js";
 import { type Arrival, type BlocksArrival, type PlainArrival, streamWeights } from "./stream.js";
 
 /** Where one tensor of a checkpoint goes. */
-type Target = { shape: readonly number[]; parameter: Parameter } | { shape: readonly number[]; layer: Layer };
+/** Where a tensor of a checkpoint goes. */
+export type Target = { shape: readonly number[]; parameter: Parameter } | { shape: readonly number[]; layer: Layer };
 type Layer = QuantizedLinear | PackedLinear | PackedEmbedding;
 
 // Tables that old checkpoints carry though they follow from the config.
-const DERIVED = /(^|\.)rotary_emb\.inv_freq$/;
+const DERIVED = /(^|\.)rotary_(pos_)?emb\.inv_freq$/;
 
 /** Reports progress in bytes of the checkpoint. */
 export type LoadProgress = (doneBytes: number, totalBytes: number, name: string) => void;
@@ -25,17 +26,25 @@ export type LoadProgress = (doneBytes: number, totalBytes: number, name: string)
 /**
  * Fills a model from a checkpoint tensor by tensor; layers prepared for quantisation are quantised as their weight arrives, so that the model
  * never exists whole in its own precision. Names and shapes are all compared before anything is read.
+ * @param spare names that the source may have and the model lacks. @param fresh names that the source may lack: these begin as random.
  * @throws CheckpointError naming missing, unexpected and misshapen tensors.
  */
 export async function loadWeights(
   model: Module,
   source: WeightSource,
-  tied: readonly string[],
+  spare: readonly string[],
   onProgress?: LoadProgress,
   signal?: AbortSignal,
+  fresh: readonly string[] = [],
 ): Promise<void> {
   const targets = checkpointTargets(model);
-  compare(targets, source, tied);
+  for (const name of fresh) {
+    const target = targets.get(name);
+    if (target === undefined || source.has(name)) continue;
+    if ("parameter" in target) target.parameter.materialize();
+    targets.delete(name);
+  }
+  compare(targets, source, spare);
   const total = [...targets.keys()].reduce((n, name) => n + source.entry(name).bytes, 0);
   let done = 0;
   const taken = (name: string): void => {
@@ -138,9 +147,9 @@ export function checkpointTargets(model: Module): Map<string, Target> {
   return targets;
 }
 
-function compare(targets: Map<string, Target>, source: WeightSource, tied: readonly string[]): void {
+function compare(targets: Map<string, Target>, source: WeightSource, spare: readonly string[]): void {
   const missing = [...targets.keys()].filter((name) => !source.has(name));
-  const extra = source.names().filter((name) => !targets.has(name) && !tied.includes(name) && !DERIVED.test(name));
+  const extra = source.names().filter((name) => !targets.has(name) && !spare.includes(name) && !DERIVED.test(name));
   if (missing.length > 0) {
     throw new CheckpointError(
       `${source.where}: ${missing.length} tensors that the config asks for are missing (${list(missing)})${extra.length > 0 ? `; instead there are ${list(extra)}` : ""}. Check that ${source.described} belongs to these weights.`,

@@ -1,11 +1,23 @@
 import { ConfigError } from "../errors.js";
 import type { ConfigFields } from "../hub/config.js";
 import type { CausalLM } from "./causal.js";
+import { ChatGLMForConditionalGeneration, chatglmConfig } from "./chatglm.js";
+import { GemmaForCausalLM, gemmaConfig } from "./gemma.js";
+import { GPTBigCodeForCausalLM, gptBigcodeConfig } from "./gpt-bigcode.js";
 import { LlamaForCausalLM, llamaConfig } from "./llama.js";
+import { MistralForCausalLM, mistralConfig } from "./mistral.js";
+import { Qwen2ForCausalLM, qwen2Config } from "./qwen2.js";
+import { Qwen3ForCausalLM, qwen3Config } from "./qwen3.js";
 
 /** Makes a model, without memory for its weights, from the fields of its config.json. One line an architecture, by `model_type`. */
 const ARCHITECTURES: Readonly<Record<string, (config: ConfigFields) => CausalLM>> = {
+  chatglm: (c) => new ChatGLMForConditionalGeneration(chatglmConfig(c)),
+  gemma: (c) => new GemmaForCausalLM(gemmaConfig(c)),
+  gpt_bigcode: (c) => new GPTBigCodeForCausalLM(gptBigcodeConfig(c)),
   llama: (c) => new LlamaForCausalLM(llamaConfig(c)),
+  mistral: (c) => new MistralForCausalLM(mistralConfig(c)),
+  qwen2: (c) => new Qwen2ForCausalLM(qwen2Config(c)),
+  qwen3: (c) => new Qwen3ForCausalLM(qwen3Config(c)),
 };
 
 /** The model that a config describes. @throws ConfigError for an unknown `model_type`, naming the known ones. */

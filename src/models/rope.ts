@@ -1,4 +1,5 @@
 import { ConfigError } from "../errors.js";
+import type { ConfigFields } from "../hub/config.js";
 import type { Device } from "../tensor/device.js";
 import { dryMemory } from "../tensor/native.js";
 import type { RopeTables } from "../tensor/ops/attention.js";
@@ -16,6 +17,27 @@ export interface RopeConfig {
 export type RopeScaling =
   | { type: "linear"; factor: number }
   | { type: "llama3"; factor: number; lowFreqFactor: number; highFreqFactor: number; originalMaxPositions: number };
+
+/** `rope_theta` and `rope_scaling`, or transformers 5's `rope_parameters` that holds both. */
+export function ropeConfig(c: ConfigFields, dim: number): RopeConfig {
+  const p = c.object("rope_parameters") ?? c.object("rope_scaling");
+  const theta = p?.has("rope_theta") ? p.number("rope_theta") : c.number("rope_theta", { default: 10000 });
+  if (!p) return { theta, dim };
+  const type = p.string(p.has("rope_type") ? "rope_type" : "type", { default: "default" });
+  let scaling: RopeScaling | undefined;
+  if (type === "linear") scaling = { type, factor: p.number("factor") };
+  else if (type === "llama3") {
+    scaling = {
+      type,
+      factor: p.number("factor"),
+      lowFreqFactor: p.number("low_freq_factor"),
+      highFreqFactor: p.number("high_freq_factor"),
+      originalMaxPositions: p.integer("original_max_position_embeddings"),
+    };
+  } else if (type !== "default")
+    throw new ConfigError(`${c.where}: rope type must be "default", "linear" or "llama3", received "${type}".`);
+  return { theta, dim, scaling };
+}
 
 /** Frequency of each rotated pair, rounded to float32 where the reference implementation (transformers) rounds. */
 export function inverseFrequencies(config: RopeConfig): Float32Array {

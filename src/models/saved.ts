@@ -60,8 +60,8 @@ export class SavedModule extends Module {
   /** As the norm in use. */
   forwardAdd(x: Tensor, residual: Tensor): [Tensor, Tensor] {
     const { current } = this;
-    if (current instanceof RMSNorm) return current.forwardAdd(x, residual);
-    throw new ConfigError("This module is no RMSNorm.");
+    if (current instanceof RMSNorm || current instanceof LayerNorm) return current.forwardAdd(x, residual);
+    throw new ConfigError("This module is no norm.");
   }
 
   /** The original table, for a tied output layer. */
@@ -96,7 +96,7 @@ function copied(module: Savable): Savable {
   const [dim] = module.weight.shape as [number];
   const made =
     module instanceof RMSNorm
-      ? new RMSNorm(dim, { eps: module.eps })
+      ? new RMSNorm(dim, { eps: module.eps, offset: module.offset })
       : new LayerNorm(dim, { eps: module.eps, bias: module.bias !== undefined });
   fill(made.weight, module.weight);
   if (made instanceof LayerNorm && made.bias && module instanceof LayerNorm) fill(made.bias, module.bias!);

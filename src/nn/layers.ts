@@ -6,7 +6,7 @@ import { linear } from "../tensor/ops/matmul.js";
 import { addRmsNorm, layerNorm, rmsNorm } from "../tensor/ops/norm.js";
 import { dropout } from "../tensor/ops/random.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { kaimingUniform, normalInit, ones, zeros } from "./init.js";
+import { constant, kaimingUniform, normalInit, ones, zeros } from "./init.js";
 import { Module, Parameter } from "./module.js";
 
 /** Anything that stands where a linear layer stood: plain, quantised, or with an adapter. */
@@ -85,20 +85,27 @@ export class Embedding extends EmbeddingLike {
 export class RMSNorm extends Module {
   weight: Parameter;
   readonly eps: number;
+  /** What is added to the weight: 1 where a checkpoint holds the difference to one (Gemma), else 0. */
+  readonly offset: number;
 
-  constructor(dim: number, options: { eps?: number } = {}) {
+  constructor(dim: number, options: { eps?: number; offset?: number } = {}) {
     super();
-    this.weight = new Parameter([dim], ones);
     this.eps = options.eps ?? 1e-6;
+    this.offset = options.offset ?? 0;
+    this.weight = new Parameter([dim], constant(1 - this.offset));
+  }
+
+  private get gain(): Tensor {
+    return this.offset === 0 ? this.weight : this.weight.add(this.offset);
   }
 
   forward(x: Tensor): Tensor {
-    return rmsNorm(x, this.weight, this.eps);
+    return rmsNorm(x, this.gain, this.eps);
   }
 
   /** [x + residual, its norm] in one pass. */
   forwardAdd(x: Tensor, residual: Tensor): [Tensor, Tensor] {
-    return addRmsNorm(x, residual, this.weight, this.eps);
+    return addRmsNorm(x, residual, this.gain, this.eps);
   }
 }
 
@@ -117,6 +124,12 @@ export class LayerNorm extends Module {
 
   forward(x: Tensor): Tensor {
     return layerNorm(x, this.weight, this.bias, this.eps);
+  }
+
+  /** [x + residual, its norm]. */
+  forwardAdd(x: Tensor, residual: Tensor): [Tensor, Tensor] {
+    const h = x.add(residual);
+    return [h, this.forward(h)];
   }
 }
 

@@ -43,6 +43,11 @@ export class Parameter extends Tensor {
     return this.id !== 0;
   }
 
+  /** Whether it is a shape alone: the model was made with `weights: "none"`. */
+  get valueless(): boolean {
+    return this.id === 0 && this.init === undefined;
+  }
+
   /** A parameter of the same shape and initial values in another dtype, for a module that has no memory yet. */
   inDType(dtype: DType, convert: (init: Initializer) => Initializer): Parameter {
     const made = new Parameter(this.shape, this.init && convert(this.init), dtype, this.device);

@@ -5,8 +5,10 @@ import { Embedding, EmbeddingLike, Linear } from "../nn/layers.js";
 import type { Module } from "../nn/module.js";
 import type { Device } from "../tensor/device.js";
 import type { DType } from "../tensor/dtype.js";
+import { dryMemory } from "../tensor/native.js";
 import { type BlockWeight, embeddingBlocks } from "../tensor/ops/blocks.js";
-import type { Tensor } from "../tensor/tensor.js";
+import { type FrozenWeight, PlannedWeight } from "../tensor/ops/frozen.js";
+import { empty, type Tensor } from "../tensor/tensor.js";
 import { FrozenLinear } from "./frozen.js";
 
 /** Bytes of a block of 32 elements, by the type's name in the file. */
@@ -74,10 +76,12 @@ export class PackedEmbedding extends EmbeddingLike {
   }
 
   forward(ids: Tensor): Tensor {
+    if (!this.state && dryMemory()) return empty([...ids.shape, this.shape[1]!], "float32", this.device);
     return embeddingBlocks(this.quantized, ids);
   }
 
-  table(): BlockWeight {
+  table(): FrozenWeight {
+    if (!this.state && dryMemory()) return new PlannedWeight(this.shape, this.device);
     return this.quantized;
   }
 

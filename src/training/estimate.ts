@@ -10,10 +10,12 @@ import { randomState, restoreRandomState } from "../tensor/ops/random.js";
 import { withGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { empty, Tensor } from "../tensor/tensor.js";
-import { accumulateGradients } from "./loss.js";
+import { type Objective, TokenObjective } from "./objective.js";
 import { LEAST_PAGED, stateLayout } from "./optimizer.js";
 import { type OptimizerName, optimizerKind } from "./optimizer-names.js";
+import { type DpoLoss, type Method, trainSettings } from "./options.js";
 import { PAGE_BYTES } from "./paged.js";
+import { PreferenceObjective } from "./preference.js";
 
 /** The step whose memory is predicted. */
 export interface PlannedStep {
@@ -28,6 +30,16 @@ export interface PlannedStep {
   device: Device;
   /** Dtype of activations where the device computes in 16 bits; the model's own by default. */
   activations?: FloatDType | undefined;
+  /** Whether the best parameters are kept beside the newest. */
+  keepBest?: boolean;
+  method?: Method;
+  lossType?: DpoLoss;
+  neftune?: number;
+}
+
+/** Sequences of `length` tokens that a micro-batch has: two a row where rows are pairs of answers. */
+export function sequencesOf({ batch, method = "sft" }: PlannedStep): number {
+  return method === "sft" ? batch : 2 * batch;
 }
 
 /** Predicted bytes of a training step, by part. */
@@ -37,6 +49,8 @@ export interface StepBytes {
   optimizer: number;
   /** Everything else that is alive at the highest point. */
   activations: number;
+  /** Copies of the best parameters. */
+  other: number;
   /** One chunk of logits: working memory. */
   logits: number;
   /** Other working memory. */
@@ -73,6 +87,7 @@ export function estimateStep(network: CausalLM, step: PlannedStep): StepBytes {
     gradients,
     optimizer: optimizer + pages,
     activations: Math.max(0, top - gradients - pages),
+    other: step.keepBest ? gradients : 0, // as large as the parameters
     ...workingBytes(network, step),
     host: away + run.host,
   };
@@ -81,17 +96,21 @@ export function estimateStep(network: CausalLM, step: PlannedStep): StepBytes {
 /** One micro-batch, and another one over its gradients when they are accumulated. */
 function dryStep(network: CausalLM, step: PlannedStep): { peak: number; host: number } {
   const ids = new Int32Array(step.length);
-  const examples = Array.from({ length: step.batch }, () => ({ ids, labels: ids }));
-  const batch = collate(examples, { padId: 0, paddingSide: "none" });
-  const restore = set(network, step.activations);
+  const examples = Array.from({ length: sequencesOf(step) }, () => ({ ids, labels: ids }));
+  const micro = {
+    batch: collate(examples, { padId: 0, paddingSide: "none" }),
+    rows: Int32Array.from({ length: step.batch }, (_, i) => i),
+  };
+  const objective = objectiveOf(network, step);
+  const restore = set(network, step);
   try {
     return dryRun(step.device, () =>
       withGrad(() =>
         recordApart(() =>
           scope(() => {
             const sum = empty([1], "float32", network.device);
-            for (let i = 0; i < Math.min(2, step.accumulate); i++)
-              accumulateGradients(network, batch, batch.tokens, 0, sum, step.checkpointing);
+            for (let i = 0; i < Math.min(2, step.accumulate); i++) objective.accumulate(micro, sum);
+            objective.dispose?.();
           }),
         ),
       ),
@@ -101,8 +120,19 @@ function dryStep(network: CausalLM, step: PlannedStep): { peak: number; host: nu
   }
 }
 
+/** The loss that a run of this method makes smaller. Its reference was computed before, of one pair at a time. */
+function objectiveOf(network: CausalLM, step: PlannedStep): Objective {
+  const { method = "sft", lossType, neftune, checkpointing } = step;
+  const own = method === "dpo" ? { ...(lossType ? { lossType } : {}) } : method === "sft" && neftune ? { neftune } : {};
+  const settings = trainSettings({ method, checkpointing, ...own });
+  if (method === "sft") return new TokenObjective(network, settings, [], 0);
+  const empty = { ids: new Int32Array(), labels: new Int32Array() };
+  const pairs = Array.from({ length: step.batch }, () => ({ chosen: empty, rejected: empty }));
+  return new PreferenceObjective(network, settings, pairs, [], async (fn) => fn());
+}
+
 /** Puts a model in the state of a step's begin; the returned function puts it back. */
-function set(network: CausalLM, activations: FloatDType | undefined): () => void {
+function set(network: CausalLM, { activations, method = "sft" }: PlannedStep): () => void {
   const random = randomState();
   const parameters = network.trainableParameters();
   const grads = parameters.map((p) => p.grad);
@@ -111,7 +141,7 @@ function set(network: CausalLM, activations: FloatDType | undefined): () => void
   const training = modules.map((m) => m.training);
   const embeddings = modules.filter((m) => m instanceof Embedding);
   const dtypes = embeddings.map((m) => m.activations);
-  network.train(true);
+  network.train(method === "sft"); // as the loop does
   if (activations) for (const m of embeddings) m.activations = activations;
   return () => {
     parameters.forEach((p, i) => {
@@ -129,8 +159,9 @@ function set(network: CausalLM, activations: FloatDType | undefined): () => void
 
 /** What operations take for themselves while they run. */
 function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; scratch: number } {
-  const { vocabSize, hiddenSize, heads, kvHeads, headDim } = network.config;
-  const rows = step.batch * step.length;
+  const { hiddenSize, heads, kvHeads, headDim } = network.config;
+  const vocabSize = network.labels?.length ?? network.config.vocabSize;
+  const rows = sequencesOf(step) * step.length;
   if (step.device === "cpu") {
     const chunk = Math.min(rows, Math.max(1, Math.floor(CPU_LOGITS / vocabSize)));
     return { logits: 4 * chunk * (vocabSize + 2 * hiddenSize), scratch: 0 };

@@ -6,9 +6,10 @@ import { sumSquares } from "../tensor/ops/reduce.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope, scope } from "../tensor/scope.js";
 import { empty, type Tensor, view } from "../tensor/tensor.js";
+import { firstNonFinite } from "./first-nonfinite.js";
 import type { MicroBatch, Objective } from "./objective.js";
 
-/** A loss or gradient that is no number: the message names the step, the micro-batch and the first parameter concerned. */
+/** A loss or gradient that is no number: the message names the step, the micro-batch, the row, the first layer and parameter concerned. */
 export class DivergenceError extends TunebookError {}
 
 /** The rows behind a step's micro-batches, to say which of them went wrong. */
@@ -56,8 +57,11 @@ export async function explainDivergence(
         bad.length > 0
           ? `the gradient of ${bad.length} parameters is not finite, the last layer's first: ${bad.at(-1)}`
           : "no gradient is";
+      const layer = await firstNonFinite(model, () => void startBatch(model, objective, micro).dispose());
+      model.zeroGrad();
+      const from = layer === undefined ? "" : `, from the output of ${layer} on,`;
       return new DivergenceError(
-        `Step ${step}, micro-batch ${index + 1} of ${batches.length}: the loss is ${loss} and ${where}.${await whichRow(micro)} ${fix}`,
+        `Step ${step}, micro-batch ${index + 1} of ${batches.length}: the loss is ${loss}${from} and ${where}.${await whichRow(micro)} ${fix}`,
       );
     }
   }
@@ -73,10 +77,8 @@ async function tryBatch(
   micro: MicroBatch,
   named: ReadonlyMap<Parameter, string>,
 ): Promise<{ loss: number; bad: string[] }> {
-  model.zeroGrad();
-  const sum = outsideScope(() => fill(empty([1], "float32", model.device), 0));
   await objective.begin([micro]);
-  objective.accumulate(micro, sum);
+  const sum = startBatch(model, objective, micro);
   const loss = await sum.item();
   sum.dispose();
   const bad: string[] = [];
@@ -84,6 +86,14 @@ async function tryBatch(
     if (p.grad && !Number.isFinite(await total(p.grad))) bad.push(named.get(p)!);
   model.zeroGrad();
   return { loss, bad };
+}
+
+/** Loss of a micro-batch that the objective has begun with, not waited for; its gradients are the parameters' own. */
+function startBatch(model: CausalLM, objective: Objective, micro: MicroBatch): Tensor {
+  model.zeroGrad();
+  const sum = outsideScope(() => fill(empty([1], "float32", model.device), 0));
+  objective.accumulate(micro, sum);
+  return sum;
 }
 
 // B begins at zero, so A has no gradient before B has moved: the second step with a learning rate is the first that can reach both.

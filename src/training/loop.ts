@@ -23,7 +23,7 @@ import { restoreGradients } from "./loss.js";
 import { type MicroBatch, type Objective, TokenObjective } from "./objective.js";
 import { Optimizer } from "./optimizer.js";
 import { optimizerKind } from "./optimizer-names.js";
-import type { TrainSettings, TrainStep } from "./options.js";
+import { ofPairs, type TrainSettings, type TrainStep } from "./options.js";
 import { scheduleFactor, warmupSteps } from "./schedule.js";
 
 /** What a run works on. */
@@ -116,7 +116,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
   const partsOf = ({ rows }: MicroBatch): { example: number; micro: MicroBatch }[] =>
     Array.from(rows).flatMap((row) => {
       const examples = Array.from(packed[row]!);
-      const groups = s.method === "sft" ? examples.map((e) => [e]) : [examples];
+      const groups = ofPairs(s.method) ? [examples] : examples.map((e) => [e]);
       return groups.map((g) => ({ example: g[0]!, micro: { batch: collateRows(g), rows: Int32Array.of(row) } }));
     });
   const [beta1, beta2] = s.adamBetas;
@@ -143,7 +143,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
   );
   const objective: Objective = input.objective ?? new TokenObjective(model, s, validation ?? [], input.padId);
   // TRL's trainers of preferences switch dropout off: both answers go through the same model as the reference's.
-  const noisy = s.method === "sft";
+  const noisy = !ofPairs(s.method);
   const sum = outsideScope(() => empty([2], "float32", model.device)); // [loss, squared norm]: read in one go
   const best = new BestKeeper(parameters);
   const result: LoopResult = {

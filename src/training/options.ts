@@ -7,9 +7,11 @@ import { type OptimizerName, type OptimizerOption, optimizerName } from "./optim
 import type { PreferenceMetrics } from "./preference.js";
 import type { ScheduleName } from "./schedule.js";
 
-const METHODS = ["sft", "orpo", "dpo"] as const;
+const METHODS = ["sft", "orpo", "dpo", "classification"] as const;
 /** What `train` makes of the rows. */
 export type Method = (typeof METHODS)[number];
+/** Whether a method's rows are pairs of answers. */
+export const ofPairs = (method: Method): boolean => method === "orpo" || method === "dpo";
 const DPO_LOSSES = ["sigmoid", "hinge", "ipo"] as const;
 export type DpoLoss = (typeof DPO_LOSSES)[number];
 
@@ -51,7 +53,8 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   validation?: Iterable<Row>;
   /**
    * "sft": texts, completions or the assistant's turns. "orpo" and "dpo": rows { prompt, chosen, rejected }, as texts or messages; the reference of
-   * dpo is the model with its adapter switched off (without an adapter, as it is when the run starts).
+   * dpo is the model with its adapter switched off (without an adapter, as it is when the run starts). "classification": rows { text, label } or
+   * { messages, label } for a model with a head for classes; losses are in nats a row.
    */
   method?: Method;
   /** Of dpo: "sigmoid" (default), "hinge" or "ipo". */
@@ -310,8 +313,8 @@ function checkMethod(s: TrainSettings, given: Readonly<Record<string, unknown>>)
   };
   only(["beta", "maxPromptLength"], ["orpo", "dpo"]);
   only(["lossType"], ["dpo"]);
-  only(["labelSmoothing"], ["sft", "dpo"]);
-  only(["neftune", "packing", "textField"], ["sft"]);
+  only(["labelSmoothing"], ["sft", "dpo", "classification"]);
+  only(["neftune", "packing", "textField"], ["sft", "classification"]);
   if (s.method === "dpo" && s.labelSmoothing > 0 && (s.lossType !== "sigmoid" || s.labelSmoothing >= 0.5))
     throw new ConfigError(
       `train: with method "dpo" labelSmoothing is below 0.5 and for lossType "sigmoid", received ${s.labelSmoothing} with "${s.lossType}".`,

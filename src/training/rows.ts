@@ -1,3 +1,4 @@
+import { type ClassRows, requireClassesApart, tokenizeClasses } from "../data/classes.js";
 import type { Format } from "../data/format.js";
 import type { Example } from "../data/mask.js";
 import { type Pair, tokenizePairs } from "../data/preference.js";
@@ -5,6 +6,7 @@ import { type TokenizeOptions, type TokenizeReport, tokenizeRows } from "../data
 import { ConfigError } from "../errors.js";
 import { pairExamples } from "../evaluation/preference.js";
 import type { CausalLM } from "../models/causal.js";
+import { requireClasses, requireTokens } from "../models/classifier.js";
 import type { Objective } from "./objective.js";
 import type { TrainSettings } from "./options.js";
 import { PreferenceObjective } from "./preference.js";
@@ -30,6 +32,16 @@ export async function trainingRows(
   prepare: TokenizeOptions,
 ): Promise<TrainingRows> {
   const names = { train: "the training rows", validation: "the validation rows" };
+  if (s.method === "classification") {
+    const labels = requireClasses(network, 'train with method "classification"');
+    const read = (rows: Iterable<Record<string, unknown>>, name: string): Promise<ClassRows> =>
+      tokenizeClasses(rows, model.tokenizer, labels, { ...prepare, format: s.format, name });
+    const { examples, classes, report } = await read(data, names.train);
+    requireClassesApart(classes, labels, names.train);
+    const held = s.validation && (await read(s.validation, names.validation)).examples;
+    return { train: examples, validation: held, report };
+  }
+  requireTokens(network, `train with method "${s.method}" (method "classification" trains the head)`);
   if (s.method === "sft") {
     const { examples, report } = await tokenizeRows(data, model.tokenizer, { ...prepare, name: names.train });
     const held = s.validation

@@ -28,7 +28,7 @@ import { LiveRun } from "./live.js";
 import { RunLog } from "./log/run-log.js";
 import { type LoopResult, planRun, type RunPlan, trainLoop } from "./loop.js";
 import { stepMemory } from "./memory.js";
-import { type TrainOptions, type TrainSettings, type TrainStep, trainSettings } from "./options.js";
+import { ofPairs, type TrainOptions, type TrainSettings, type TrainStep, trainSettings } from "./options.js";
 import { RunSaving } from "./resume.js";
 import { trainingRows } from "./rows.js";
 
@@ -339,7 +339,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
 /** A step with null where nothing was measured after it: a column has a value in each row. */
 function withMeasured(step: TrainStep, method: TrainSettings["method"]): Record<string, unknown> {
   const { memoryParts: _, validationLoss = null, validationAccuracy = null, validationMargin = null, ...rest } = step;
-  return { ...rest, validationLoss, ...(method === "sft" ? {} : { validationAccuracy, validationMargin }) };
+  return { ...rest, validationLoss, ...(ofPairs(method) ? { validationAccuracy, validationMargin } : {}) };
 }
 
 const stateOf = (run: TrainRun): string => {

@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { backward } from "../../src/autograd/tape.js";
 import { Random } from "../../src/data/random.js";
-import { attention, rope, type Segments, swiglu } from "../../src/tensor/ops/attention.js";
+import { geglu, gelu, swiglu, swigluHalves } from "../../src/tensor/ops/activation.js";
+import { attention, rope, type Segments } from "../../src/tensor/ops/attention.js";
 import { where } from "../../src/tensor/ops/elementwise.js";
-import { concat } from "../../src/tensor/ops/layout.js";
+import { concat, split } from "../../src/tensor/ops/layout.js";
 import { linearLora } from "../../src/tensor/ops/lora.js";
 import { crossEntropy, embedding, linearCrossEntropy, linearCrossEntropyRows } from "../../src/tensor/ops/loss.js";
 import { dequantizeNf4, linearNf4, quantizeNf4 } from "../../src/tensor/ops/nf4.js";
@@ -197,16 +198,29 @@ test("gradient of attention: packed, grouped heads, window, not causal", async (
   await check("causal", shapes, (q, k, v) => attention(q, k, v, packed, base));
   await check("window", shapes, (q, k, v) => attention(q, k, v, packed, { ...base, window: 2 }));
   await check("full", shapes, (q, k, v) => attention(q, k, v, packed, { ...base, causal: false }));
+  await check("dropout", shapes, (q, k, v) => {
+    seed(5);
+    return attention(q, k, v, packed, { ...base, dropout: 0.4 });
+  });
 });
-test("gradient of swiglu, dropout, embedding", async () => {
-  await check(
-    "swiglu",
-    [
-      [3, 6],
-      [3, 6],
-    ],
-    swiglu,
-  );
+test("gradient of activations, gated and not, of halves, and of what is cut", async () => {
+  const two = [
+    [3, 6],
+    [3, 6],
+  ];
+  await check("swiglu", two, swiglu);
+  await check("geglu", two, geglu);
+  await check("swigluHalves", [[3, 10]], swigluHalves);
+  await check("gelu", [[3, 6]], (x) => gelu(x, "gelu"));
+  await check("gelu_tanh", [[3, 6]], (x) => gelu(x, "gelu_tanh"));
+  for (const rows of [1, 4])
+    await check("split", [[rows, 9]], (x) => {
+      const [a, b, c] = split(x, [4, 1, 4]) as [Tensor, Tensor, Tensor];
+      return a.mul(b).sub(c.square());
+    });
+  await check("split, a piece not used", [[4, 9]], (x) => split(x, [4, 5])[1]!.square());
+});
+test("gradient of dropout, embedding", async () => {
   await check("dropout", [[5, 7]], (x) => {
     seed(11);
     return dropout(x, 0.4);

@@ -8,7 +8,7 @@ import { loadModel, StateError, type Tensor, tensor } from "../../src/index.js";
 import { FrozenLinear } from "../../src/quantization/frozen.js";
 import { defaultDevice } from "../../src/tensor/device.js";
 import { resetPeak, stats } from "../../src/tensor/native.js";
-import { swiglu } from "../../src/tensor/ops/attention.js";
+import { swiglu } from "../../src/tensor/ops/activation.js";
 import { fill, where } from "../../src/tensor/ops/elementwise.js";
 import { linearLora } from "../../src/tensor/ops/lora.js";
 import { seed } from "../../src/tensor/ops/random.js";

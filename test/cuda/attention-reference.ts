@@ -16,6 +16,23 @@ export interface AttentionShape {
   readonly vStride: number;
   readonly oStride: number;
   readonly scale: number;
+  readonly dropout: number;
+  readonly seed: number;
+}
+
+function mix(h: number): number {
+  let x = Math.imul(h ^ (h >>> 16), 0x7feb352d);
+  x = Math.imul(x ^ (x >>> 15), 0x846ca68b);
+  return (x ^ (x >>> 16)) >>> 0;
+}
+
+/** What the probability of a key is multiplied by. */
+function gain(s: AttentionShape, row: number, head: number, key: number): number {
+  if (s.dropout === 0) return 1;
+  const own = mix((s.seed + row * s.heads + head) | 0);
+  const word = mix(own ^ Math.imul((key >> 4) * 8 + (key & 7), 0x9e3779b1));
+  const part = (key & 8) !== 0 ? word >>> 16 : word & 0xffff;
+  return part < Math.floor(Math.fround(s.dropout) * 65536) ? 0 : 1 / (1 - s.dropout);
 }
 
 /** Keys that a query of a sequence sees, from `first` to `last`; none if last < first. */
@@ -90,7 +107,7 @@ export function attend(
     const sum = scores.reduce((total, x) => total + Math.exp(x - most), 0);
     lse[at.row * s.heads + at.head] = most + Math.log(sum);
     for (const [j, x] of scores.entries()) {
-      const weight = Math.exp(x - most) / sum;
+      const weight = (Math.exp(x - most) / sum) * gain(s, at.row, at.head, at.first + j);
       const from = at.v(at.first + j);
       for (let d = 0; d < s.dim; d++) o[at.o + d]! += weight * v[from + d]!;
     }
@@ -112,9 +129,10 @@ export function attendBackward(
     for (let j = at.first; j <= at.last; j++) {
       const [key, value] = [at.k(j), at.v(j)];
       const weight = Math.exp(dot(q, at.q, k, key, s.dim) * s.scale - lse[at.row * s.heads + at.head]!);
-      const slope = weight * (dot(dO, at.o, v, value, s.dim) - delta) * s.scale;
+      const kept = gain(s, at.row, at.head, j);
+      const slope = weight * (dot(dO, at.o, v, value, s.dim) * kept - delta) * s.scale;
       for (let d = 0; d < s.dim; d++) {
-        dv[value + d]! += weight * dO[at.o + d]!;
+        dv[value + d]! += weight * kept * dO[at.o + d]!;
         dq[at.q + d]! += slope * k[key + d]!;
         dk[key + d]! += slope * q[at.q + d]!;
       }

@@ -15,6 +15,7 @@ interface Shape {
   dim: number;
   causal?: boolean;
   window?: number;
+  dropout?: number;
   forwardOnly?: boolean;
 }
 
@@ -30,6 +31,8 @@ const SHAPES: Shape[] = [
   },
   { name: "8B, 1 x 16,384", rows: [16384], heads: 32, kvHeads: 8, dim: 128 },
   { name: "full, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 32, kvHeads: 8, dim: 128, causal: false },
+  { name: "dropout 0.1, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 32, kvHeads: 8, dim: 128, dropout: 0.1 },
+  { name: "48 heads on one, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 48, kvHeads: 1, dim: 128 },
   { name: "window 512, 1 x 8,192", rows: [8192], heads: 32, kvHeads: 8, dim: 128, window: 512 },
   { name: "1.5B, 16 x 512", rows: new Array<number>(16).fill(512), heads: 12, kvHeads: 2, dim: 128 },
   { name: "one kv head, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 48, kvHeads: 1, dim: 128 },
@@ -129,13 +132,14 @@ async function bench(s: Shape): Promise<void> {
     qs,
     (s.causal ?? true) ? 1 : 0,
     s.window ?? 0,
+    1,
   ] as const;
   const scale = 1 / Math.sqrt(dim);
   const forward = (): void =>
-    attention(q.handle, k.handle, v.handle, qb, ql, kb, kl, o.handle, lse.handle, ...ints, scale);
+    attention(q.handle, k.handle, v.handle, qb, ql, kb, kl, o.handle, lse.handle, ...ints, scale, s.dropout ?? 0);
   const backward = (): void =>
     attentionBackward(
-      q.handle, k.handle, v.handle, o.handle, lse.handle, dO.handle, qb, ql, kb, kl, dq.handle, dk.handle, dv.handle, ...ints, scale,
+      q.handle, k.handle, v.handle, o.handle, lse.handle, dO.handle, qb, ql, kb, kl, dq.handle, dk.handle, dv.handle, ...ints, scale, s.dropout ?? 0,
     ); // biome-ignore format: one line
   const product = 2 * pairs(s) * heads * dim; // FLOP of one product
   const line = (what: string, ms: number, products: number): string =>

@@ -14,10 +14,11 @@ interface Options {
   /** Rows behind the last sequence, of queries and of keys. */
   spare?: number;
   scale?: number;
+  dropout?: number;
 }
 
 function shapeOf(heads: number, kvHeads: number, dim: number, options: Options): AttentionShape {
-  const { q, k = q, causal = true, window = 0, spare = 0, scale = 1 / Math.sqrt(dim) } = options;
+  const { q, k = q, causal = true, window = 0, spare = 0, scale = 1 / Math.sqrt(dim), dropout = 0 } = options;
   const [qStride, kStride, vStride, oStride] = options.strides ?? [
     heads * dim,
     kvHeads * dim,
@@ -26,7 +27,8 @@ function shapeOf(heads: number, kvHeads: number, dim: number, options: Options):
   ];
   const rows = (ranges: Ranges): number => Math.max(0, ...ranges.map(([begin, length]) => begin + length)) + spare;
   const sizes = { qRows: rows(q), kRows: rows(k), qStride, kStride, vStride, oStride };
-  return { heads, kvHeads, dim, q, k, causal, window, scale: Math.fround(scale), ...sizes };
+  const random = { dropout: Math.fround(dropout), seed: -77 };
+  return { heads, kvHeads, dim, q, k, causal, window, scale: Math.fround(scale), ...random, ...sizes };
 }
 
 /** log of the number of keys that a row sees, and a half, about what normal scores give; -infinity for a row that sees none. */
@@ -59,8 +61,9 @@ function both(name: string, heads: number, kvHeads: number, dim: number, options
   const ranges = [column(s.q, 0), column(s.q, 1), column(s.k, 0), column(s.k, 1)];
   const ints = [
     s.q.length, s.qRows, s.kRows, heads, kvHeads, dim, s.qStride, s.kStride, s.vStride, s.oStride, s.causal ? 1 : 0, s.window,
+    s.seed,
   ]; // biome-ignore format: one line
-  const full = `${name}: ${heads}/${kvHeads} heads of ${dim}, ${s.causal ? "causal" : "full"}${s.window ? `, window ${s.window}` : ""}`;
+  const full = `${name}: ${heads}/${kvHeads} heads of ${dim}, ${s.causal ? "causal" : "full"}${s.window ? `, window ${s.window}` : ""}${s.dropout ? ", dropout" : ""}`;
   const small = s.q.reduce((sum, [, length], i) => sum + length * s.k[i]![1], 0) * heads * dim < 3e6;
   const given = (tensors: CaseValues[]): Float64Array[] => tensors as Float64Array[];
   const forward = (tensors: CaseValues[]): Float64Array[] => {
@@ -73,7 +76,7 @@ function both(name: string, heads: number, kvHeads: number, dim: number, options
       op: "attention",
       tensors: [q, k, v, ...ranges, output(o), output(lse)],
       ints,
-      floats: [s.scale],
+      floats: [s.scale, s.dropout],
       ...(small ? { reference: forward } : {}),
     },
     {
@@ -81,7 +84,7 @@ function both(name: string, heads: number, kvHeads: number, dim: number, options
       op: "attentionBackward",
       tensors: [q, k, v, o, { ...lse, values: lseOf(s) }, o, ...ranges, output(q), output(k), output(v)],
       ints,
-      floats: [s.scale],
+      floats: [s.scale, s.dropout],
       ...(small ? { reference: (tensors: CaseValues[]) => attendBackward(s, given(tensors)) } : {}),
     },
   ];
@@ -112,12 +115,35 @@ const groups = [
   ...both("as many kv heads", 3, 3, 128, one(140)),
   ...both("group of 3", 9, 3, 64, one(200)),
   ...both("group of 7", 14, 2, 64, one(130)),
+  ...both("group of 48", 48, 1, 128, one(70)),
+  ...both("group of 16", 32, 2, 128, one(70)),
+  ...both("group of 48, one query", 48, 1, 128, { q: [[0, 1]], k: [[0, 200]] }),
+  ...both("group of 8, one query", 8, 1, 256, { q: [[0, 1]], k: [[0, 200]] }),
 ];
 
 const windows = [1, 7, 64, 100, 1000].flatMap((window) => [
   ...both("200 rows", 2, 1, 64, { ...one(200), window }),
   ...both("150 rows", 2, 1, 128, { ...one(150), window, causal: false }),
 ]);
+
+// Mistral's: rows of several lengths about the window, and decoding past it.
+const sliding = [
+  ...both("documents", 8, 2, 128, { q: [[0, 100], [100, 300], [400, 63], [463, 129]], window: 128 }),
+  ...both("4,100 rows", 2, 1, 128, { ...one(4100), window: 4096 }),
+  ...both("one query, 5,000 keys", 8, 2, 128, { q: [[0, 1]], k: [[0, 5000]], window: 4096 }),
+  ...both("3 of 4 in the window", 8, 2, 128, { q: [[0, 1], [1, 1], [2, 1], [3, 1]], k: [[0, 20], [64, 64], [128, 60], [192, 600]], window: 64 }),
+]; // biome-ignore format: pairs
+
+const dropped = [20, 64, 72, 128, 256].flatMap((dim) => [
+  ...both("75 rows", 4, 2, dim, { ...one(75), dropout: 0.1 }),
+  ...both("130 rows", 2, 2, dim, { ...one(130), causal: false, dropout: 0.5 }),
+  ...both("few rows, many keys", 4, 1, dim, { q: [[0, 3], [3, 1]], k: [[0, 40], [40, 90]], dropout: 0.3 }),
+]); // biome-ignore format: pairs
+const droppedMore = [
+  ...both("group of 48", 48, 1, 128, { ...one(100), dropout: 0.1 }),
+  ...both("8 documents", 4, 1, 128, { q: [[0, 300], [300, 5], [305, 129], [434, 64]], dropout: 0.1 }),
+  ...both("2,048 rows", 2, 1, 128, { ...one(2048), dropout: 0.1 }),
+]; // biome-ignore format: pairs
 
 // Sequences in any order, empty ones, gaps between them and rows behind the last.
 const gaps: Options = {
@@ -181,6 +207,6 @@ const scales = [
 ];
 
 export const cases: OpCase[] = [
-  ...dims, ...odd, ...fused, ...groups, ...windows, ...packed, ...many, ...documentCases, ...offsets, ...decoding, ...decodingLong,
+  ...dims, ...odd, ...fused, ...groups, ...windows, ...sliding, ...dropped, ...droppedMore, ...packed, ...many, ...documentCases, ...offsets, ...decoding, ...decodingLong,
   ...long, ...scales,
 ]; // biome-ignore format: one line

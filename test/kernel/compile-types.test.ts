@@ -19,6 +19,11 @@ describe("types across cells", () => {
       "const a = [1, 2].map((n) => String(n)); const m = new Map([['a', 1]]);",
       "const s: string[] = a; const n: number | undefined = m.get('x');",
     ],
+    "an empty array takes the type of what is put into it": [
+      "const all = []; for (const n of [1, 2]) all.push({ n }); const first: number = all[0]!.n; let later = []; later.push('x');",
+      "all.push({ n: 3 }); later.push('y'); const s: string = later[0]!;",
+      "const told = []; [1].forEach((n) => { told.push(n); }); function take(x, ...rest) { return x; } take(1); const o = {}; const v = o['k']; told.length",
+    ],
     "literal types of constants": ["const kind = 'a';", "const same: 'a' = kind;"],
     "assigning to a let of an earlier cell": ["let a: number | string = 1;", "a = 'x'; a.length"],
     "generic functions": [

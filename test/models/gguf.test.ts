@@ -234,6 +234,16 @@ describe("models kept in a file's blocks", () => {
     });
   });
 
+  it("is planned without its weights", async () => {
+    const peaks: number[] = [];
+    for (const weights of ["none", undefined] as const) {
+      const load = loadModel(path, { dtype: "packed", ...(weights ? { weights } : {}) });
+      using model = await load.addLora({ rank: 4, target: "all-linear" });
+      peaks.push(model.estimate({ batch: 2, length: 16 }).peak);
+    }
+    assert.equal(peaks[0], peaks[1]);
+  });
+
   it("keeps the embedding packed beside quantised layers, and is merged and exported restored", async () => {
     using model = await loadModel(path, { dtype: "packed" }).quantize({ type: "nf4" });
     assert.deepEqual(new Set(model.parameters().map(({ dtype }) => dtype)), new Set(["q8_0", "nf4", "float32"]));

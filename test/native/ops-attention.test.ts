@@ -15,6 +15,7 @@ interface Shape {
   readonly kLen: number[];
   readonly causal: boolean;
   readonly window: number;
+  readonly dropout?: number;
   /** Unused elements at the end of each row of q, k, v and o. */
   readonly gap?: number;
   /** Rows past the last sequence. */
@@ -45,6 +46,23 @@ function sizes(s: Shape): Sizes {
   };
 }
 
+const SEED = -12345;
+
+function mix(h: number): number {
+  let x = Math.imul(h ^ (h >>> 16), 0x7feb352d);
+  x = Math.imul(x ^ (x >>> 15), 0x846ca68b);
+  return (x ^ (x >>> 16)) >>> 0;
+}
+
+/** What the probability of a key is multiplied by, as native/ops.def says it. */
+function gain(dropout: number, row: number, heads: number, head: number, key: number): number {
+  if (dropout === 0) return 1;
+  const own = mix((SEED + row * heads + head) | 0);
+  const word = mix(own ^ Math.imul((key >> 4) * 8 + (key & 7), 0x9e3779b1));
+  const part = (key & 8) !== 0 ? word >>> 16 : word & 0xffff;
+  return part < Math.floor(Math.fround(dropout) * 65536) ? 0 : 1 / (1 - dropout);
+}
+
 /** Plain attention in float64. */
 function reference(s: Shape, q: Vector, k: Vector, v: Vector): { o: Float64Array; lse: Float64Array } {
   const z = sizes(s);
@@ -70,7 +88,7 @@ function reference(s: Shape, q: Vector, k: Vector, v: Vector): { o: Float64Array
         const sum = scores.reduce((t, x) => t + Math.exp(x - max), 0);
         lse[row * s.heads + h] = max + Math.log(sum);
         for (const [j, x] of scores.entries()) {
-          const p = Math.exp(x - max) / sum;
+          const p = (Math.exp(x - max) / sum) * gain(s.dropout ?? 0, row, s.heads, h, first + j);
           const value = (s.kBegin[n]! + first + j) * z.vStride + kv * s.dim;
           for (let d = 0; d < s.dim; d++) o[row * z.oStride + h * s.dim + d]! += p * v[value + d]!;
         }
@@ -112,7 +130,9 @@ async function check(s: Shape, { backward = true, samples = 24 } = {}): Promise<
     z.oStride,
     s.causal ? 1 : 0,
     s.window,
+    SEED,
     z.scale,
+    s.dropout ?? 0,
   ] as const;
   op.attention(hq, hk, hv, ...ranges, o, lse, ...ints);
   const expected = reference(s, q, k, v);
@@ -205,10 +225,36 @@ test("attention over several blocks of queries and keys", async () => {
   await check({ heads: 1, kvHeads: 1, dim: 16, ...one(150), causal: false, window: 0 }, { samples: 6 });
 });
 
+test("attention with dropout: some probabilities are gone, the same in both passes", async () => {
+  const base = { heads: 4, kvHeads: 2, dim: 24, causal: true, window: 0, dropout: 0.3 };
+  await check({ ...base, ...one(90) });
+  await check({ ...base, ...one(3) });
+  await check({ ...base, ...one(70), window: 20, causal: false, kvHeads: 4, dropout: 0.75 });
+  const packed = { qBegin: [3, 40, 0], qLen: [30, 17, 3], kBegin: [60, 0, 25], kLen: [30, 17, 12] };
+  await check({ ...base, ...packed, gap: 3, spare: 4 });
+  const many = Array.from({ length: 20 }, (_, i) => i);
+  const rows = { qBegin: many.map((i) => i * 7), qLen: many.map((i) => 1 + (i % 7)) };
+  await check({ ...base, ...rows, kBegin: rows.qBegin, kLen: rows.qLen });
+  // The share that is dropped is what was asked for, over rows and over keys.
+  for (const p of [0.1, 0.5]) {
+    const dropped = (row: number, key: number): number => (gain(p, row, 8, 3, key) === 0 ? 1 : 0);
+    for (const swap of [false, true]) {
+      let all = 0;
+      for (let a = 0; a < 200; a++) {
+        let count = 0;
+        for (let b = 0; b < 500; b++) count += swap ? dropped(b, a) : dropped(a, b);
+        assert.ok(Math.abs(count / 500 - p) < 5 * Math.sqrt((p * (1 - p)) / 500), `${count} of 500`);
+        all += count;
+      }
+      assert.ok(Math.abs(all / 100000 - p) < 5 * Math.sqrt((p * (1 - p)) / 100000), `${all} of 100,000`);
+    }
+  }
+});
+
 test("decoding: few queries over many keys", async () => {
   for (const qLen of [1, 2, 4]) {
     for (const kLen of [qLen, 37, 512, 1300]) {
-      for (const window of [0, 100]) {
+      for (const window of [0, 100, 600]) {
         const s = {
           heads: 6,
           kvHeads: 2,
@@ -273,7 +319,7 @@ test("large scores do not overflow", async () => {
   const [q, k, v] = [r.array(n * 4, -60, 60), r.array(n * 4, -60, 60), r.array(n * 4)];
   const [o, lse] = [out(n * 4), out(n)];
   const ranges = [i32([0]), i32([n]), i32([0]), i32([n])] as const;
-  op.attention(f32(q), f32(k), f32(v), ...ranges, o, lse, 1, n, n, 1, 1, 4, 4, 4, 4, 4, 1, 0, 0.5);
+  op.attention(f32(q), f32(k), f32(v), ...ranges, o, lse, 1, n, n, 1, 1, 4, 4, 4, 4, 4, 1, 0, 0, 0.5, 0);
   close(await read(o, n * 4), reference(s, q, k, v).o, 2e-3); // scores of several thousand: their float32 rounding shows
 });
 
@@ -289,7 +335,29 @@ test("NaN in a key reaches every query that sees it, and no other", async () => 
     const [o, lse] = [out(length * dim), out(length)];
     const ranges = [i32([0]), i32([length]), i32([0]), i32([length])] as const;
     const ones = f32(new Float32Array(length * dim).fill(1));
-    op.attention(ones, f32(k), ones, ...ranges, o, lse, 1, length, length, 1, 1, dim, dim, dim, dim, dim, 1, 0, 0.5);
+    op.attention(
+      ones,
+      f32(k),
+      ones,
+      ...ranges,
+      o,
+      lse,
+      1,
+      length,
+      length,
+      1,
+      1,
+      dim,
+      dim,
+      dim,
+      dim,
+      dim,
+      1,
+      0,
+      0,
+      0.5,
+      0,
+    );
     const result = await read(o, length * dim);
     for (let i = 0; i < length; i++) assert.equal(Number.isNaN(result[i * dim]!), i >= at, `query ${i} of ${length}`);
   }
@@ -299,7 +367,12 @@ test("attention refuses sequences and strides that do not fit", async () => {
   const x = f32(new Float32Array(64));
   const [o, lse] = [out(64), out(16)];
   const call =
-    (qBegin: number[], qLen: number[], kLen: number[], ints: Partial<Record<"dim" | "kv" | "stride", number>> = {}) =>
+    (
+      qBegin: number[],
+      qLen: number[],
+      kLen: number[],
+      ints: Partial<Record<"dim" | "kv" | "stride" | "dropout", number>> = {},
+    ) =>
     () =>
       op.attention(
         x,
@@ -323,7 +396,9 @@ test("attention refuses sequences and strides that do not fit", async () => {
         8,
         1,
         0,
+        0,
         1,
+        ints.dropout ?? 0,
       );
   await fails(call([0, 4], [4, 5], [4, 4]), /sequence 1: query rows 4\.\.9 are outside the 8 rows/);
   await fails(call([0, 3], [4, 4], [4, 4]), /sequence 1: query row 3 belongs to another sequence too/);
@@ -331,6 +406,7 @@ test("attention refuses sequences and strides that do not fit", async () => {
   await fails(call([-1], [4], [4]), /sequence 0: query rows -1\.\.3/);
   await fails(call([0], [4], [4], { kv: 3 }), /heads 2 is no multiple of kv_heads 3/);
   await fails(call([0], [4], [4], { dim: 300 }), /head_dim is 300, expected at most 256/);
+  await fails(call([0], [4], [4], { dropout: 1 }), /dropout is 1, expected at least 0 and less than 1/);
   await fails(call([0], [4], [4], { stride: 7 }), /q_stride is 7/);
   await fails(call([0], [4], [4], { stride: 9 }), /q holds 64 elements, expected at least 71/);
 });

@@ -115,7 +115,7 @@ for (const [length, kLength, heads, kv, dim] of [
   const [o, l] = [zeros(length * heads * dim), zeros(length * heads)];
   const ranges = [0, length, 0, kLength].map((value) => ints(1, () => value)) as [Handle, Handle, Handle, Handle];
   const widths = [heads * dim, kv * dim, kv * dim, heads * dim] as const;
-  const shape = [1, length, kLength, heads, kv, dim, ...widths, 1, 0, 0.2] as const;
+  const shape = [1, length, kLength, heads, kv, dim, ...widths, 1, 0, 0, 0.2, 0] as const;
   op.attention(q, k, vv, ...ranges, o, l, ...shape);
   await print(`attention ${length}`, [o, length * heads * dim], [l, length * heads]);
   const [dq, dk, dv] = [zeros(length * heads * dim), zeros(kLength * kv * dim), zeros(kLength * kv * dim)];

@@ -80,3 +80,26 @@ test("a third of the radio messages of the test is worded as no training message
   );
   assert.deepEqual(known, []);
 });
+
+test("the talks at the door: both labels, all kinds, scenes that only the test has, nothing that gives the label away alone", () => {
+  const sets = dataSets();
+  const rows = (name: string): { content: string; label: number; label_name: string }[] => sets[name] as never;
+  const [train, held] = [rows("visits-train.jsonl"), rows("visits-test.jsonl")];
+  for (const part of [train, held]) {
+    const frauds = part.filter((row) => row.label === 1);
+    assert.ok(frauds.length > 0.4 * part.length && frauds.length < 0.6 * part.length, `${frauds.length}`);
+    assert.equal(new Set(part.map((row) => row.label_name)).size, 5);
+    for (const row of part) assert.equal(row.label === 0, row.label_name === "normal");
+  }
+  const fresh =
+    /new harbour master|too much for|from door to door|new doctor|empty sacks|seal of the king|was never paid|lottery|wants a fee|clean wells|was drawn|sits in prison|said that you would pay/;
+  const share = held.filter((row) => fresh.test(row.content)).length / held.length;
+  assert.ok(share > 0.25 && share < 0.42, `${share}`);
+  assert.equal(train.filter((row) => fresh.test(row.content)).length, 0);
+  for (const row of [...train, ...held])
+    assert.doesNotMatch(row.content, /[{}[\]|]|undefined|\ba [aeio]\w+ | {2}|\.\./, row.content);
+  for (const word of ["pence", "key", "money", "bank"]) {
+    const with_ = train.filter((row) => row.content.includes(word));
+    assert.ok(with_.some((row) => row.label === 0) && with_.some((row) => row.label === 1), word);
+  }
+});

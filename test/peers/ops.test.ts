@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { backward } from "../../src/autograd/tape.js";
-import { attention, rope, type Segments, swiglu } from "../../src/tensor/ops/attention.js";
+import { swiglu } from "../../src/tensor/ops/activation.js";
+import { attention, rope, type Segments } from "../../src/tensor/ops/attention.js";
 import { unary } from "../../src/tensor/ops/elementwise.js";
 import { crossEntropy } from "../../src/tensor/ops/loss.js";
 import { addRmsNorm } from "../../src/tensor/ops/norm.js";

@@ -8,6 +8,7 @@ import { resetPeak, stats } from "../../src/tensor/native.js";
 import { randomState } from "../../src/tensor/ops/random.js";
 import { trainLoop } from "../../src/training/loop.js";
 import { trainSettings } from "../../src/training/options.js";
+import { measure, SMALL } from "./measured.js";
 
 const embedded = fileURLToPath(new URL("../../../notebooks/embedded/model", import.meta.url));
 
@@ -69,6 +70,14 @@ test("the embedded model's steps take what was predicted, in every mode and with
     .addLora({ rank: 8 });
   await compare(quantised, [{ batch: 4, length: 256 }]);
   quantised.dispose();
+});
+
+// node scripts/check-estimates.mjs does the same with larger models.
+test("steps of every method are predicted from the config alone within 10% of what they take in a process of their own", async () => {
+  for (const one of SMALL) {
+    const { predicted, measured } = await measure(one);
+    assert.ok(Math.abs(predicted / measured - 1) < 0.1, `${one.name}: ${predicted} predicted, ${measured} measured`);
+  }
 });
 
 const smollm2 = {

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { toBundle } from "../../src/display/bundle.js";
-import { loadModel, type Model } from "../../src/index.js";
+import { ConfigError, compareEstimates, loadModel, type Model, type TrainOptions } from "../../src/index.js";
+import { openDevices, stats } from "../../src/tensor/native.js";
 
 // Meta-Llama-3-8B's shape: a model that is nowhere near.
 const llama8b = {
@@ -94,3 +95,78 @@ test("on the CPU offload is full, and working memory stands beside the peak", as
   );
   assert.ok(estimate.plot().figure.data.every((trace) => trace.name !== "logits"));
 });
+
+test("a card goes by its bytes; the options are those of train, and the best parameters count", async () => {
+  using model = await planned(small);
+  const train: TrainOptions<{ text: string }> = {
+    ...{ batch: 2, maxLength: 512, lr: 1e-4, epochs: 3, packing: true, optimizer: "paged_adamw_8bit", warmup: 5 },
+    format: ({ text }) => text,
+  };
+  const card = model.estimate({ ...train, device: "cuda", memory: 24 * GIB });
+  assert.equal(card.limit, 23 * GIB);
+  assert.equal(card.peak, model.estimate({ ...train, device: "cuda", limit: 23 * GIB }).peak);
+  assert.deepEqual(card.toTable().rows.slice(-2), [
+    ["limit", "23.0 GiB"],
+    ["fits", "yes"],
+  ]);
+  assert.equal(card.toTable().rows.length, 10);
+  assert.equal(model.estimate({ device: "cpu", memory: 8 * GIB }).limit, 7.75 * GIB);
+  const kept = model.estimate({ ...train, device: "cuda", keepBest: true });
+  assert.equal(kept.other, kept.adapters);
+  assert.equal(kept.peak, card.peak + kept.adapters);
+  assert.ok(kept.toTable().rows.some(([part]) => part === "other: the best parameters"));
+  const mine = openDevices().includes("cpu") ? stats("cpu").limitBytes : undefined;
+  assert.equal(model.estimate({ device: "cpu" }).limit, mine);
+  for (const wrong of [
+    { memory: -1 },
+    { limit: Number.NaN },
+    { memory: GIB, limit: GIB },
+    { memory: "24 GB" as never },
+  ])
+    assert.throws(() => model.estimate(wrong), ConfigError);
+});
+
+test("memory, cards, time and price by size of the model, beside what was used", async () => {
+  const full = async (config: object, device: "cuda"): Promise<Model> =>
+    loadModel(config as Record<string, unknown>, { weights: "none", dtype: "float32", device });
+  const llama70b = { ...llama8b, hidden_size: 8192, intermediate_size: 28672, num_hidden_layers: 80 };
+  using large = await full({ ...llama70b, num_attention_heads: 64 }, "cuda");
+  using middle = await full(llama8b, "cuda");
+  using quantised = await planned(llama8b);
+  const step = { device: "cuda", batch: 1, length: 2048, checkpointing: "full" } as const;
+  const estimates = {
+    "70B, float32": large.estimate(step),
+    "8B, float32": middle.estimate(step),
+    "8B, NF4 and LoRA": quantised.estimate({ ...step, optimizer: "adamw8bit" }),
+  };
+  // Weights, gradients and two moments in 32 bits are 16 bytes a parameter: over a terabyte for 70 billion.
+  const [a, b, c] = compareEstimates(estimates).rows as [Row, Row, Row];
+  assert.equal(a.parameters, 70553706496);
+  assert.ok(a.peak > 16 * 70.5e9 && a.peak < 17 * 70.6e9, `${a.peak}`);
+  assert.deepEqual([a.cards, b.cards, c.cards], [Math.ceil(a.peak / (79 * GIB)), 2, 1]);
+  assert.ok(c.peak < 16 * GIB && c.trained < 0.006 * c.parameters);
+  // 8B: forward, backward for inputs and for weights, and the blocks once more.
+  const table = 128256 * 4096;
+  const dense = b.parameters - 65 * 4096 - table; // norms are no matrices, and the table is not multiplied
+  const attention = 32 * 4096 * 2048 * 9;
+  assert.equal(b.flopsPerToken, 6 * dense + 2 * (dense - table) + attention);
+  assert.ok(c.flopsPerToken < 0.8 * b.flopsPerToken);
+  const cost = { tokens: 1e6, flopsPerSecond: 2e14, pricePerHour: 40, memory: 24 * GIB } as const;
+  const compared = compareEstimates(estimates, { ...cost, used: { "8B, NF4 and LoRA": c.peak / 1.02 } });
+  const last = compared.rows[2]!;
+  assert.equal(last.cards, 1);
+  assert.ok(Math.abs(last.hours! - (c.flopsPerToken * 1e6) / 2e14 / 3600) < 1e-12);
+  assert.equal(last.price, 40 * last.hours!);
+  const shown = compared.toTable();
+  assert.deepEqual(shown.columns.slice(-4), ["time", "price", "used", "error"]);
+  assert.equal(shown.rows[2]!.at(-1), "2.0%");
+  const { figure } = compared.plot();
+  const sum = figure.data.reduce((n, trace) => n + ((trace.y as number[])[2] ?? 0), 0);
+  assert.ok(Math.abs((sum * GIB) / c.peak - 1) < 0.2);
+  assert.match(String((await toBundle(compared))["text/plain"]), /70B, float32/);
+  assert.throws(() => compareEstimates({}), ConfigError);
+  assert.throws(() => compareEstimates(estimates, { used: { other: 1 } }), /"other", which is no estimate/);
+  assert.throws(() => compareEstimates(estimates, { tokens: -1 }), ConfigError);
+});
+
+type Row = ReturnType<typeof compareEstimates>["rows"][number];

@@ -11,6 +11,7 @@ import {
   type TrainStep,
 } from "../../src/index.js";
 import { stats } from "../../src/tensor/native.js";
+import { Tensor } from "../../src/tensor/tensor.js";
 import { Checkpoints } from "../../src/training/checkpoints.js";
 import { adapted, adapterHash, options, pairs, rows, withFolders } from "./resumable.js";
 
@@ -254,19 +255,32 @@ test("a run's steps, iterated after a resume, are those of the whole run", () =>
 test("a state too large for a copy is written tensor by tensor while the run waits", () =>
   withFolders(async (folder, output) => {
     const save = Checkpoints.prototype.save;
+    const { raw } = Tensor.prototype;
     const sizes: number[] = [];
+    let [saving, reads, most] = [false, 0, 0];
     // Every saver of this test may copy nothing.
-    Checkpoints.prototype.save = function (state, tensors) {
+    Checkpoints.prototype.save = async function (state, tensors) {
       (this as unknown as { options: { snapshotBytes: number } }).options.snapshotBytes = 0;
       sizes.push(tensors.size);
-      return save.call(this, state, tensors);
+      saving = true;
+      await save.call(this, state, tensors);
+      saving = false;
+    };
+    Tensor.prototype.raw = async function (this: Tensor) {
+      if (!saving) return raw.call(this);
+      most = Math.max(most, ++reads);
+      const read = await raw.call(this);
+      reads--;
+      return read;
     };
     try {
       await train(folder, { output: join(output, "parts"), saveEvery: 4 }, 8);
     } finally {
       Checkpoints.prototype.save = save;
+      Tensor.prototype.raw = raw;
     }
     assert.ok(sizes.length >= 2 && sizes[0]! > 10);
+    assert.equal(most, 1, "tensors were read before their turn came");
     await train(folder, { output: join(output, "parts"), resume: true });
     await train(folder, { output: join(output, "whole") });
     assert.equal(await adapterHash(join(output, "parts")), await adapterHash(join(output, "whole")));

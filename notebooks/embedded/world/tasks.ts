@@ -1,6 +1,6 @@
 /**
  * Small data sets for the notebooks. None of these tasks is in the embedded model's training text, so that fine-tuning has
- * something to teach: which radio messages are urgent, what a dialogue comes to in one line, which offers are a fraud.
+ * something to teach: which radio messages are urgent, what a dialogue comes to in one line. visits.ts has talks that are a fraud or none.
  */
 import { Random } from "../../../src/data/random.js";
 import { adults, type Person, type Villager, villagers, visitors } from "./people.js";
@@ -303,64 +303,6 @@ export function dialogue(random: Random, id: number): Dialogue {
     dialogue: lines.join("\n"),
     summary: render(random, scene.summary, context),
     topic: scene.topic,
-  };
-}
-
-const frauds = [
-  "you have won {an thing}! [send {n} pence first|pay {n} pence for the post], and it is yours.",
-  "this is [the harbour office|the bank|the post office]. there is a problem with your money. [tell me where you keep it|give the messenger your key] before {day}.",
-  "I am a cousin of {p}, but you do not know me. I am in the city and need {n} pence [today|at once]. [tell nobody|do not ask {p} about it].",
-  "a captain has left you a chest of gold. [I only need {n} pence for the lock.|send {n} pence and the chest comes with {boat}.]",
-  "your house will be [taken away|searched] on {day}. whoever pays {n} pence to me today has nothing to fear.",
-  "double your money in {k} days! [everybody in the city does it.|it cannot go wrong.] bring it to me {at}, [and come alone|and hurry].",
-  "I buy old {things} for a hundred pence each. [send them first, the money comes later.|first pay {n} pence for my journey.]",
-  "a secret medicine against every illness, only {n} pence. [Ruth must not know about it.|it is nearly sold out, so pay now.]",
-];
-
-const honest = [
-  "your {thing} is mended. you can fetch it {p.work} on {day}. it costs {n} pence.",
-  "a parcel has come for you. [it is in the post office.|bring your name and nothing else.] Clara.",
-  "[more|new] {things} on Saturday at the market, {n} pence each. {p}.",
-  "I have won {an thing} in the race and do not need it. if you want it, come and look at it {at}.",
-  "your cousin {p} is coming with {boat} on {day}. [please meet {p.him} at the pier.|{p.he} is bringing {an thing}.]",
-  "the toll for the ferry is {n} pence from {day} on. Yara.",
-  "I still owe you {n} pence. [I will bring the money on {day}.|come by when you like.] {p}.",
-  "Ruth has a new medicine against coughing. [it costs nothing on Thursday.|ask her about it.]",
-  "the harbour office needs your name for the list of boats. [no money is needed.|you can write it there on {day}.] Marta.",
-  "I would like to buy your old {thing} for {n} pence. [you get the money when I fetch it.|look at my offer and think about it.] {p}.",
-];
-
-/** Messages to the people of the village: an honest matter, or a fraud. */
-export function offer(random: Random): Labelled {
-  const label = random.nextInt(2) ? "fraud" : "honest";
-  const thing = pick(
-    random,
-    objects.filter((o) => !o.startsWith("pair") && !o.startsWith("bag") && !o.startsWith("jar")),
-  );
-  const context: Context = {
-    p: pick(random, adults) as never,
-    thing,
-    things: plural(thing),
-    n: 2 + random.nextInt(60),
-    k: 2 + random.nextInt(8),
-    day: pick(random, days)[0],
-    at: pick(random, places).at,
-    boat: pick(random, [...strangers, ...boats.map((b) => b.name)]),
-  };
-  const opening = chance(random, 0.5)
-    ? `${pick(random, ["dear", "good day,", "hello"])} ${pick(random, villagers).name}, `
-    : "";
-  const text = render(random, pick(random, label === "fraud" ? frauds : honest), context);
-  return {
-    text: capitalise(
-      opening === ""
-        ? text
-        : opening +
-            (/^I\b/.test(text) || villagers.some((v) => text.startsWith(v.name))
-              ? text
-              : text.replace(/^./, (l) => l.toLowerCase())),
-    ),
-    label,
   };
 }
 

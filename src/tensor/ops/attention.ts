@@ -1,10 +1,10 @@
 import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
-import { handOver, isReplaying, unmade } from "../lifetime.js";
-import { isRecording, recomputable, record } from "../record.js";
+import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
 import { inDType } from "./layout.js";
+import { reserveRandom } from "./random.js";
 
 /** Which rows attend to which: int32 tensors of one element a sequence (see `attention` in native/ops.def). */
 export interface Segments {
@@ -24,6 +24,8 @@ export interface AttentionOptions {
   window?: number;
   /** Factor of the scores; 1/sqrt(headDim) by default. */
   scale?: number;
+  /** Probability with which a weight of the average is dropped, after the softmax; 0 by default. */
+  dropout?: number;
 }
 
 /**
@@ -31,7 +33,7 @@ export interface AttentionOptions {
  * heads/kvHeads consecutive heads. Computed in blocks with an online softmax (Dao et al. 2022): no T × T matrix exists.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments, options: AttentionOptions): Tensor {
-  const { heads, kvHeads, headDim, causal = true, window = 0, scale = 1 / Math.sqrt(headDim) } = options;
+  const { heads, kvHeads, headDim, causal = true, window = 0, scale = 1 / Math.sqrt(headDim), dropout = 0 } = options;
   if (
     q.dim(-1) !== heads * headDim ||
     k.dim(-1) !== kvHeads * headDim ||
@@ -59,9 +61,11 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments, o
   const qs = heads * headDim;
   const ks = kvHeads * headDim;
   const flag = causal ? 1 : 0;
+  const random = dropout > 0 ? reserveRandom(4) : undefined;
+  const seed = random ? (random.seed ^ Math.imul(random.offset + 1, 0x9e3779b1)) | 0 : 0; // gone through again with the same numbers
   calls.attention(
     q.handle, k.handle, v.handle, queryBegin.handle, queryLength.handle, keyBegin.handle, keyLength.handle, o.handle, lse.handle,
-    count, qRows, kRows, heads, kvHeads, headDim, qs, ks, ks, qs, flag, window, scale,
+    count, qRows, kRows, heads, kvHeads, headDim, qs, ks, ks, qs, flag, window, seed, scale, dropout,
   ); // biome-ignore format: one line a group
   record(
     "attention",
@@ -73,7 +77,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments, o
       const dv = activationLike(v);
       calls.attentionBackward(
         q.handle, k.handle, v.handle, o.handle, lse.handle, dO.handle, queryBegin.handle, queryLength.handle, keyBegin.handle, keyLength.handle,
-        dq.handle, dk.handle, dv.handle, count, qRows, kRows, heads, kvHeads, headDim, qs, ks, ks, qs, flag, window, scale,
+        dq.handle, dk.handle, dv.handle, count, qRows, kRows, heads, kvHeads, headDim, qs, ks, ks, qs, flag, window, seed, scale, dropout,
       ); // biome-ignore format: one line a group
       return [dq, dk, dv];
     },
@@ -127,32 +131,5 @@ export function rope(
   };
   const y = turn(x, 0);
   record("rope", [x], [y], (dy) => [turn(dy, 1)], [], []);
-  return y;
-}
-
-/** silu(gate) · up (Shazeer 2020). */
-export function swiglu(gate: Tensor, up: Tensor): Tensor {
-  const cols = gate.dim(-1);
-  if (up.size !== gate.size || up.dim(-1) !== cols) shapeMismatch("swiglu", "equal shapes", gate.shape, up.shape);
-  requireOneDevice("swiglu", gate, up);
-  if (up.dtype !== gate.dtype) return swiglu(gate, inDType(up, gate.dtype));
-  const rows = gate.size / cols;
-  const product = (): Tensor => {
-    const y = activationLike(gate);
-    calls.swiglu(gate.handle, up.handle, y.handle, rows, cols, cols, cols, cols);
-    return y;
-  };
-  const later = isReplaying() && isRecording();
-  if (later) for (const t of [gate, up]) void t.handle; // made now, while what they are made from is still there
-  const y = later ? unmade(gate, gate.shape) : product();
-  const back = (dy: Tensor): [Tensor, Tensor] => {
-    const [g, u] = [gate.handle, up.handle];
-    const dgate = handOver(gate) ?? activationLike(gate);
-    const dup = handOver(up) ?? activationLike(up);
-    calls.swigluBackward(g, u, dy.handle, dgate.handle, dup.handle, rows, cols, cols, cols, cols, cols, cols);
-    return [dgate, dup];
-  };
-  record("swiglu", [gate, up], [y], back, [], [gate, up]);
-  recomputable(y, [gate, up], product);
   return y;
 }

@@ -29,6 +29,11 @@ const UNARY = {
 } as const;
 export type UnaryKind = keyof typeof UNARY;
 
+/** Its number in native/ops.def. */
+export function unaryCode(kind: UnaryKind): number {
+  return UNARY[kind];
+}
+
 /** Codes of `binary` in native/ops.def. */
 const BINARY = { add: 0, sub: 1, mul: 2, div: 3, max: 4, min: 5, pow: 6, equal: 7, less: 8 } as const;
 export type BinaryKind = keyof typeof BINARY;

@@ -135,6 +135,32 @@ export function slice(x: Tensor, axis: number, start: number, end: number): Tens
   return y;
 }
 
+/** The last axis cut into pieces of these widths. A single row shares memory with its pieces. */
+export function split(x: Tensor, widths: readonly number[]): Tensor[] {
+  const width = x.dim(-1);
+  if (widths.reduce((a, b) => a + b, 0) !== width)
+    throw new ShapeError(`split: ${widths.join(" + ")} is not the last axis of shape ${shapeText(x.shape)}.`);
+  const rows = x.size / width;
+  const lead = x.shape.slice(0, -1);
+  let end = 0;
+  const places = widths.map((cols) => ({ cols, at: (end += cols) - cols }));
+  const parts = places.map(({ cols, at }) => {
+    if (rows === 1) return view(x, [...lead, cols], at);
+    const y = emptyLike(x, [...lead, cols]);
+    calls.copy2d(x.handle, y.handle, rows, cols, at, width, 0, cols, 0);
+    return y;
+  });
+  const back = (...gradients: Tensor[]): [Tensor] => {
+    const dx = emptyLike(gradients[0]!, x.shape);
+    places.forEach(({ cols, at }, i) => {
+      calls.copy2d(gradients[i]!.handle, dx.handle, rows, cols, 0, cols, at, width, 0);
+    });
+    return [dx];
+  };
+  record("split", [x], parts, back, [], []);
+  return parts;
+}
+
 /** Tensors one after another along an axis; the other lengths must be equal. */
 export function concat(tensors: readonly Tensor[], axis = 0): Tensor {
   const first = tensors[0];

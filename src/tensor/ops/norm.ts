@@ -111,20 +111,15 @@ export function layerNorm(given: Tensor, weight: Tensor | undefined, bias: Tenso
   const cols = x.dim(-1);
   requireOneDevice("layerNorm", x, weight, bias);
   const rows = x.size / cols;
-  const y = activationLike(x);
-  const mean = emptyLike(x, [rows], "float32");
-  const rstd = emptyLike(x, [rows], "float32");
-  calls.layerNorm(
-    x.handle,
-    weight?.handle ?? 0,
-    bias?.handle ?? 0,
-    y.handle,
-    mean.handle,
-    rstd.handle,
-    rows,
-    cols,
-    eps,
-  );
+  const made = (): { y: Tensor; mean: Tensor; rstd: Tensor } => {
+    const y = activationLike(x);
+    const mean = emptyLike(x, [rows], "float32");
+    const rstd = emptyLike(x, [rows], "float32");
+    const [w, b] = [weight?.handle ?? 0, bias?.handle ?? 0];
+    calls.layerNorm(x.handle, w, b, y.handle, mean.handle, rstd.handle, rows, cols, eps);
+    return { y, mean, rstd };
+  };
+  const { y, mean, rstd } = made();
   record(
     "layerNorm",
     [x, weight, bias],
@@ -149,6 +144,16 @@ export function layerNorm(given: Tensor, weight: Tensor | undefined, bias: Tenso
     },
     [mean, rstd],
     [x, weight],
+  );
+  const again = (): Tensor => {
+    const { y, mean, rstd } = made();
+    for (const t of [mean, rstd]) t.dispose();
+    return y;
+  };
+  recomputable(
+    y,
+    [x, weight, bias].filter((t) => t !== undefined),
+    again,
   );
   return y;
 }

@@ -1,0 +1,186 @@
+import { discard, rest } from "../autograd/checkpoint.js";
+import type { ConfigFields } from "../hub/config.js";
+import type { KvCache, Rows } from "../nn/cache.js";
+import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
+import { Module } from "../nn/module.js";
+import { swiglu } from "../tensor/ops/activation.js";
+import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { type CausalConfig, LmHeadModel, noisy } from "./causal.js";
+import { residualStream } from "./residual.js";
+import { RopeCache, type RopeConfig, ropeConfig } from "./rope.js";
+
+/** Mistral (Jiang et al. 2023): as Llama, with a sliding window over the keys. */
+export interface MistralConfig extends CausalConfig {
+  readonly rmsNormEps: number;
+  readonly rope: RopeConfig;
+  /** Keys that a query sees, itself included; 0: all. */
+  readonly window: number;
+  readonly initializerRange: number;
+}
+
+/** Reads config.json of `model_type: "mistral"`, with transformers' defaults for absent keys: an absent `sliding_window` is 4,096, null is none. */
+export function mistralConfig(c: ConfigFields): MistralConfig {
+  const hiddenSize = c.integer("hidden_size", { default: 4096, min: 1 });
+  const heads = c.integer("num_attention_heads", { default: 32, min: 1 });
+  const kvHeads =
+    c.get("num_key_value_heads") === null ? heads : c.integer("num_key_value_heads", { default: 8, min: 1 });
+  c.string("hidden_act", { default: "silu", oneOf: ["silu"] });
+  const headDim = c.given("head_dim") ? c.integer("head_dim", { min: 1 }) : hiddenSize / heads;
+  if (!Number.isInteger(headDim)) throw c.wrong("hidden_size", `a multiple of num_attention_heads, ${heads}`);
+  if (heads % kvHeads !== 0) throw c.wrong("num_key_value_heads", `a divisor of num_attention_heads, ${heads}`);
+  return {
+    modelType: "mistral",
+    vocabSize: c.integer("vocab_size", { default: 32000, min: 1 }),
+    hiddenSize,
+    layers: c.integer("num_hidden_layers", { default: 32, min: 1 }),
+    heads,
+    kvHeads,
+    headDim,
+    intermediateSize: c.integer("intermediate_size", { default: 14336, min: 1 }),
+    maxPositions: c.integer("max_position_embeddings", { default: 131072, min: 1 }),
+    tied: c.boolean("tie_word_embeddings", { default: false }),
+    rmsNormEps: c.number("rms_norm_eps", { default: 1e-6 }),
+    rope: ropeConfig(c, headDim),
+    window: c.get("sliding_window") === null ? 0 : c.integer("sliding_window", { default: 4096, min: 1 }),
+    initializerRange: c.number("initializer_range", { default: 0.02 }),
+    raw: c.values,
+  };
+}
+
+class Attention extends Module {
+  q_proj: LinearLike;
+  k_proj: LinearLike;
+  v_proj: LinearLike;
+  o_proj: LinearLike;
+  readonly config: MistralConfig;
+
+  constructor(config: MistralConfig) {
+    super();
+    const { hiddenSize, heads, kvHeads, headDim } = config;
+    const options = { bias: false, std: config.initializerRange };
+    this.q_proj = new Linear(hiddenSize, heads * headDim, options);
+    this.k_proj = new Linear(hiddenSize, kvHeads * headDim, options);
+    this.v_proj = new Linear(hiddenSize, kvHeads * headDim, options);
+    this.o_proj = new Linear(heads * headDim, hiddenSize, options);
+    this.config = config;
+  }
+
+  forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
+    const { heads, kvHeads, headDim } = this.config;
+    const window = rows.maxPosition > this.config.window ? this.config.window : 0; // shorter rows see all of their keys
+    const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
+    const q = rope(flatQ, rows.positions, tables, { heads, headDim });
+    discard([flatQ], [x, q]);
+    const flatK = this.k_proj.forward(x); // (rows, kvHeads·headDim)
+    const k = rope(flatK, rows.positions, tables, { heads: kvHeads, headDim });
+    discard([flatK], [x, k]);
+    const v = this.v_proj.forward(x);
+    const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
+    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, window });
+    rest(x);
+    const y = this.o_proj.forward(o);
+    discard([q, k, v, o], [x, y]);
+    return y;
+  }
+}
+
+class Mlp extends Module {
+  gate_proj: LinearLike;
+  up_proj: LinearLike;
+  down_proj: LinearLike;
+
+  constructor(config: MistralConfig) {
+    super();
+    const { hiddenSize, intermediateSize } = config;
+    const options = { bias: false, std: config.initializerRange };
+    this.gate_proj = new Linear(hiddenSize, intermediateSize, options);
+    this.up_proj = new Linear(hiddenSize, intermediateSize, options);
+    this.down_proj = new Linear(intermediateSize, hiddenSize, options);
+  }
+
+  forward(x: Tensor): Tensor {
+    const gate = this.gate_proj.forward(x);
+    const up = this.up_proj.forward(x);
+    const product = swiglu(gate, up);
+    rest(x);
+    const y = this.down_proj.forward(product);
+    discard([gate, up, product], [x, y]);
+    return y;
+  }
+}
+
+class Block extends Module {
+  self_attn: Attention;
+  mlp: Mlp;
+  input_layernorm: RMSNorm;
+  post_attention_layernorm: RMSNorm;
+
+  constructor(config: MistralConfig) {
+    super();
+    this.self_attn = new Attention(config);
+    this.mlp = new Mlp(config);
+    this.input_layernorm = new RMSNorm(config.hiddenSize, { eps: config.rmsNormEps });
+    this.post_attention_layernorm = new RMSNorm(config.hiddenSize, { eps: config.rmsNormEps });
+  }
+
+  /** From the residual stream and its norm to what is to be added to the stream after attention, and that stream. */
+  forward(h: Tensor, normed: Tensor, attend: (x: Tensor) => Tensor): [Tensor, Tensor] {
+    const attended = attend(normed);
+    const [middle, middleNormed] = this.post_attention_layernorm.forwardAdd(attended, h);
+    discard([attended], [h, normed, middle, middleNormed]);
+    const x = this.mlp.forward(middleNormed);
+    discard([middleNormed], [h, normed, middle, x]);
+    return [x, middle];
+  }
+}
+
+class MistralModel extends Module {
+  embed_tokens: EmbeddingLike;
+  layers: Block[];
+  norm: RMSNorm;
+
+  constructor(config: MistralConfig) {
+    super();
+    this.embed_tokens = new Embedding(config.vocabSize, config.hiddenSize, { std: config.initializerRange });
+    this.layers = Array.from({ length: config.layers }, () => new Block(config));
+    this.norm = new RMSNorm(config.hiddenSize, { eps: config.rmsNormEps });
+  }
+}
+
+/** The whole model; parameter names are the checkpoint's. */
+export class MistralForCausalLM extends LmHeadModel {
+  model: MistralModel;
+  lm_head: LinearLike | undefined;
+  readonly config: MistralConfig;
+  readonly defaultTargets: readonly string[] = ["q_proj", "v_proj"];
+  readonly tableName = "model.embed_tokens";
+  private readonly ropeCache: RopeCache;
+
+  constructor(config: MistralConfig) {
+    super();
+    this.config = config;
+    this.model = new MistralModel(config);
+    this.lm_head = config.tied
+      ? undefined
+      : new Linear(config.hiddenSize, config.vocabSize, { bias: false, std: config.initializerRange });
+    this.ropeCache = new RopeCache(config.rope);
+  }
+
+  hidden(rows: Rows, cache?: KvCache): Tensor {
+    const tables = this.ropeCache.upTo(rows.maxPosition, rows.ids.device);
+    const { embed_tokens, layers, norm } = this.model;
+    const norms = [...layers.map((block) => block.input_layernorm), norm];
+    const normed = residualStream(noisy(embed_tokens.forward(rows.ids), rows.noise), norms, (i, h, normed) => {
+      const { self_attn } = layers[i]!;
+      return layers[i]!.forward(h, normed, (x) => self_attn.forward(x, rows, tables, i, cache));
+    });
+    cache?.advance();
+    return normed;
+  }
+
+  protected override release(): void {
+    super.release();
+    this.ropeCache.dispose();
+  }
+}
