@@ -4,13 +4,14 @@ import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
 import { PackedEmbedding, PackedLinear } from "../quantization/packed.js";
 import type { DType } from "../tensor/dtype.js";
+import { isRestored } from "../tensor/load.js";
 import { settle } from "../tensor/native.js";
 import type { BlockWeight } from "../tensor/ops/blocks.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
-import { type Arrival, type BlocksArrival, type PlainArrival, streamWeights } from "./stream.js";
+import { type Arrival, type BlocksArrival, type PlainArrival, type RestoredArrival, streamWeights } from "./stream.js";
 
 /** Where one tensor of a checkpoint goes. */
 /** Where a tensor of a checkpoint goes. */
@@ -88,23 +89,34 @@ function plainArrival(source: WeightSource, name: string, target: Target): Plain
 }
 
 // A matrix in blocks, which are kept or restored to 32 bits.
-function blocksArrival(source: WeightSource, name: string, target: Target): BlocksArrival | undefined {
+function blocksArrival(
+  source: WeightSource,
+  name: string,
+  target: Target,
+): BlocksArrival | RestoredArrival | undefined {
   const place = source.locateBlocks?.(name);
   if (isPacked(target)) {
     const { layer } = target;
     const dtype = place?.format ?? source.entry(name).dtype;
     if (place === undefined || dtype.toLowerCase() !== layer.format)
       throw new CheckpointError(`${source.where}: ${name} is ${dtype}, expected ${layer.format}.`);
-    return { name, place, shape: target.shape, kept: true, take: (weight) => layer.adopt(weight) };
+    return { name, place, shape: target.shape, kept: true, take: (weight: BlockWeight) => layer.adopt(weight) };
   }
   if (place === undefined) return undefined;
   const { device } = holderOf(target);
+  const put = (restored: Tensor): void => {
+    const there = device === "cpu" ? restored : outsideScope(() => noGrad(() => restored.to(device)));
+    fill(target, there);
+    if (there !== restored) there.dispose();
+  };
+  if (isRestored(place.format)) {
+    const kept = device === "cpu" && "parameter" in target && target.parameter.dtype === "float32";
+    return { name, place, shape: target.shape, kept, restored: true, take: put };
+  }
   const take = (weight: BlockWeight): void => {
     const restored = outsideScope(() => noGrad(() => weight.restore()));
-    const there = device === "cpu" ? restored : outsideScope(() => noGrad(() => restored.to(device)));
-    if (there !== restored) restored.dispose();
-    fill(target, there);
-    there.dispose();
+    put(restored);
+    restored.dispose();
   };
   return { name, place, shape: target.shape, kept: false, take };
 }
