@@ -8,9 +8,16 @@ const { path, prompts, count } = JSON.parse(text);
 const installed = join(folder, "node_modules", "node-llama-cpp");
 const { exports } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
 const { getLlama } = await import(pathToFileURL(join(installed, exports["."].import)).href);
-const llama = await getLlama({ gpu: false, build: "never", skipDownload: true, progressLogs: false, logger: () => {} });
+const llama = await getLlama({
+  gpu: false,
+  build: "never",
+  skipDownload: true,
+  maxThreads: 2,
+  progressLogs: false,
+  logger: () => {},
+});
 const model = await llama.loadModel({ modelPath: path });
-const context = await model.createContext({ contextSize: 256 });
+const context = await model.createContext({ contextSize: 256, threads: 2 });
 const sequence = context.getSequence();
 const texts = [];
 for (const prompt of prompts) {
@@ -23,5 +30,4 @@ for (const prompt of prompts) {
   }
   texts.push(model.detokenize(out, false, ids));
 }
-process.stdout.write(JSON.stringify(texts));
-await llama.dispose();
+process.stdout.write(JSON.stringify(texts), () => process.exit(0)); // its threads need not be waited for

@@ -2,6 +2,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { ConfigError } from "../errors.js";
+import { type BnbConfig, BnbWeights, bnbConfig } from "./bnb-weights.js";
 import {
   type ConfigFields,
   type GenerationConfig,
@@ -25,6 +26,8 @@ export interface ModelSource extends AsyncDisposable {
   readonly generation: GenerationConfig;
   /** The error when there is none: thrown where a tokenizer is needed. */
   readonly tokenizer: Tokenizer | Error;
+  /** How the weights are quantised, where bitsandbytes did so; they are a `BnbWeights` then. */
+  readonly quantized?: BnbConfig;
   /** Opens the weights, which the source closes. */
   weights(): Promise<WeightSource>;
 }
@@ -63,14 +66,19 @@ export async function openModel(path: string, name?: string): Promise<ModelSourc
 
 async function openFolder(folder: string): Promise<ModelSource> {
   const config = await readConfig(folder);
-  let weights: SafetensorsFolder | undefined;
+  const quantized = bnbConfig(config);
+  let weights: SafetensorsFolder | BnbWeights | undefined;
   return {
     name: basename(folder),
     config,
+    ...(quantized && { quantized }),
     generation: (await readGenerationConfig(folder)) ?? generationConfig(config),
     tokenizer: await Tokenizer.fromFolder(folder).catch((error: unknown) => error as Error),
     weights: async () => {
-      weights ??= await SafetensorsFolder.open(folder);
+      if (weights === undefined) {
+        const files = await SafetensorsFolder.open(folder);
+        weights = quantized ? new BnbWeights(files) : files;
+      }
       return weights;
     },
     [Symbol.asyncDispose]: async () => {

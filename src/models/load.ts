@@ -1,8 +1,10 @@
 import { CheckpointError } from "../errors.js";
+import { BnbWeights } from "../hub/bnb-weights.js";
 import type { WeightSource } from "../hub/weight-source.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
 import { PackedEmbedding, PackedLinear } from "../quantization/packed.js";
+import { loadFourBit } from "../quantization/prequantized.js";
 import type { DType } from "../tensor/dtype.js";
 import { isRestored } from "../tensor/load.js";
 import { settle } from "../tensor/native.js";
@@ -62,6 +64,12 @@ export async function loadWeights(
   await streamWeights(arrivals, taken, signal);
   for (const [name, target] of others) {
     signal?.throwIfAborted();
+    if (isFourBit(source, name)) {
+      await loadFourBit((target as { layer: QuantizedLinear }).layer, source, name);
+      await settle();
+      taken(name);
+      continue;
+    }
     const data = await source.readFloat32(name);
     const weight = outsideScope(() => tensor(data, { shape: target.shape, device: holderOf(target).device }));
     fill(target, weight);
@@ -130,6 +138,11 @@ function fill(target: Target, weight: Tensor): void {
   } else (target.layer as QuantizedLinear).load(weight);
 }
 
+/** Whether a tensor is a matrix in 4 bits, for which `prepareFourBit` has made a place of its shape. */
+function isFourBit(source: WeightSource, name: string): source is BnbWeights {
+  return source instanceof BnbWeights && source.isFourBit(name);
+}
+
 /** Gives every parameter its initial values (`weights: "random"`), quantising layer by layer. */
 export async function randomWeights(model: Module): Promise<void> {
   for (const target of checkpointTargets(model).values()) {
@@ -174,6 +187,7 @@ function compare(targets: Map<string, Target>, source: WeightSource, spare: read
   }
   for (const [name, target] of targets) {
     const entry = source.entry(name);
+    if (isFourBit(source, name)) continue;
     if (shapeText(entry.shape) !== shapeText(target.shape)) {
       throw new CheckpointError(
         `${source.where}: ${name} should have shape ${shapeText(target.shape)} by ${source.described}, the file holds ${shapeText(entry.shape)}.`,
