@@ -1,7 +1,7 @@
 /** What a path of the user's holds of a model: config, weights, tokenizer, whichever format they come in. */
 import { readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { ConfigError } from "../errors.js";
+import { CheckpointError, ConfigError } from "../errors.js";
 import { type BnbConfig, BnbWeights, bnbConfig } from "./bnb-weights.js";
 import {
   type ConfigFields,
@@ -14,6 +14,7 @@ import { GgufFile } from "./gguf.js";
 import { ggufConfig } from "./gguf-config.js";
 import { ggufTokenizer } from "./gguf-tokenizer.js";
 import { GgufWeights } from "./gguf-weights.js";
+import { convertPickle, PICKLE_REASON, PICKLED } from "./safetensors.js";
 import { SafetensorsFolder } from "./safetensors-folder.js";
 import { Tokenizer } from "./tokenizer.js";
 import type { WeightSource } from "./weight-source.js";
@@ -39,6 +40,8 @@ export async function localModel(path: string): Promise<string | undefined> {
   if (info === undefined) return undefined;
   if (!info.isDirectory()) {
     if (/\.gguf$/i.test(found)) return found;
+    if (PICKLED.test(found))
+      throw new CheckpointError(`${found} is not loaded: ${PICKLE_REASON}. ${convertPickle(basename(found))}`);
     throw new ConfigError(
       `loadModel: ${found} is a file: expected a .gguf file, or a folder with config.json and safetensors.`,
     );

@@ -1,9 +1,9 @@
-import { mkdir } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { CheckpointError, ConfigError, StateError } from "../errors.js";
 import { readFields } from "../hub/config.js";
 import type { JsonObject } from "../hub/json.js";
-import { SafetensorsFile } from "../hub/safetensors.js";
+import { convertPickle, PICKLE_REASON, PICKLED, SafetensorsFile } from "../hub/safetensors.js";
 import { replaceFile, type TensorToWrite, writeSafetensors } from "../hub/safetensors-write.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
@@ -120,7 +120,7 @@ const bytes = (data: Float32Array): Uint8Array => new Uint8Array(data.buffer, da
  */
 export async function loadAdapterFiles(model: CausalLM, folder: string, name: string): Promise<AdapterInfo> {
   const fields = await readFields(join(folder, "adapter_config.json"));
-  await using file = await SafetensorsFile.open(join(folder, "adapter_model.safetensors"));
+  await using file = await openWeights(folder);
   const settings = await headSettings(model, folder, settingsFromConfig(fields, name), file, fields.get("task_type"));
   const rows = tableRows(model, file) ?? 0;
   const larger = rows > model.config.vocabSize ? resizeTables(model, rows) : undefined;
@@ -145,6 +145,17 @@ export async function loadAdapterFiles(model: CausalLM, folder: string, name: st
     raw: fields.values,
     resized: tablesOf(model, file).length > 0,
   };
+}
+
+async function openWeights(folder: string): Promise<SafetensorsFile> {
+  const path = join(folder, "adapter_model.safetensors");
+  const present = await readdir(folder);
+  const pickled = present.includes("adapter_model.safetensors")
+    ? undefined
+    : present.find((name) => PICKLED.test(name));
+  if (pickled !== undefined)
+    throw new CheckpointError(`${join(folder, pickled)} is not loaded: ${PICKLE_REASON}. ${convertPickle(pickled)}`);
+  return SafetensorsFile.open(path);
 }
 
 async function read(file: SafetensorsFile, key: string, p: Parameter): Promise<void> {
