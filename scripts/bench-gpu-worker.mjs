@@ -26,7 +26,7 @@ const loaded = { seconds: (performance.now() - begun) / 1000, gib: gibibytes(sta
 let state = 1;
 const draw = () => {
   state = (Math.imul(state, 1103515245) + 12345) >>> 0;
-  return 3 + ((state >>> 8) % (request.model.vocab_size - 3));
+  return 3 + ((state >>> 8) % (model.config.vocabSize - 3));
 };
 
 async function train() {

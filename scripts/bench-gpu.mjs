@@ -1,6 +1,6 @@
 // npm run bench:gpu, on a machine with an NVIDIA GPU: every op against the CPU backend, then QLoRA steps and decoding of the Llama-3-8B
 // shape beside transformers + PEFT + bitsandbytes in the same run; loading a checkpoint of that shape from memory (16 GB of /dev/shm).
-//   node scripts/bench-gpu.mjs [--parts ops,load,train,decode,profile,peers] [--modes selective,full,offload] [--steps 4] [--shape 8B|1B|tiny] [--report FOLDER]
+//   node scripts/bench-gpu.mjs [--parts ops,load,train,decode,profile,peers] [--modes selective,full,offload] [--steps 4] [--shape 8B|1B|tiny|mistral-7b|qwen2-1.5b|chatglm3-6b|starcoder-15b] [--report FOLDER]
 // It builds nothing: on a machine without Node use what "npm run pack:gpu" made.
 import { spawn } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
@@ -23,9 +23,17 @@ const { values: options } = parseArgs({
   },
 });
 
-/** Shapes of Llama 3; only sizes matter, the weights are random. */
+const llama3 = {
+  model_type: "llama",
+  max_position_embeddings: 8192,
+  rope_theta: 500000,
+  rms_norm_eps: 1e-5,
+  tie_word_embeddings: false,
+};
+/** Shapes of Llama 3 and of other models; only sizes matter, the weights are random. `work` stands beside the config. */
 const SHAPES = {
   "8B": {
+    ...llama3,
     hidden_size: 4096,
     intermediate_size: 14336,
     num_hidden_layers: 32,
@@ -34,6 +42,7 @@ const SHAPES = {
     vocab_size: 128256,
   },
   "1B": {
+    ...llama3,
     hidden_size: 2048,
     intermediate_size: 8192,
     num_hidden_layers: 16,
@@ -42,6 +51,7 @@ const SHAPES = {
     vocab_size: 128256,
   },
   tiny: {
+    ...llama3,
     hidden_size: 512,
     intermediate_size: 1536,
     num_hidden_layers: 4,
@@ -49,17 +59,60 @@ const SHAPES = {
     num_key_value_heads: 4,
     vocab_size: 8192,
   },
+  "mistral-7b": {
+    ...llama3,
+    model_type: "mistral",
+    hidden_size: 4096,
+    intermediate_size: 14336,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: 8,
+    vocab_size: 32000,
+    max_position_embeddings: 32768,
+    sliding_window: 4096,
+  },
+  "qwen2-1.5b": {
+    model_type: "qwen2",
+    hidden_size: 1536,
+    intermediate_size: 8960,
+    num_hidden_layers: 28,
+    num_attention_heads: 12,
+    num_key_value_heads: 2,
+    vocab_size: 151936,
+    max_position_embeddings: 32768,
+    tie_word_embeddings: true,
+  },
+  "chatglm3-6b": {
+    model_type: "chatglm",
+    hidden_size: 4096,
+    ffn_hidden_size: 13696,
+    num_layers: 28,
+    num_attention_heads: 32,
+    kv_channels: 128,
+    multi_query_attention: true,
+    multi_query_group_num: 2,
+    padded_vocab_size: 65024,
+    seq_length: 8192,
+    layernorm_epsilon: 1e-5,
+    add_qkv_bias: true,
+  },
+  "starcoder-15b": {
+    model_type: "gpt_bigcode",
+    n_embd: 6144,
+    n_inner: 24576,
+    n_layer: 40,
+    n_head: 48,
+    n_positions: 8192,
+    vocab_size: 49152,
+    activation_function: "gelu",
+    multi_query: true,
+  },
 };
+const WORK = { "qwen2-1.5b": { batch: 16, length: 512 } };
 const shape = SHAPES[options.shape];
 if (!shape) throw new Error(`--shape must be one of ${Object.keys(SHAPES).join(", ")}, received "${options.shape}"`);
-const model = {
-  ...shape,
-  max_position_embeddings: 8192,
-  rope_theta: 500000,
-  rms_norm_eps: 1e-5,
-  tie_word_embeddings: false,
-};
-const work = { batch: 4, length: 2048, rank: 16, steps: Number(options.steps) };
+const model = shape;
+const work = { batch: 4, length: 2048, rank: 16, steps: Number(options.steps), ...WORK[options.shape] };
 const parts = new Set(options.parts.split(","));
 const report = { shape: options.shape, work, rows: [] };
 
@@ -125,7 +178,9 @@ if (parts.has("ops")) {
     "dist/test/cuda/model.test.js",
   ]);
 }
-if (parts.has("load")) {
+if (parts.has("load") && model.model_type !== "llama")
+  console.log("left out: only checkpoints of Llama are written for loading");
+else if (parts.has("load")) {
   console.log("==> loading bfloat16 safetensors from memory into NF4");
   const { folder, reason } = memoryFolder(bytesOfModel(model));
   if (folder === undefined) {
@@ -169,7 +224,7 @@ if (parts.has("decode")) {
   const small = { hidden_size: 576, intermediate_size: 1536, num_hidden_layers: 30, num_attention_heads: 9 };
   const shapes = [
     [`${options.shape}, NF4`, { rank: 0 }],
-    ["135M, bf16", { rank: 0, dense: true, model: { ...model, ...small, num_key_value_heads: 3, vocab_size: 49152 } }],
+    ["135M, bf16", { rank: 0, dense: true, model: { ...llama3, ...small, num_key_value_heads: 3, vocab_size: 49152 } }],
   ];
   report.decode = [];
   for (const [what, more] of shapes) {
@@ -185,18 +240,8 @@ if (parts.has("decode")) {
 }
 if (parts.has("peers")) {
   console.log("==> transformers + PEFT + bitsandbytes");
-  const sizes = [
-    "hidden:hidden_size",
-    "intermediate:intermediate_size",
-    "layers:num_hidden_layers",
-    "heads:num_attention_heads",
-    "kv-heads:num_key_value_heads",
-    "vocab:vocab_size",
-  ];
-  const args = sizes.flatMap((pair) => {
-    const [flag, key] = pair.split(":");
-    return [`--${flag}`, String(shape[key])];
-  });
+  const sizes = { config: JSON.stringify(model), batch: work.batch, length: work.length, rank: work.rank };
+  const args = Object.entries(sizes).flatMap(([name, value]) => [`--${name}`, String(value)]);
   const { lines, code, errors } = await run(
     options.python,
     [join(root, "scripts/peers/gpu_qlora.py"), ...args, "--modes", options.peerModes, "--steps", options.steps],
@@ -209,7 +254,7 @@ if (parts.has("peers")) {
   }
 }
 console.log(
-  `\nLlama-3-${options.shape} shape, NF4 + double quantisation, bf16, LoRA r ${work.rank} on 7 targets, 8-bit AdamW, batch ${work.batch} x ${work.length}`,
+  `\n${model.model_type === "llama" ? "Llama-3-" : ""}${options.shape} shape, NF4 + double quantisation, bf16, LoRA r ${work.rank} on all linear layers, 8-bit AdamW, batch ${work.batch} x ${work.length}`,
 );
 console.table(report.rows);
 if (options.report) {

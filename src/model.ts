@@ -6,7 +6,7 @@ import { ConfigError, StateError, TokenizerError } from "./errors.js";
 import { type EstimateOptions, estimateMemory, type MemoryEstimate } from "./estimate.js";
 import { type Comparison, compareAdapters } from "./evaluation/compare.js";
 import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
-import { generateIds, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
+import { generateIds, joinText, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
 import { generateBatch } from "./evaluation/generate-batch.js";
 import { type ClassifyOptions, type ClassPrediction, classifyTexts } from "./evaluation/head.js";
 import type { Metrics } from "./evaluation/metrics.js";
@@ -22,6 +22,7 @@ import { mergeChecked } from "./lora/merge-checked.js";
 import type { MergeReport } from "./lora/merge-report.js";
 import { type LoraOptions, type LoraSettings, loraSettings } from "./lora/options.js";
 import { listParameters, type ParameterInfo, requireTrainable } from "./lora/parameters.js";
+import { type BatchOptions, batchSettings } from "./lora/row-adapters.js";
 import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
 import { activate, adaptedLayers, removeLora, targetNames, withHead, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
@@ -261,33 +262,31 @@ export class Model implements Disposable {
     return labelledLoss(this.network, ids, labels);
   }
 
-  /** The text that follows a prompt; of several prompts (their lengths may differ) all texts, `batch` of them at a time (8 by default). */
+  /** The text that follows a prompt; of several prompts (their lengths may differ) all texts, in batches whose rows may have adapters of their own. */
   generate(prompt: string, options?: SamplingOptions): Promise<string>;
-  generate(prompts: readonly string[], options?: SamplingOptions & { batch?: number }): Promise<string[]>;
+  generate(prompts: readonly string[], options?: SamplingOptions & BatchOptions): Promise<string[]>;
   async generate(
     prompt: string | readonly string[],
-    options: SamplingOptions & { batch?: number } = {},
+    options: SamplingOptions & BatchOptions = {},
   ): Promise<string | string[]> {
     if (typeof prompt !== "string") {
       const ids = prompt.map((text) => this.tokenizer.encode(text, { addSpecialTokens: "before" }));
       return this.generateIds(ids, options);
     }
-    let text = "";
-    for await (const part of this.stream(prompt, options)) text += part;
-    return text;
+    return joinText(this.stream(prompt, options));
   }
 
   /** The texts that follow several prompts given as ids; see `generate`. `onDone` is called as each prompt is done. */
   async generateIds(
     prompts: readonly (readonly number[])[],
-    options: SamplingOptions & { batch?: number; onDone?: (done: number) => void } = {},
+    options: SamplingOptions & BatchOptions & { onDone?: (done: number) => void } = {},
   ): Promise<string[]> {
     this.ready();
-    const { batch = 8, onDone } = options;
-    if (!Number.isInteger(batch) || batch < 1)
-      throw new ConfigError(`generate: batch must be a whole number from 1, received ${batch}.`);
+    for (const name of options.adapters ?? []) if (name !== null) this.known(name);
+    const settings = samplingSettings(options);
     const stops = stopsOf(options.stop, this.stopIds());
-    return generateBatch(this.network, this.tokenizer, prompts, samplingSettings(options), { batch, stops, onDone });
+    const { batch, adapters, onDone } = batchSettings(this.network, options, prompts.length, this.active);
+    return generateBatch(this.network, this.tokenizer, prompts, settings, { batch, stops, adapters, onDone });
   }
 
   /** The text that follows a prompt, piece by piece, in whole characters. */
@@ -297,10 +296,8 @@ export class Model implements Disposable {
 
   /** The assistant's answer to a conversation, through the tokenizer's chat template. */
   async chat(messages: readonly Message[], options: SamplingOptions = {}): Promise<string> {
-    let text = "";
     const ids = this.tokenizer.encodeChat([...messages], { addGenerationPrompt: true });
-    for await (const part of this.continue(ids, options)) text += part;
-    return text.trim();
+    return (await joinText(this.continue(ids, options))).trim();
   }
 
   private async *continue(ids: readonly number[], options: SamplingOptions): AsyncGenerator<string, void> {
@@ -321,7 +318,7 @@ export class Model implements Disposable {
   /** Ids at which generation ends: the generation config's and the tokenizer's end of sequence. */
   stopIds(): number[] {
     const { tokenizer, generation } = this.parts;
-    const own = tokenizer && !(tokenizer instanceof Error) && tokenizer.eosId !== undefined ? [tokenizer.eosId] : [];
+    const own = tokenizer && !(tokenizer instanceof Error) ? tokenizer.stopIds : [];
     return [...new Set([...(generation?.eosIds ?? []), ...own])];
   }
 

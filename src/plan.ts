@@ -192,7 +192,7 @@ export class LoadPlan implements PromiseLike<Model> {
     await loadWeights(
       network,
       await source.weights(),
-      network.config.tied || network.labels ? ["lm_head.weight"] : [],
+      network instanceof SequenceClassifier ? network.replaced : network.config.tied ? ["lm_head.weight"] : [],
       (done, total) => bar.update(done, total),
       signal,
       [`${HEAD}.weight`],

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Completeness, Completion, Inspection } from "../compile/types.js";
 import { Comms } from "../execute/comms.js";
 import { type Shells, unknownSubshell } from "../execute/shells.js";
@@ -28,6 +29,22 @@ interface Parts {
 }
 
 type Answer = [type: string, content: Json];
+
+// jupyter_console waits a second for each line, and never asks again after one that came too late: while TypeScript is still being loaded on a busy
+// machine, "unknown" lets it ask for more lines.
+const LINE_MS = 800;
+
+async function withinLine<T>(known: Promise<T>): Promise<T | { status: "unknown" }> {
+  const late = new AbortController();
+  try {
+    return await Promise.race([
+      known,
+      sleep(LINE_MS, { status: "unknown" as const }, { signal: late.signal, ref: false }).catch(() => known),
+    ]);
+  } finally {
+    late.abort();
+  }
+}
 
 /** Answers requests. Cells and comms wait for each other; everything else is answered at once, also while a cell runs. */
 export class Dispatcher {
@@ -87,8 +104,9 @@ export class Dispatcher {
       case "inspect_request":
         return ["inspect_reply", await this.#inspect(content)];
       case "is_complete_request": {
-        const editor = await this.#parts.editor();
-        return ["is_complete_reply", { ...(await editor.isComplete(text(content, "code"))) }];
+        const code = text(content, "code");
+        const known = this.#parts.editor().then((editor) => editor.isComplete(code));
+        return ["is_complete_reply", { ...(await withinLine(known)) }];
       }
       case "history_request":
         return ["history_reply", await history.answer(content)];

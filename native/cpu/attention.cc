@@ -1,20 +1,12 @@
 // isa: portable avx2 avx512
 // Attention over packed sequences, forward: blocks of queries x keys with a running softmax (Milakov and Gimelshein 2018; Dao et al. 2022).
-#include "attention.h"
-#include "rows.h"
+#include "attention_few.h"
 
 namespace tunebook {
 namespace TB_ISA {
 namespace {
 
-constexpr int64_t kFew = 4;             // up to so many queries take the decoding path
-constexpr int64_t kDecodeKeys = 512;    // keys of one decoding task
-
-struct Task {
-  int32_t sequence, head;  // decoding: the kv head
-  int64_t begin;           // first query of the block; decoding: first key
-  float* partial;          // decoding over several tasks: their results, else nullptr
-};
+constexpr int64_t kFew = 4;  // up to so many queries take the decoding path
 
 // The running maximum and sum of each lane, over one more block of scores; scores become probabilities.
 void absorb(float* scores, int64_t keys, int64_t lanes_used, float* maximum, float* sum, float* rescale) {
@@ -99,27 +91,6 @@ void attend_block(const attention_args& a, const Sequence& s, int64_t head, int6
   for (int64_t i = 0; i < queries; ++i) a.lse.f32()[(row + i) * a.heads + head] = sum[i];
 }
 
-// scores[i] = q . k_i for four keys at a time
-void dot_keys(const float* q, const float* k, int64_t stride, int64_t keys, int64_t dim, float* scores) {
-  int64_t i = 0;
-  for (; i + 4 <= keys; i += 4) {
-    const float* row = k + i * stride;
-    vf a0 = {}, a1 = {}, a2 = {}, a3 = {};
-    for_vectors(dim, [&](int64_t d, int64_t m) {
-      const vf x = load_to(q + d, m);
-      a0 += x * load_to(row + d, m);
-      a1 += x * load_to(row + stride + d, m);
-      a2 += x * load_to(row + 2 * stride + d, m);
-      a3 += x * load_to(row + 3 * stride + d, m);
-    });
-    scores[i] = hsum(a0);
-    scores[i + 1] = hsum(a1);
-    scores[i + 2] = hsum(a2);
-    scores[i + 3] = hsum(a3);
-  }
-  for (; i < keys; ++i) scores[i] = row_dot(q, k + i * stride, dim);
-}
-
 // Whether a sequence takes the decoding path, and its pieces there: those of keys that its first query, or a later one, sees.
 TB_INLINE bool has_few(const attention_args& a, const Sequence& s) { return s.q_len <= kFew && s.k_len > 0 && !(a.dropout > 0.0f); }
 TB_INLINE int64_t first_key(const attention_args& a, const Sequence& s) {
@@ -128,79 +99,6 @@ TB_INLINE int64_t first_key(const attention_args& a, const Sequence& s) {
 }
 TB_INLINE int64_t pieces_of(const attention_args& a, const Sequence& s) {
   return (s.k_len - first_key(a, s) + kDecodeKeys - 1) / kDecodeKeys;
-}
-
-// Few queries: rows are the queries of all heads that share a kv head. A partial result is, a row, maximum, sum and the unscaled output.
-void attend_few(const attention_args& a, const Sequence& s, const Task& task) {
-  const int64_t dim = a.head_dim, group = a.heads / a.kv_heads, rows = s.q_len * group, kv = task.head;
-  const int64_t begin = task.begin, keys = s.k_len - begin < kDecodeKeys ? s.k_len - begin : kDecodeKeys;
-  const int64_t whole = dim / W * W;
-  float* scores = scratch_f32(1, rows * (kDecodeKeys + dim) + dim);
-  float *out = scores + rows * kDecodeKeys, *scaled = out + rows * dim;
-  const float *k = a.k.f32() + (s.k_begin + begin) * a.k_stride + kv * dim, *v = a.v.f32() + (s.k_begin + begin) * a.v_stride + kv * dim;
-  const Sight sight(a, s);
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t i = r / group, head = kv * group + r % group;
-    const float* q = a.q.f32() + (s.q_begin + i) * a.q_stride + head * dim;
-    for (int64_t d = 0; d < dim; ++d) scaled[d] = q[d] * (a.scale * kLog2e);
-    float* row = scores + r * kDecodeKeys;
-    int64_t low = sight.low(i) - begin, high = sight.high(i) - begin + 1;  // [low, high) of this piece
-    low = low < 0 ? 0 : low > keys ? keys : low;
-    high = high > keys ? keys : high < low ? low : high;
-    for (int64_t c = 0; c < low; ++c) row[c] = 0.0f;
-    for (int64_t c = high; c < keys; ++c) row[c] = 0.0f;
-    dot_keys(scaled, k + low * a.k_stride, a.k_stride, high - low, dim, row + low);
-    const float maximum = row_max(row + low, high - low);
-    const float shift = maximum > -kInf ? maximum : 0.0f;
-    const float sum = sum_of(high - low, [=](int64_t c, int64_t m) {
-      const vf p = exp2_negative_v(load_to(row + low + c, m) - shift);
-      store_to(row + low + c, p, m);
-      return zero_past(p, m);
-    });
-    if (task.partial) {
-      task.partial[r * (dim + 2)] = maximum;
-      task.partial[r * (dim + 2) + 1] = sum;
-    } else {
-      const float factor = sum == 0.0f ? 0.0f : 1.0f / sum;
-      for_vectors(keys, [=](int64_t c, int64_t m) { store_to(row + c, load_to(row + c, m) * factor, m); });
-      a.lse.f32()[(s.q_begin + i) * a.heads + head] = maximum * kLn2 + __builtin_logf(sum);
-    }
-  }
-  small_gemm<Into::Store>(rows, whole, keys, scores, kDecodeKeys, 1, v, a.v_stride, out, dim);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t d = whole; d < dim; ++d) {
-      float total = 0.0f;
-      for (int64_t c = 0; c < keys; ++c) total += scores[r * kDecodeKeys + c] * v[c * a.v_stride + d];
-      out[r * dim + d] = total;
-    }
-    float* to = task.partial ? task.partial + r * (dim + 2) + 2 : a.o.f32() + (s.q_begin + r / group) * a.o_stride + (kv * group + r % group) * dim;
-    memcpy(to, out + r * dim, (size_t)dim * 4);
-  }
-}
-
-// One result from the pieces of one kv head of a sequence, in the order of the keys.
-void combine(const attention_args& a, const Sequence& s, int64_t kv, const float* partial, int64_t pieces) {
-  const int64_t dim = a.head_dim, group = a.heads / a.kv_heads, rows = s.q_len * group, width = dim + 2;
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t i = s.q_begin + r / group, head = kv * group + r % group;
-    float* o = a.o.f32() + i * a.o_stride + head * dim;
-    float maximum = -kInf, sum = 0.0f;
-    for (int64_t p = 0; p < pieces; ++p) {
-      const float m = partial[(p * rows + r) * width];
-      maximum = m > maximum ? m : maximum;
-    }
-    const float shift = maximum > -kInf ? maximum : 0.0f;
-    memset(o, 0, (size_t)dim * 4);
-    for (int64_t p = 0; p < pieces; ++p) {
-      const float* from = partial + (p * rows + r) * width;
-      const float factor = exp2_negative_v(splat(from[0] - shift))[0];
-      sum += from[1] * factor;
-      for_vectors(dim, [=](int64_t d, int64_t m) { store_to(o + d, load_to(o + d, m) + load_to(from + 2 + d, m) * factor, m); });
-    }
-    const float factor = sum == 0.0f ? 0.0f : 1.0f / sum;
-    for_vectors(dim, [=](int64_t d, int64_t m) { store_to(o + d, load_to(o + d, m) * factor, m); });
-    a.lse.f32()[i * a.heads + head] = maximum * kLn2 + __builtin_logf(sum);
-  }
 }
 
 void attention(const attention_args& a) {

@@ -18,11 +18,15 @@ struct Sequence {
   int64_t q_begin, q_len, k_begin, k_len;
 };
 
+template <class Args>
+inline int64_t causal_of(const Args& a) { return a.causal; }
+inline int64_t causal_of(const attention_cached_args&) { return 1; }
+
 // Keys that query i sees: [low, high].
 struct Sight {
   int64_t causal, window, shift, k_len;
   template <class Args>
-  Sight(const Args& a, const Sequence& s) : causal(a.causal), window(a.window), shift(s.k_len - s.q_len), k_len(s.k_len) {}
+  Sight(const Args& a, const Sequence& s) : causal(causal_of(a)), window(a.window), shift(s.k_len - s.q_len), k_len(s.k_len) {}
   int64_t high(int64_t i) const { return causal ? shift + i : k_len - 1; }
   int64_t low(int64_t i) const {
     const int64_t least = window > 0 ? high(i) - window + 1 : 0;

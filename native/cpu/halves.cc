@@ -13,7 +13,7 @@ namespace {
 const Backend* cpu = nullptr;
 Backend table;
 
-// The 16-bit tensors of one op, each with its float32 twin. Tensors that share an address (an op in place) share the twin.
+// The 16-bit tensors of one op, each with its float32 twin. A tensor that lies inside of one before it (an op in place, a part of rows) lies inside of its twin.
 class Twins {
  public:
   ~Twins() {
@@ -23,9 +23,12 @@ class Twins {
   void ref(Ref& r, bool output) {
     if (r.data == nullptr || (r.dtype != DType::BFloat16 && r.dtype != DType::Float16)) return;
     for (Twin& t : twins_) {
-      if (t.narrow.data != r.data || t.narrow.bytes < r.bytes || t.narrow.dtype != r.dtype) continue;
+      const int64_t offset = static_cast<const char*>(r.data) - static_cast<const char*>(t.narrow.data);
+      if (offset < 0 || offset + r.bytes > t.narrow.bytes || t.narrow.dtype != r.dtype) continue;
       t.output = t.output || output;
-      r = t.wide;
+      r.data = static_cast<char*>(t.wide.data) + 2 * offset;
+      r.dtype = DType::Float32;
+      r.bytes *= 2;
       return;
     }
     Twin t{r, Ref(), output};

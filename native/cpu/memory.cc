@@ -148,6 +148,14 @@ void copy_2d(const copy_2d_args& a) {
   const int64_t x_span = span(a.rows, a.cols, a.x_stride), y_span = span(a.rows, a.cols, a.y_stride);
   if (x_span == 0) return;
   if (x_span > (int64_t)1 << 60 || y_span > (int64_t)1 << 60) fail("rows x stride is too large");
+  if (a.x.dtype == a.y.dtype && size_of(a.x.dtype) != 4 && !a.accumulate) {
+    check_tensor("x", a.x, a.x_offset + x_span, a.x.dtype);
+    check_tensor("y", a.y, a.y_offset + y_span, a.y.dtype);
+    const int64_t item = (int64_t)size_of(a.x.dtype);
+    for (int64_t r = 0; r < a.rows; ++r)
+      memmove(a.y.u8() + (a.y_offset + r * a.y_stride) * item, a.x.u8() + (a.x_offset + r * a.x_stride) * item, (size_t)(a.cols * item));
+    return;
+  }
   check_words("x", a.x, a.x_offset + x_span);
   check_words("y", a.y, a.y_offset + y_span);
   if (a.accumulate && (a.x.dtype != DType::Float32 || a.y.dtype != DType::Float32)) fail("accumulate needs float32");

@@ -19,6 +19,8 @@ const FALLIBLE = new Set([
   "rope",
   "sample",
   "cache_append",
+  "cache_append_8",
+  "attention_cached",
   "repetition_penalty",
 ]);
 

@@ -25,6 +25,7 @@ import golden_ops
 import golden_optimizer
 import golden_quantized
 import golden_rouge
+import golden_sampling
 import golden_sequence
 import golden_stories
 import golden_trl
@@ -42,6 +43,7 @@ PARTS = {
     "bnb": lambda out, shared: golden_bnb.make(out),
     "gguf": lambda out, shared: golden_gguf.make(out),
     "ops": lambda out, shared: golden_ops.make(out),
+    "sampling": lambda out, shared: golden_sampling.make(out),
     "rouge": lambda out, shared: golden_rouge.make(out),
     "classification": lambda out, shared: golden_classification.make(out),
     "sequence": lambda out, shared: golden_sequence.make(out),

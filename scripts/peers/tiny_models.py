@@ -123,7 +123,7 @@ def build(name: str) -> torch.nn.Module:
             else:
                 table = any(part in key for part in ("embed", "wte", "wpe"))
                 # A tied head likes the token it has just read; strong layers keep it from writing that one for ever.
-                std = (0.1 if table else 0.5) if name == "gemma" else (0.5 if table else 0.25)
+                std = (0.1 if table else 0.36) if name == "gemma" else (0.5 if table else 0.25)
                 parameter.copy_(draw.normal(*parameter.shape, std=std))
     return model.eval()
 

@@ -1,6 +1,7 @@
 import { throwIfInterrupted } from "../display/host.js";
 import type { CausalLM } from "../models/causal.js";
 import type { KvCache } from "../nn/cache.js";
+import { type RowRoute, routesOf, withRoutes } from "../nn/routes.js";
 import { type StepRow, StepState } from "../nn/step.js";
 import * as calls from "../tensor/calls.js";
 import { download } from "../tensor/native.js";
@@ -14,6 +15,8 @@ const AHEAD = 3;
 /** Recordings that are tried before the model is run from JavaScript for good; fewer steps than `WORTH` are not recorded. */
 const TRIES = 4;
 const WORTH = 6;
+/** Numbers of sequences, or mixtures of adapters, whose state and recording are kept: a recording holds its step's memory. */
+const KEPT = 8;
 /** The cache grows by this many tokens, or by half. */
 const CHUNK = 256;
 
@@ -31,9 +34,10 @@ export function cacheCapacity(tokens: number, limit: number): number {
   return Math.min(limit, Math.ceil(Math.max(tokens + CHUNK, tokens * 1.5) / 64) * 64);
 }
 
-/** One number of sequences under way, and its recording once there is one. */
+/** One number of sequences under way (with their adapters, where each has its own), and its recording once there is one. */
 interface Batch {
   state: StepState;
+  routes: readonly RowRoute[] | undefined;
   tries: number;
   candidate: Recording | undefined;
   ready: Recording | undefined;
@@ -49,7 +53,7 @@ export class Decoder implements Disposable {
   private readonly cache: KvCache;
   private readonly settings: SamplingSettings;
   private readonly limit: number;
-  private readonly batches = new Map<number, Batch>();
+  private readonly batches = new Map<string, Batch>();
   private stopped = false;
 
   /** @param limit tokens that a region of the cache may come to hold. */
@@ -68,7 +72,7 @@ export class Decoder implements Disposable {
   async *steps(rows: readonly StepRow[], most: number): AsyncGenerator<Int32Array, void> {
     const last = rows.reduce((n, row) => Math.max(n, row.position), 0);
     this.makeRoom(last + 1);
-    const batch = this.batch(rows.length);
+    const batch = this.batch(rows);
     batch.state.load(rows);
     const ahead = this.model.device === "cuda" ? AHEAD : 1;
     const count = Math.min(most, this.cache.capacity - last);
@@ -91,21 +95,19 @@ export class Decoder implements Disposable {
 
   /** Frees all but the cache. */
   dispose(): void {
-    for (const { state, candidate, ready } of this.batches.values()) {
-      candidate?.dispose();
-      ready?.dispose();
-      state.dispose();
-    }
-    this.batches.clear();
+    for (const key of [...this.batches.keys()]) this.drop(key);
+  }
+
+  private drop(key: string): void {
+    const { state, candidate, ready } = this.batches.get(key)!;
+    candidate?.dispose();
+    ready?.dispose();
+    state.dispose();
+    this.batches.delete(key);
   }
 
   [Symbol.dispose](): void {
     this.dispose();
-  }
-
-  /** Whether steps of so many sequences are run from a recording. */
-  replays(count: number): boolean {
-    return this.batches.get(count)?.ready !== undefined;
   }
 
   /** Makes room for so many tokens in each region. */
@@ -115,25 +117,33 @@ export class Decoder implements Disposable {
     this.cache.grow(cacheCapacity(tokens, this.limit));
   }
 
-  private batch(count: number): Batch {
-    let found = this.batches.get(count);
-    if (!found) {
+  private batch(rows: readonly StepRow[]): Batch {
+    const count = rows.length;
+    const routes = stepRoutes(rows);
+    const key = routes ? JSON.stringify(routes) : `${count}`;
+    let found = this.batches.get(key);
+    if (found) {
+      this.batches.delete(key); // the last one used stands last
+      this.batches.set(key, found);
+    } else {
+      if (this.batches.size >= KEPT) this.drop(this.batches.keys().next().value!);
       const { temperature, repetitionPenalty } = this.settings;
       const needs = { draws: temperature > 0, seen: repetitionPenalty !== 1 };
       found = {
         state: new StepState(count, this.cache, needs),
+        routes,
         tries: 0,
         candidate: undefined,
         ready: undefined,
       };
-      this.batches.set(count, found);
+      this.batches.set(key, found);
     }
     return found;
   }
 
   private launch(batch: Batch, left: number): Promise<Int32Array> {
     if (batch.ready) batch.ready.launch();
-    else if (!replaying || batch.tries >= TRIES || left < WORTH) this.step(batch.state);
+    else if (!replaying || batch.tries >= TRIES || left < WORTH) this.step(batch);
     else this.record(batch);
     const ids = new Int32Array(batch.state.count);
     const read = download(batch.state.rows.ids.handle, ids).then(() => ids);
@@ -143,7 +153,7 @@ export class Decoder implements Disposable {
 
   private record(batch: Batch): void {
     batch.tries++;
-    const recording = Recording.of(this.model.device, () => this.step(batch.state));
+    const recording = Recording.of(this.model.device, () => this.step(batch));
     const before = batch.candidate;
     batch.candidate = undefined;
     if (recording.obstacle !== undefined) recording.dispose();
@@ -152,12 +162,12 @@ export class Decoder implements Disposable {
     before?.dispose();
   }
 
-  private step(state: StepState): void {
+  private step({ state, routes }: Batch): void {
     const { settings: s, model } = this;
     scope(() =>
       noGrad(() => {
         state.begin();
-        const logits = model.logits(model.hidden(state.rows, this.cache)); // (count, vocab)
+        const logits = withRoutes(routes, () => model.logits(model.hidden(state.rows, this.cache))); // (count, vocab)
         if (state.seen) {
           const [count, capacity] = state.seen.shape as [number, number];
           calls.repetitionPenalty(
@@ -173,4 +183,13 @@ export class Decoder implements Disposable {
       }),
     );
   }
+}
+
+/** The routes of one row a sequence; `undefined` where sequences have no adapters of their own. */
+function stepRoutes(rows: readonly StepRow[]): readonly RowRoute[] | undefined {
+  if (rows.every((row) => row.adapter === undefined)) return undefined;
+  return routesOf(
+    rows.map((row) => row.adapter || undefined),
+    rows.map(() => 1),
+  );
 }

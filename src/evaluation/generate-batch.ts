@@ -1,14 +1,15 @@
 import { throwIfInterrupted } from "../display/host.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
-import { KvCache } from "../nn/cache.js";
+import type { KvCache } from "../nn/cache.js";
+import { type RowRoute, routesOf, withRoutes } from "../nn/routes.js";
 import * as calls from "../tensor/calls.js";
 import { concat, slice } from "../tensor/ops/layout.js";
 import { noGrad } from "../tensor/record.js";
 import { scope } from "../tensor/scope.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import { cacheCapacity, Decoder } from "./decode.js";
-import { promptRoom, type SamplingSettings, sampleRows, samplingSeed } from "./generate.js";
+import { cacheFor, promptRoom, type SamplingSettings, sampleRows, samplingSeed } from "./generate.js";
 import { type Stops, StopText } from "./stop-text.js";
 
 /** How several prompts are continued. */
@@ -16,6 +17,8 @@ export interface BatchOptions {
   /** Prompts that are continued at the same time. */
   batch: number;
   stops: Stops;
+  /** The adapter of each prompt, "" for none; without the list the model's active one is for all. */
+  adapters?: readonly string[] | undefined;
   /** Called as each prompt is done, with the number of those that are. */
   onDone?: ((done: number) => void) | undefined;
 }
@@ -28,6 +31,7 @@ interface Slot {
   left: number;
   count: number;
   text: StopText;
+  adapter: string | undefined;
 }
 type Live = readonly (readonly [region: number, slot: Slot])[];
 
@@ -53,11 +57,18 @@ export async function generateBatch(
   const limit = prompts.reduce((most, ids, i) => Math.max(most, ids.length + counts[i]!), 0);
   const longest = prompts.reduce((most, ids) => Math.max(most, ids.length), 0);
   const size = Math.min(options.batch, prompts.length);
-  const cache = new KvCache(size, cacheCapacity(longest, limit), model.device);
+  const cache = cacheFor(model, size, cacheCapacity(longest, limit), settings);
   const decoder = new Decoder(model, cache, settings, limit);
   const seed = samplingSeed(settings);
   const slots: (Slot | undefined)[] = Array.from({ length: size });
-  const live = (): Live => [...slots.entries()].filter((e): e is [number, Slot] => e[1] !== undefined);
+  const { adapters } = options;
+  const live = (): Live => {
+    const all = [...slots.entries()].filter((e): e is [number, Slot] => e[1] !== undefined);
+    // Rows of one adapter stand together: each of its layers is then one product.
+    return adapters
+      ? all.sort(([, a], [, b]) => (a.adapter! < b.adapter! ? -1 : a.adapter! > b.adapter! ? 1 : 0))
+      : all;
+  };
   const wasTraining = model.training;
   if (wasTraining) model.train(false);
   let waiting = 0;
@@ -71,7 +82,15 @@ export async function generateBatch(
       const ids = prompts[waiting]!;
       const decoder = tokenizer.streamDecoder({ skipSpecialTokens: true, after: ids });
       const text = new StopText(decoder, options.stops.strings);
-      slots[s] = { prompt: waiting, next: ids, seen: [...ids], left: counts[waiting]!, count: 0, text };
+      slots[s] = {
+        prompt: waiting,
+        next: ids,
+        seen: [...ids],
+        left: counts[waiting]!,
+        count: 0,
+        text,
+        adapter: adapters?.[waiting],
+      };
       cache.lengths[s] = 0;
       waiting++;
     }
@@ -109,6 +128,7 @@ export async function generateBatch(
         seed: seedOf(slot, seed),
         offset: slot.count,
         seen: slot.seen,
+        adapter: slot.adapter,
       }));
       const most = Math.max(...all.map(([, slot]) => slot.left));
       // A sequence that has ended is decoded on with the others: until a prompt can take its place, or too few are left.
@@ -149,12 +169,25 @@ async function nextIds(
     rows += next.length;
   }
   const ids = Int32Array.from(live.flatMap(([, slot]) => slot.next));
+  const routes = (count: (slot: Slot) => number): RowRoute[] | undefined =>
+    live.every(([, slot]) => slot.adapter === undefined)
+      ? undefined
+      : routesOf(
+          live.map(([, slot]) => slot.adapter || undefined),
+          live.map(([, slot]) => count(slot)),
+        );
   const chosen = scope(() =>
     noGrad(() => {
-      const h = model.hidden(cache.rows(ids, begin, length), cache);
+      const h = withRoutes(
+        routes((slot) => slot.next.length),
+        () => model.hidden(cache.rows(ids, begin, length), cache),
+      );
       const ends = live.map(([s]) => begin[s]! + length[s]! - 1);
       const last = rows === live.length ? h : concat(ends.map((row) => slice(h, 0, row, row + 1)));
-      const logits = model.logits(last); // (live, vocab)
+      const logits = withRoutes(
+        routes(() => 1),
+        () => model.logits(last),
+      ); // (live, vocab)
       if (settings.repetitionPenalty !== 1) penalise(logits, live, settings.repetitionPenalty);
       const draws = Int32Array.from(live.flatMap(([, slot]) => [seedOf(slot, seed), slot.count]));
       return sampleRows(logits, settings, 0, 0, tensor(draws, { device: model.device }));

@@ -2,7 +2,7 @@ import { throwIfInterrupted } from "../display/host.js";
 import { ConfigError } from "../errors.js";
 import type { CausalLM } from "../models/causal.js";
 import { requireTokens } from "../models/classifier.js";
-import { KvCache } from "../nn/cache.js";
+import { type CacheDType, KvCache } from "../nn/cache.js";
 import * as calls from "../tensor/calls.js";
 import { slice } from "../tensor/ops/layout.js";
 import { reserveRandom } from "../tensor/ops/random.js";
@@ -25,7 +25,16 @@ export interface SamplingOptions {
   repetitionPenalty?: number;
   /** Strings, or token ids, at which generation ends; they are not part of the result. */
   stop?: string | number | readonly (string | number)[];
+  /**
+   * Seed of what is drawn; without one each call goes on in the library's own stream. Token n of prompt i (from 0, in a list) is drawn with a number that follows
+   * from the seed, i and n alone: the same whatever `batch` is and whatever else is in the list, and a prompt given alone draws as the first of a list.
+   */
   seed?: number;
+  /**
+   * How keys and values of earlier tokens are kept: by default in the activations' dtype; "bfloat16" or "float16" take half of float32's memory, "int8" a
+   * quarter and a scale for each token and head. Fewer bits change the logits a little, see docs/decoding.md.
+   */
+  kvCache?: CacheDType;
   signal?: AbortSignal;
 }
 
@@ -38,6 +47,7 @@ export interface SamplingSettings {
   minP: number;
   repetitionPenalty: number;
   seed: number | undefined;
+  kvCache: CacheDType | undefined;
   signal: AbortSignal | undefined;
 }
 
@@ -51,6 +61,7 @@ export function samplingSettings(options: SamplingOptions): SamplingSettings {
     minP: options.minP ?? 0,
     repetitionPenalty: options.repetitionPenalty ?? 1,
     seed: options.seed,
+    kvCache: options.kvCache,
     signal: options.signal,
   };
   const bad = (name: keyof SamplingSettings, expected: string): never => {
@@ -62,6 +73,8 @@ export function samplingSettings(options: SamplingOptions): SamplingSettings {
   if (!(s.topP > 0 && s.topP <= 1)) bad("topP", "in (0, 1]");
   if (!(s.minP >= 0 && s.minP < 1)) bad("minP", "in [0, 1)");
   if (!(s.repetitionPenalty > 0)) bad("repetitionPenalty", "a number above 0");
+  if (s.kvCache !== undefined && !["float32", "bfloat16", "float16", "int8"].includes(s.kvCache))
+    bad("kvCache", '"float32", "bfloat16", "float16" or "int8"');
   return s;
 }
 
@@ -79,6 +92,12 @@ export function promptRoom(model: CausalLM, prompt: readonly number[], name = "t
     );
   }
   return maxPositions - prompt.length;
+}
+
+/** A key-value cache as the settings want it. */
+export function cacheFor(model: CausalLM, sequences: number, capacity: number, settings: SamplingSettings): KvCache {
+  const { headDim } = model.config;
+  return new KvCache(sequences, capacity, model.device, { dtype: settings.kvCache, headDim });
 }
 
 /** The seed asked for, or the next one of the library's own stream. */
@@ -99,7 +118,7 @@ export async function* generateIds(
 ): AsyncGenerator<number, void> {
   const count = Math.min(settings.maxNewTokens, promptRoom(model, prompt));
   const limit = prompt.length + count;
-  const cache = new KvCache(1, cacheCapacity(prompt.length, limit), model.device);
+  const cache = cacheFor(model, 1, cacheCapacity(prompt.length, limit), settings);
   const decoder = new Decoder(model, cache, settings, limit);
   const seed = samplingSeed(settings);
   const seen = [...prompt];
@@ -178,4 +197,11 @@ export function sampleRows(logits: Tensor, s: SamplingSettings, seed: number, of
   const drawn = draws?.handle ?? 0;
   calls.sample(logits.handle, drawn, ids.handle, rows, vocab, topK, seed | 0, offset, temperature, topP, minP);
   return ids;
+}
+
+/** A streamed text as a whole. */
+export async function joinText(parts: AsyncIterable<string>): Promise<string> {
+  let text = "";
+  for await (const part of parts) text += part;
+  return text;
 }

@@ -1,11 +1,12 @@
 /**
  * Chat templates: the Jinja programs that models bring along, rendered as transformers does (trim_blocks, lstrip_blocks).
- * A template comes from a stranger, so it sees plain data and three functions, and its steps, time and output are capped.
- * What a cap between steps cannot stop (one slow builtin call) is left for a worker that can be killed.
+ * A template comes from a stranger, so it sees plain data and three functions, and its steps, time and output are capped; the engine's
+ * watchdog ends what no cap between steps can, one slow call of a builtin.
  */
 import * as jinja from "@huggingface/jinja";
 import { TokenizerError } from "../errors.js";
 import { describe } from "./json.js";
+import { TimeLimitError, withTimeLimit } from "./time-limit.js";
 
 /** One turn of a chat. Further fields (tool calls, images) are handed to the template as they are. */
 export interface Message {
@@ -27,6 +28,15 @@ export interface RenderLimits {
 const MAX_TEMPLATE = 1_000_000;
 // The same bound as Jinja's sandbox.
 const MAX_RANGE = 100_000;
+const MAX_ITEMS = 1_000_000;
+// Of all strings together, in multiples of the longest one.
+const MAX_STRINGS = 50;
+
+// Builtins whose time is not in proportion to what they are given, or that a long text can keep busy: only templates that name one run under the
+// engine's watchdog, which costs as much as rendering a short chat.
+const SLOW = /\b(?:sort|unique|replace|map|indent|selectattr|rejectattr|title)\b/;
+// What is longer than this makes the clock be looked at.
+const LONG = 10_000;
 
 // The library's declarations cannot be resolved in an ES module, so what is used of it is declared here.
 type Program = object;
@@ -73,11 +83,14 @@ export class ChatTemplate {
     for (const [name, value] of Object.entries({ ...GLOBALS, ...variables })) environment.set(name, plain(value, 0));
     const interpreter = new CappedInterpreter(environment, this.#limits);
     try {
-      const { value } = interpreter.run(this.#program);
+      const run = () => interpreter.run(this.#program);
+      const { value } = SLOW.test(this.source) ? withTimeLimit(this.#limits.seconds, run) : run();
       if (typeof value !== "string") throw new TokenizerError("The chat template gave no text.");
       return value;
     } catch (cause) {
       if (cause instanceof TokenizerError) throw cause;
+      if (cause instanceof TimeLimitError)
+        throw new TokenizerError(`The chat template was stopped: ${cause.message}.`, { cause });
       if (cause instanceof TemplateException)
         throw new TokenizerError(`The chat template refuses these messages: ${cause.message}`, { cause });
       throw new TokenizerError(`The chat template failed: ${(cause as Error).message}.`, { cause });
@@ -91,6 +104,7 @@ class TemplateException extends Error {}
 /** Counts every node that is evaluated; loops, macros and calls all come through here. */
 class CappedInterpreter extends Interpreter {
   #steps: number;
+  #characters = 0;
   readonly #limits: Required<RenderLimits>;
   readonly #deadline: number;
 
@@ -103,11 +117,18 @@ class CappedInterpreter extends Interpreter {
 
   override evaluate(node: object | undefined, environment: Environment): { value: unknown } {
     if (--this.#steps < 0) throw new TokenizerError(`The chat template took more than ${this.#limits.steps} steps.`);
-    if ((this.#steps & 1023) === 0 && performance.now() > this.#deadline)
-      throw new TokenizerError(`The chat template took more than ${this.#limits.seconds} s.`);
     const result = super.evaluate(node, environment);
-    if (typeof result.value === "string" && result.value.length > this.#limits.characters)
-      throw new TokenizerError(`The chat template made a text of more than ${this.#limits.characters} characters.`);
+    const { value } = result;
+    const long = (typeof value === "string" || Array.isArray(value)) && value.length > LONG;
+    if (((this.#steps & 1023) === 0 || long) && performance.now() > this.#deadline)
+      throw new TokenizerError(`The chat template took more than ${this.#limits.seconds} s.`);
+    if (Array.isArray(value) && value.length > MAX_ITEMS)
+      throw new TokenizerError(`The chat template made a list of more than ${MAX_ITEMS} items.`);
+    if (typeof value !== "string") return result;
+    const { characters } = this.#limits;
+    this.#characters += value.length;
+    if (value.length > characters || this.#characters > MAX_STRINGS * characters)
+      throw new TokenizerError(`The chat template made a text of more than ${characters} characters.`);
     return result;
   }
 }

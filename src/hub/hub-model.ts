@@ -4,7 +4,7 @@ import { CheckpointError, ConfigError } from "../errors.js";
 import { type HubOptions, hubSnapshot, isRepoId } from "./hub.js";
 
 const DESCRIPTION =
-  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map)\.json$|^chat_template\.jinja$/;
+  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map)\.json$|^tokenizer\.model$|^chat_template\.jinja$/;
 const WEIGHTS = /^model[\w.-]*\.safetensors$|^model\.safetensors\.index\.json$/;
 const ADAPTER = ["adapter_config.json", "adapter_model.safetensors"];
 const GGUF = /\.gguf$/i;

@@ -33,18 +33,25 @@ export class StreamDecoder {
 
   /** Gives what was held back, with U+FFFD for what never became a character. Further ids may follow as a new text. */
   end(): string {
-    const text = this.#decode(this.#ids);
-    const rest = text.slice(this.#decode(this.#ids.slice(0, this.#given)).length);
+    const rest = this.#behind(this.#decode(this.#ids));
     this.#ids = [];
     this.#given = 0;
     return rest;
   }
 
   #give(text: string): string {
-    const before = this.#decode(this.#ids.slice(0, this.#given));
-    if (text.length <= before.length) return "";
+    const fresh = this.#behind(text);
+    if (fresh === "") return "";
     this.#ids = this.#ids.slice(this.#given);
     this.#given = this.#ids.length;
-    return text.slice(before.length);
+    return fresh;
+  }
+
+  /** What of the text of all ids was not given out. */
+  #behind(text: string): string {
+    const before = this.#decode(this.#ids.slice(0, this.#given));
+    if (text.startsWith(before)) return text.slice(before.length);
+    // Bytes that are no character spoil those before them too, which were given out as the characters they are.
+    return text.length > before.length ? this.#decode(this.#ids.slice(this.#given)) : "";
   }
 }

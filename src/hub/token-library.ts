@@ -12,6 +12,10 @@ export interface LibraryTokenizer {
     tokens_to_ids: Map<string, number>;
     vocab: string[];
     unk_token_id?: number;
+    unk_token?: string | null;
+    fuse_unk?: boolean;
+    /** Of a unigram model: what it looks for in a text. */
+    trie?: { extend(words: string[]): void };
   };
   decoder: (DecoderPart & { decoders?: DecoderPart[] }) | null;
   post_processor: ((tokens: string[], pair: null, add: boolean) => { tokens: string[] }) | null;
@@ -29,8 +33,26 @@ export function createLibrary(source: JsonObject, config: JsonObject): LibraryTo
   const created = new library.Tokenizer(source, config) as unknown as LibraryTokenizer;
   for (const part of [created.decoder, ...(created.decoder?.decoders ?? [])])
     if (part?.config.type === "ByteFallback") part.decode_chain = decodeByteTokens;
+  if (created.model.trie !== undefined) asSentencePiece(source, created.model, created.model.trie);
   return created;
 }
+
+/** A unigram model finds its words alone in a text, not its bytes and special tokens; bytes need each unknown text unfused. */
+function asSentencePiece(source: JsonObject, model: LibraryTokenizer["model"], trie: object): void {
+  const described = own(source, "model") as JsonObject;
+  const added = (own(source, "added_tokens") ?? []) as JsonObject[];
+  const hidden = new Set(added.filter(({ special }) => special === true).map(({ content }) => content));
+  const bytes = described.byte_fallback === true;
+  const words = (described.vocab as [string, number][])
+    .map(([word]) => word)
+    .filter((word) => word !== "" && !hidden.has(word) && !(bytes && BYTE_TOKEN.test(word)));
+  const fresh = new (trie.constructor as new () => { extend(words: string[]): void })();
+  fresh.extend(words);
+  model.trie = fresh;
+  if (bytes) model.fuse_unk = false;
+}
+
+const BYTE_TOKEN = /^<0x([0-9A-Fa-f]{2})>$/;
 
 /** Byte tokens ("<0xE4>") to text as the Rust tokenizers do it: a run that is no UTF-8 gives one U+FFFD a byte, and a BOM stays. */
 function decodeByteTokens(tokens: string[]): string[] {
@@ -42,7 +64,7 @@ function decodeByteTokens(tokens: string[]): string[] {
     run = [];
   };
   for (const token of tokens) {
-    const byte = /^<0x([0-9A-Fa-f]{2})>$/.exec(token);
+    const byte = BYTE_TOKEN.exec(token);
     if (byte !== null) run.push(Number.parseInt(byte[1]!, 16));
     else {
       flush();

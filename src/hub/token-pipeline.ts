@@ -6,6 +6,7 @@
 import { TokenizerError } from "../errors.js";
 import { type AddedToken, AddedTokenSplitter } from "./added-tokens.js";
 import { isObject, type Json, type JsonObject, own } from "./json.js";
+import { TimeLimitError, withTimeLimit } from "./time-limit.js";
 import {
   createContinuing,
   createLibrary,
@@ -13,9 +14,12 @@ import {
   type PreTokenizer,
   withUnicodeClasses,
 } from "./token-library.js";
+import { checkTokenizer } from "./tokenizer-check.js";
+import { hasUnknownPattern } from "./tokenizer-patterns.js";
 
-// No vocabulary comes near this; a larger id would only make a huge, empty table.
-const MAX_IDS = 2 ** 24;
+// For patterns that are not known to be harmless: seconds for a text, and for each million characters or ids of it.
+const SECONDS = 1;
+const SECONDS_A_MILLION = 20;
 const SPACE = "\u2581";
 
 // Where a piece of text stands: at the beginning of all, after an added token, or in the middle of text.
@@ -48,7 +52,10 @@ export class TokenPipeline {
   readonly #normalized: Record<"all" | "ordinary", AddedTokenSplitter>;
   readonly #presplit: boolean;
   readonly #cleanUp: boolean;
-  // A pre-tokenizer may yield exactly the spelling of a special token; as text it must not become that token.
+  readonly #where: string;
+  readonly #limited: boolean;
+  readonly #byteFallback: boolean;
+  // The model may yield exactly the spelling of a special token; as text it must not become that token.
   readonly #specialSpellings: ReadonlySet<string>;
 
   /**
@@ -57,29 +64,37 @@ export class TokenPipeline {
    * @throws TokenizerError when the library does not know a part of it.
    */
   constructor(tokenizer: JsonObject, config: JsonObject, where: string) {
+    checkTokenizer(tokenizer, where);
     const source = withUnicodeClasses(tokenizer);
+    this.#where = where;
+    this.#limited = ["normalizer", "pre_tokenizer", "decoder"].some((part) => hasUnknownPattern(own(source, part)));
     try {
       this.#library = createLibrary(source, config);
       const model = own(source, "model");
+      this.#byteFallback = isObject(model) && model.byte_fallback === true;
       this.added = new Map(addedTokens(source).map((token) => [token.id, token]));
       this.#continuing = createContinuing(source, config, this.#library);
       this.#prepended = prependedBy(own(source, "normalizer"));
       this.#presplit = canSplitAtSpaces(model, this.#library);
       this.#cleanUp =
         isObject(model) && model.type === "WordPiece" && own(config, "clean_up_tokenization_spaces") !== false;
+      this.#raw = this.#splitters(false);
+      this.#normalized = this.#splitters(true);
+      this.#specialSpellings = new Set([...this.added.values()].filter((t) => t.special).map((t) => t.content));
+      this.size = [...this.added.keys()].reduce((size, id) => Math.max(size, id + 1), this.#library.model.vocab.length);
+      [this.prefix, this.suffix] = this.#around();
     } catch (cause) {
       if (cause instanceof TokenizerError) throw cause;
       throw new TokenizerError(`${where} cannot be used: ${(cause as Error).message}.`, { cause });
     }
-    this.#raw = this.#splitters(false);
-    this.#normalized = this.#splitters(true);
-    this.#specialSpellings = new Set([...this.added.values()].filter((t) => t.special).map((t) => t.content));
-    this.size = [...this.added.keys()].reduce((size, id) => Math.max(size, id + 1), this.#library.model.vocab.length);
-    [this.prefix, this.suffix] = this.#around();
   }
 
   /** The ids of a text, without prefix and suffix. */
   encode(text: string, options: PieceOptions = {}): number[] {
+    return this.#within(text.length, () => this.#encode(text, options));
+  }
+
+  #encode(text: string, options: PieceOptions): number[] {
     const which = options.special === false ? "ordinary" : "all";
     const ids: number[] = [];
     const last = options.after?.at(-1);
@@ -99,7 +114,25 @@ export class TokenPipeline {
       (id) => this.tokenOf(id) !== undefined && !(skipSpecialTokens && this.added.get(id)?.special),
     );
     if (kept.length === 0) return "";
-    return this.#library.decode(kept, { clean_up_tokenization_spaces: this.#cleanUp });
+    return this.#within(kept.length, () => this.#library.decode(kept, { clean_up_tokenization_spaces: this.#cleanUp }));
+  }
+
+  /** Runs the library on something of a length, with a limit on its time where a pattern could take any. */
+  #within<T>(length: number, fn: () => T): T {
+    try {
+      return this.#limited ? withTimeLimit(SECONDS + (length / 1e6) * SECONDS_A_MILLION, fn) : fn();
+    } catch (cause) {
+      if (cause instanceof TokenizerError) throw cause;
+      if (!(cause instanceof TimeLimitError))
+        throw new TokenizerError(
+          `${this.#where} cannot be used on a text of ${length} characters: ${(cause as Error).message}.`,
+          { cause },
+        );
+      throw new TokenizerError(
+        `A pattern of ${this.#where} was stopped on a text of ${length} characters: ${cause.message}. It may take time that grows without measure; use the tokenizer of another source.`,
+        { cause },
+      );
+    }
   }
 
   /** The spelling of an id in the vocabulary. */
@@ -131,13 +164,33 @@ export class TokenPipeline {
       const section = place === "begins" && piece.start === 0 ? 0 : 1;
       let words = preTokenizer === null ? [piece.text] : preTokenizer(piece.text, { section_index: section });
       if (this.#presplit) words = words.flatMap(splitAtSpaces);
-      if (which === "ordinary")
-        words = words.flatMap((word) => (this.#specialSpellings.has(word) ? [...word] : [word]));
       for (const token of model(words)) {
-        const id = model.tokens_to_ids.get(token) ?? model.unk_token_id;
-        if (id !== undefined) ids.push(id);
+        // The library writes the unknown token for what it does not know.
+        if (
+          which === "ordinary" &&
+          token !== model.unk_token &&
+          token.length > 1 &&
+          this.#specialSpellings.has(token)
+        ) {
+          for (const part of model([...token])) this.#push(part, ids);
+        } else this.#push(token, ids);
       }
     }
+  }
+
+  #push(token: string, ids: number[]): void {
+    const { tokens_to_ids: known, unk_token_id: unknown } = this.#library.model;
+    const id = known.get(token);
+    if (id !== undefined) {
+      ids.push(id);
+      return;
+    }
+    // The library's BPE falls back to bytes by itself, its unigram gives the text that it does not know.
+    const bytes = this.#byteFallback
+      ? [...Buffer.from(token)].map((b) => known.get(`<0x${b.toString(16).toUpperCase().padStart(2, "0")}>`))
+      : [];
+    if (bytes.length > 0 && bytes.every((b) => b !== undefined)) for (const b of bytes) ids.push(b);
+    else if (unknown !== undefined) ids.push(unknown);
   }
 
   #splitters(normalized: boolean): Record<"all" | "ordinary", AddedTokenSplitter> {
@@ -168,21 +221,11 @@ export class TokenPipeline {
 }
 
 function addedTokens(source: JsonObject): AddedToken[] {
-  const list = own(source, "added_tokens");
-  if (list === undefined || list === null) return [];
-  if (!Array.isArray(list)) throw new TypeError("added_tokens should be a list");
+  const list = (own(source, "added_tokens") ?? []) as { [name: string]: Json; id: number; content: string }[];
   return list.map((entry) => {
-    const id = isObject(entry) ? entry.id : undefined;
-    if (
-      !isObject(entry) ||
-      typeof entry.content !== "string" ||
-      typeof id !== "number" ||
-      !(Number.isInteger(id) && id >= 0 && id < MAX_IDS)
-    )
-      throw new TypeError(`each of added_tokens should have a content and an id below ${MAX_IDS}`);
     const special = entry.special === true;
     return {
-      id,
+      id: entry.id,
       content: entry.content,
       special,
       singleWord: entry.single_word === true,

@@ -4,16 +4,25 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { gunzip } from "node:zlib";
 import { TokenizerError } from "../errors.js";
+import { CHATGLM_TEMPLATE, chatGlmConfig, isChatGlm, withCommands } from "./chatglm-tokenizer.js";
 import { describe, isObject, type Json, type JsonObject, own } from "./json.js";
+import { readSentencePiece } from "./sentencepiece.js";
 
 // The largest tokenizer.json in use has some 35 MB; a small .gz can hold far more.
 const MAX_BYTES = 256 * 1024 * 1024;
 const inflate = promisify(gunzip);
+const NAMES = [
+  "tokenizer.json",
+  "tokenizer.model",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "chat_template.jinja",
+] as const;
 
 /** What a folder has of a tokenizer: parsed, and as bytes so that it can be saved beside an adapter. */
 export interface TokenizerFiles {
   folder: string;
-  /** `tokenizer.json`: vocabulary, merges, normalizer, added tokens. */
+  /** `tokenizer.json`: vocabulary, merges, normalizer, added tokens; of a folder that has `tokenizer.model` alone, what that says. */
   tokenizer: JsonObject;
   /** `tokenizer_config.json`; empty when there is none. */
   config: JsonObject;
@@ -34,21 +43,72 @@ export interface TokenizerFiles {
  */
 export async function readTokenizerFiles(folder: string): Promise<TokenizerFiles> {
   const bytes = new Map<string, Uint8Array>();
-  for (const name of ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"]) {
+  for (const name of NAMES) {
     const content = await readOptional(folder, name);
     if (content !== undefined) bytes.set(name, content);
   }
-  if (!bytes.has("tokenizer.json")) throw await missing(folder);
-  const config = parsed(folder, bytes, "tokenizer_config.json");
+  const declared = parsed(folder, bytes, "tokenizer_config.json");
+  const glm = isChatGlm(declared);
+  const config = glm ? chatGlmConfig(declared) : declared;
   const templates = templatesOf(folder, config, bytes.get("chat_template.jinja"));
+  if (glm && !templates.has("default")) templates.set("default", CHATGLM_TEMPLATE);
+  const model = bytes.get("tokenizer.model");
+  let tokenizer: JsonObject;
+  if (bytes.has("tokenizer.json")) tokenizer = parsed(folder, bytes, "tokenizer.json");
+  else if (model !== undefined) {
+    tokenizer = readSentencePiece(model, join(folder, "tokenizer.model"));
+    tokenizer = glm ? withCommands(tokenizer) : withBos(withDeclared(tokenizer, config), config);
+  } else throw await missing(folder);
   return {
     folder,
-    tokenizer: parsed(folder, bytes, "tokenizer.json"),
+    tokenizer,
     config,
     specialTokens: parsed(folder, bytes, "special_tokens_map.json"),
     chatTemplate: templates.get("default"),
     namedTemplates: templates,
     bytes,
+  };
+}
+
+/** Tokens that the config declares behind the pieces of a `tokenizer.model`. */
+function withDeclared(tokenizer: JsonObject, config: JsonObject): JsonObject {
+  const declared = own(config, "added_tokens_decoder");
+  if (!isObject(declared)) return tokenizer;
+  const added = own(tokenizer, "added_tokens") as JsonObject[];
+  const known = new Set(added.map(({ id }) => id));
+  const more = Object.entries(declared).flatMap(([id, token]): JsonObject[] =>
+    isObject(token) && typeof token.content === "string" && /^\d{1,9}$/.test(id) && !known.has(Number(id))
+      ? [{ normalized: false, ...token, id: Number(id) }]
+      : [],
+  );
+  return { ...tokenizer, added_tokens: [...added, ...more] };
+}
+
+/** Llama's way for a `tokenizer.model`: a BOS before each text unless the config says no, an EOS behind it if it says so. */
+function withBos(tokenizer: JsonObject, config: JsonObject): JsonObject {
+  const added = (own(tokenizer, "added_tokens") as JsonObject[]).filter(({ special }) => special === true);
+  const token = (name: string, standard: string): JsonObject | undefined => {
+    const value = own(config, name);
+    const content = isObject(value) ? own(value, "content") : value;
+    return added.find((entry) => entry.content === (typeof content === "string" ? content : standard));
+  };
+  const before = own(config, "add_bos_token") === false ? undefined : token("bos_token", "<s>");
+  const after = own(config, "add_eos_token") === true ? token("eos_token", "</s>") : undefined;
+  if (before === undefined && after === undefined) return tokenizer;
+  const special = (entry: JsonObject | undefined): Json[] =>
+    entry === undefined ? [] : [{ SpecialToken: { id: entry.content!, type_id: 0 } }];
+  const single = [...special(before), { Sequence: { id: "A", type_id: 0 } }, ...special(after)];
+  const used = [before, after].filter((entry) => entry !== undefined);
+  return {
+    ...tokenizer,
+    post_processor: {
+      type: "TemplateProcessing",
+      single,
+      pair: [...single, { Sequence: { id: "B", type_id: 1 } }],
+      special_tokens: Object.fromEntries(
+        used.map(({ id, content }) => [content, { id: content!, ids: [id!], tokens: [content!] }]),
+      ),
+    },
   };
 }
 
@@ -114,7 +174,7 @@ function templatesOf(folder: string, config: JsonObject, file: Uint8Array | unde
 }
 
 async function missing(folder: string): Promise<TokenizerError> {
-  const looked = `looked for tokenizer.json and tokenizer.json.gz in ${folder}`;
+  const looked = `looked for tokenizer.json and tokenizer.model (each plain or as .gz) in ${folder}`;
   let present: string[];
   try {
     present = await readdir(folder);
@@ -125,10 +185,6 @@ async function missing(folder: string): Promise<TokenizerError> {
   }
   const convert =
     'Write one in Python: `from transformers import AutoTokenizer as T; T.from_pretrained("FOLDER").save_pretrained("FOLDER")`.';
-  if (present.includes("tokenizer.model"))
-    return new TokenizerError(
-      `No tokenizer: ${looked}. There is a tokenizer.model (sentencepiece), which is not read. ${convert}`,
-    );
   if (present.includes("vocab.json"))
     return new TokenizerError(`No tokenizer: ${looked}. There is only the older vocab.json. ${convert}`);
   return new TokenizerError(`No tokenizer: ${looked}. Copy the tokenizer's files of the base model there.`);

@@ -3,11 +3,13 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { TokenizerError } from "../errors.js";
 import { ChatTemplate, checkMessages, type Message } from "./chat.js";
+import { CHATGLM_STOPS, isChatGlm } from "./chatglm-tokenizer.js";
 import { isObject, type JsonObject, own } from "./json.js";
 import { breakSpecials, freeMark } from "./literal.js";
 import { replaceFile } from "./safetensors-write.js";
 import { StreamDecoder } from "./stream-decoder.js";
 import { TokenPipeline } from "./token-pipeline.js";
+import { checkTokenizerConfig } from "./tokenizer-check.js";
 import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer-files.js";
 
 /** Options of {@link Tokenizer.encode}. */
@@ -17,7 +19,7 @@ export interface EncodeOptions {
    * text, for a prompt. A BOS that the text itself spells is not doubled.
    */
   addSpecialTokens?: boolean | "before";
-  /** Special tokens spelled in the text become tokens; default true, false leaves them text. */
+  /** Special tokens spelled in the text become tokens, or stay the text they are; default true, for ChatGLM false: its commands cannot be typed. */
   parseSpecial?: boolean;
   /**
    * Ids that the text goes on from, as a completion does from its prompt: no special tokens are put around it, and no space before
@@ -51,9 +53,12 @@ export class Tokenizer {
   readonly #files: TokenizerFiles;
   readonly #pipeline: TokenPipeline;
   readonly #templates = new Map<string, ChatTemplate>();
+  #stops: number[] | undefined;
 
   private constructor(files: TokenizerFiles) {
     this.#files = files;
+    checkTokenizerConfig(files.config, join(files.folder, "tokenizer_config.json"));
+    checkTokenizerConfig(files.specialTokens, join(files.folder, "special_tokens_map.json"));
     this.#pipeline = new TokenPipeline(files.tokenizer, files.config, join(files.folder, "tokenizer.json"));
     this.bosId = this.#specialId("bos_token");
     this.eosId = this.#specialId("eos_token");
@@ -63,7 +68,8 @@ export class Tokenizer {
   }
 
   /**
-   * Reads a folder's tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja (each may be gzipped as `.gz`).
+   * Reads a folder's tokenizer.json (without one sentencepiece's tokenizer.model), tokenizer_config.json, special_tokens_map.json and chat_template.jinja
+   * (each may be gzipped as `.gz`).
    *
    * @throws TokenizerError when there is none, saying which files were looked for and where, or when one is damaged.
    */
@@ -122,7 +128,7 @@ export class Tokenizer {
   /** The ids of a text. */
   encode(text: string, options: EncodeOptions = {}): number[] {
     if (typeof text !== "string") throw new TokenizerError(`encode() takes a string, got ${typeof text}.`);
-    const { addSpecialTokens = true, parseSpecial = true, after = [] } = options;
+    const { addSpecialTokens = true, parseSpecial = !isChatGlm(this.#files.config), after = [] } = options;
     const ids = this.#pipeline.encode(text, { special: parseSpecial, after });
     if (addSpecialTokens === false || after.length > 0) return ids;
     const { prefix, suffix } = this.#pipeline;
@@ -130,6 +136,12 @@ export class Tokenizer {
     const tail = ids.length - suffix.length;
     const hasSuffix = addSpecialTokens === "before" || (tail >= 0 && suffix.every((id, i) => ids[tail + i] === id));
     return [...(hasPrefix ? [] : prefix), ...ids, ...(hasSuffix ? [] : suffix)];
+  }
+
+  /** Ids at which an answer ends: the end of text, and what the chat template writes behind an assistant's turn. */
+  get stopIds(): readonly number[] {
+    this.#stops ??= [...new Set([this.eosId, ...this.#turnEnds()])].filter((id) => id !== undefined);
+    return this.#stops;
   }
 
   /** What the tokenizer puts before a text: the BOS, or nothing. */
@@ -239,6 +251,24 @@ export class Tokenizer {
     const template = this.chatTemplate === undefined ? "no chat template" : "with chat template";
     const tokens = [special("bos", this.bosId), special("eos", this.eosId), special("pad", this.padId)].join(", ");
     return `${name} { vocabulary ${this.vocabSize}, ${tokens}, ${template} }`;
+  }
+
+  #turnEnds(): (number | undefined)[] {
+    if (isChatGlm(this.#files.config)) return CHATGLM_STOPS.map((token) => this.idOf(token));
+    if (this.chatTemplate === undefined) return [];
+    const answer = "an-answer";
+    let text: string;
+    try {
+      text = this.applyChatTemplate([
+        { role: "user", content: "a-question" },
+        { role: "assistant", content: answer },
+      ]);
+    } catch {
+      return []; // a template that takes other messages
+    }
+    const behind = text.slice(text.lastIndexOf(answer) + answer.length).trimStart();
+    const [first] = this.#pipeline.encode(behind);
+    return first !== undefined && this.isSpecial(first) && behind.startsWith(this.tokenOf(first)!) ? [first] : [];
   }
 
   #template(tools: boolean): ChatTemplate {

@@ -45,6 +45,11 @@ export function biasesOf(model: Module, adapter: string): [string, Parameter][] 
   return (all.get(model)?.get(adapter) ?? []).map(({ path, own }) => [`${path}.bias`, own]);
 }
 
+/** Whether an adapter has biases of its own. */
+export function hasBiases(model: Module, adapter: string): boolean {
+  return biasesOf(model, adapter).length > 0;
+}
+
 /** Puts an adapter's biases in place; `undefined`: the originals. */
 export function useBiases(model: Module, adapter: string | undefined): void {
   const sets = all.get(model);

@@ -1,6 +1,7 @@
 import { normalInit, zeros } from "../nn/init.js";
 import { type Embedding, EmbeddingLike } from "../nn/layers.js";
 import { Parameter } from "../nn/module.js";
+import { eachRoute, rowRoutes } from "../nn/routes.js";
 import type { Device } from "../tensor/device.js";
 import { dryMemory } from "../tensor/native.js";
 import { inDType, permute } from "../tensor/ops/layout.js";
@@ -93,9 +94,14 @@ export class LoraEmbedding extends EmbeddingLike {
   }
 
   forward(ids: Tensor): Tensor {
+    const routes = rowRoutes();
+    if (!routes) return this.#through(this.active, ids);
+    return eachRoute(routes, [ids], (name, [ids]) => [this.#through(name, ids!)])[0]!;
+  }
+
+  #through(name: string | undefined, ids: Tensor): Tensor {
     const rows = this.base_layer.forward(ids); // (…, dim)
-    const name = this.active;
-    if (name === undefined) return rows;
+    if (name === undefined || !this.#kinds.has(name)) return rows;
     const a = permute(this.lora_embedding_A[name]!, [1, 0]); // (vocab, r)
     const update = linear(embedding(a, ids), this.lora_embedding_B[name]!).mul(this.scaleOf(name));
     const sum = rows.add(update);

@@ -2,17 +2,19 @@ import { StateError } from "../errors.js";
 import { kaimingUniform, normalInit, zeros } from "../nn/init.js";
 import { type Linear, LinearLike } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
+import { eachRoute, type RowRoute, rowRoutes } from "../nn/routes.js";
 import { FrozenLinear } from "../quantization/frozen.js";
+import * as calls from "../tensor/calls.js";
 import type { Device } from "../tensor/device.js";
 import { dryMemory } from "../tensor/native.js";
 import { type FrozenWeight, linearFrozen } from "../tensor/ops/frozen.js";
-import { inDType } from "../tensor/ops/layout.js";
+import { inDType, slice } from "../tensor/ops/layout.js";
 import { type LoraTerm, linearLora } from "../tensor/ops/lora.js";
 import { gemm, linear } from "../tensor/ops/matmul.js";
 import { dropout } from "../tensor/ops/random.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope, scope } from "../tensor/scope.js";
-import { Tensor, tensor } from "../tensor/tensor.js";
+import { activationLike, Tensor, tensor } from "../tensor/tensor.js";
 import { adaptedNorms, copyInto, rowSquares } from "./norms.js";
 import type { LoraSettings } from "./options.js";
 
@@ -185,7 +187,38 @@ export class LoraLinear extends LinearLike {
   }
 
   forward(x: Tensor): Tensor {
-    const name = this.active;
+    const routes = rowRoutes();
+    return routes ? this.#routed(x, routes) : this.#through(this.active, x);
+  }
+
+  /** Each row through its own adapter: the base product of all rows at once, unless one of the adapters has magnitudes. */
+  #routed(x: Tensor, routes: readonly RowRoute[]): Tensor {
+    const has = ({ adapter }: RowRoute): boolean => adapter !== undefined && this.#kinds.has(adapter);
+    const single = routes.length === 1;
+    if (single || routes.some(({ adapter }) => adapter !== undefined && this.lora_magnitude_vector[adapter]))
+      return eachRoute(routes, [x], (name, [x]) => [
+        this.#through(this.#kinds.has(name ?? "") ? name : undefined, x!),
+      ])[0]!;
+    const y = this.base_layer.forward(x);
+    for (const route of routes.filter(has)) {
+      const name = route.adapter!;
+      const [a, { weight: b, bias }] = [this.lora_A[name]!.weight, this.lora_B[name]!];
+      const { scale } = this.#kinds.get(name)!;
+      const rows = route.end - route.begin;
+      const rank = a.shape[0]!;
+      // The sums are those of linearLora, into the rows of y themselves.
+      const mine = slice(y, 0, route.begin, route.end);
+      const reduced = activationLike(x, [rows, rank]);
+      gemm(slice(x, 0, route.begin, route.end), a, reduced, rows, rank, this.inFeatures, { transB: true });
+      gemm(reduced, b, mine, rows, this.outFeatures, rank, { transB: true, alpha: scale, beta: 1 });
+      if (!bias) continue;
+      const shifted = inDType(mine.add(bias.mul(scale)), mine.dtype);
+      calls.copy(shifted.handle, mine.handle, mine.size);
+    }
+    return y;
+  }
+
+  #through(name: string | undefined, x: Tensor): Tensor {
     if (name === undefined) return this.base_layer.forward(x);
     const { scale, dropout } = this.#kinds.get(name)!;
     const p = this.training ? dropout : 0;

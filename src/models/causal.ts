@@ -3,6 +3,7 @@ import { ConfigError } from "../errors.js";
 import type { KvCache, Rows } from "../nn/cache.js";
 import { Embedding, type EmbeddingLike, Linear, type LinearLike } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
+import { rowRoutes } from "../nn/routes.js";
 import { FrozenLinear } from "../quantization/frozen.js";
 import type { Device } from "../tensor/device.js";
 import type { FloatDType } from "../tensor/dtype.js";
@@ -150,7 +151,7 @@ export abstract class LmHeadModel extends CausalLM {
 
 /** The weight of an output layer that adds no bias. */
 export function plainWeight(head: Module): Tensor | FrozenWeight | undefined {
-  if (head instanceof SavedModule) return plainWeight(head.current);
+  if (head instanceof SavedModule) return rowRoutes() ? undefined : plainWeight(head.current);
   if (head instanceof Linear) return head.bias ? undefined : head.weight;
   if (head instanceof FrozenLinear) return head.bias ? undefined : head.quantized;
   return undefined;

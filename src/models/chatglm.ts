@@ -19,7 +19,8 @@ export interface ChatglmConfig extends CausalConfig {
   readonly ropeTheta: number;
   readonly qkvBias: boolean;
   readonly linearBias: boolean;
-  /** Share that is dropped of what each half of a block adds, while training. */
+  /** Shares that are dropped while training: of the attention's weights, and of what each half of a block adds. */
+  readonly attentionDropout: number;
   readonly dropout: number;
 }
 
@@ -37,7 +38,6 @@ export function chatglmConfig(c: ConfigFields): ChatglmConfig {
   must("apply_residual_connection_post_layernorm", false, false);
   must("multi_query_attention", true, false);
   if (c.given("pre_seq_len")) throw c.wrong("pre_seq_len", "none: prefix tuning is not supported");
-  if (c.number("attention_dropout", { default: 0 }) !== 0) throw c.wrong("attention_dropout", "0");
   const heads = c.integer("num_attention_heads", { default: 32, min: 1 });
   const kvHeads = c.integer("multi_query_group_num", { default: 1, min: 1 });
   const headDim = c.integer("kv_channels", { default: 128, min: 1 });
@@ -58,6 +58,7 @@ export function chatglmConfig(c: ConfigFields): ChatglmConfig {
     ropeTheta: 10000 * c.number("rope_ratio", { default: 1 }),
     qkvBias: c.boolean("add_qkv_bias", { default: false }),
     linearBias: c.boolean("add_bias_linear", { default: false }),
+    attentionDropout: c.number("attention_dropout", { default: 0, min: 0, max: 0.999 }),
     dropout: c.number("hidden_dropout", { default: 0, min: 0, max: 0.999 }),
     raw: c.values,
   };
@@ -81,6 +82,7 @@ class SelfAttention extends Module {
 
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim } = this.config;
+    const dropout = this.training ? this.config.attentionDropout : 0;
     const half = { headDim, rotaryDim: headDim / 2, interleaved: true };
     const all = this.query_key_value.forward(x);
     const widths = [heads * headDim, kvHeads * headDim, kvHeads * headDim];
@@ -89,7 +91,7 @@ class SelfAttention extends Module {
     const k = rope(flatK, rows.positions, tables, { heads: kvHeads, ...half });
     discard([all, flatQ, flatK], [x, q, k, v]);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
-    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim });
+    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, dropout });
     rest(x);
     const y = this.dense.forward(o);
     discard([q, k, v, o], [x, y]);

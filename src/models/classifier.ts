@@ -20,11 +20,14 @@ export class SequenceClassifier extends CausalLM {
   readonly config: CausalConfig;
   readonly defaultTargets: readonly string[];
   override readonly labels: readonly string[];
+  /** The output layer for tokens, which a decoder's checkpoint has and this model lacks. */
+  readonly replaced: readonly string[];
   readonly #base: CausalLM;
 
   /** @param base A model without memory yet; its output layer for tokens is taken off. */
   constructor(base: CausalLM, labels: readonly string[]) {
     super();
+    this.replaced = [`${base.headName || "lm_head"}.weight`];
     removeHead(base);
     this.config = { ...base.config, tied: false };
     this.defaultTargets = base.defaultTargets;

@@ -16,6 +16,8 @@ import { RopeCache, type RopeConfig, ropeConfig } from "./rope.js";
 export interface GemmaConfig extends CausalConfig {
   readonly rmsNormEps: number;
   readonly rope: RopeConfig;
+  /** Share of the attention's weights that is dropped while training. */
+  readonly attentionDropout: number;
   readonly attentionBias: boolean;
   readonly initializerRange: number;
 }
@@ -27,6 +29,8 @@ export function gemmaConfig(c: ConfigFields): GemmaConfig {
   const headDim = c.integer("head_dim", { default: 256, min: 1 });
   // Early files say "gelu" and mean its approximation by tanh all the same.
   c.string("hidden_act", { default: "gelu_pytorch_tanh", oneOf: ["gelu_pytorch_tanh", "gelu"] });
+  if (c.given("use_bidirectional_attention") && c.boolean("use_bidirectional_attention"))
+    throw c.wrong("use_bidirectional_attention", "false: this is no model that sees what follows");
   if (heads % kvHeads !== 0) throw c.wrong("num_key_value_heads", `a divisor of num_attention_heads, ${heads}`);
   return {
     modelType: "gemma",
@@ -41,6 +45,7 @@ export function gemmaConfig(c: ConfigFields): GemmaConfig {
     tied: c.boolean("tie_word_embeddings", { default: true }),
     rmsNormEps: c.number("rms_norm_eps", { default: 1e-6 }),
     rope: ropeConfig(c, headDim),
+    attentionDropout: c.number("attention_dropout", { default: 0, min: 0, max: 0.999 }),
     attentionBias: c.boolean("attention_bias", { default: false }),
     initializerRange: c.number("initializer_range", { default: 0.02 }),
     raw: c.values,
@@ -74,6 +79,7 @@ class Attention extends Module {
 
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim } = this.config;
+    const dropout = this.training ? this.config.attentionDropout : 0;
     const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
     const q = rope(flatQ, rows.positions, tables, { heads, headDim });
     discard([flatQ], [x, q]);
@@ -82,7 +88,7 @@ class Attention extends Module {
     discard([flatK], [x, k]);
     const v = this.v_proj.forward(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
-    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim });
+    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, dropout });
     rest(x);
     const y = this.o_proj.forward(o);
     discard([q, k, v, o], [x, y]);

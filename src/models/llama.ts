@@ -15,6 +15,8 @@ import { RopeCache, type RopeConfig, ropeConfig } from "./rope.js";
 export interface LlamaConfig extends CausalConfig {
   readonly rmsNormEps: number;
   readonly rope: RopeConfig;
+  /** Share of the attention's weights that is dropped while training. */
+  readonly attentionDropout: number;
   readonly attentionBias: boolean;
   readonly mlpBias: boolean;
   /** Standard deviation of random weights. */
@@ -50,6 +52,7 @@ export function llamaConfig(c: ConfigFields): LlamaConfig {
     tied: c.boolean("tie_word_embeddings", { default: false }),
     rmsNormEps: c.number("rms_norm_eps", { default: 1e-6 }),
     rope: ropeConfig(c, headDim),
+    attentionDropout: c.number("attention_dropout", { default: 0, min: 0, max: 0.999 }),
     attentionBias: c.boolean("attention_bias", { default: false }),
     mlpBias: c.boolean("mlp_bias", { default: false }),
     initializerRange: c.number("initializer_range", { default: 0.02 }),
@@ -77,6 +80,7 @@ class Attention extends Module {
 
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim } = this.config;
+    const dropout = this.training ? this.config.attentionDropout : 0;
     const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
     const q = rope(flatQ, rows.positions, tables, { heads, headDim });
     discard([flatQ], [x, q]);
@@ -85,7 +89,7 @@ class Attention extends Module {
     discard([flatK], [x, k]);
     const v = this.v_proj.forward(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
-    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim });
+    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, dropout });
     rest(x);
     const y = this.o_proj.forward(o);
     discard([q, k, v, o], [x, y]);

@@ -14,6 +14,8 @@ import { RopeCache, type RopeConfig, ropeConfig } from "./rope.js";
 export interface MistralConfig extends CausalConfig {
   readonly rmsNormEps: number;
   readonly rope: RopeConfig;
+  /** Share of the attention's weights that is dropped while training. */
+  readonly attentionDropout: number;
   /** Keys that a query sees, itself included; 0: all. */
   readonly window: number;
   readonly initializerRange: number;
@@ -42,6 +44,7 @@ export function mistralConfig(c: ConfigFields): MistralConfig {
     tied: c.boolean("tie_word_embeddings", { default: false }),
     rmsNormEps: c.number("rms_norm_eps", { default: 1e-6 }),
     rope: ropeConfig(c, headDim),
+    attentionDropout: c.number("attention_dropout", { default: 0, min: 0, max: 0.999 }),
     window: c.get("sliding_window") === null ? 0 : c.integer("sliding_window", { default: 4096, min: 1 }),
     initializerRange: c.number("initializer_range", { default: 0.02 }),
     raw: c.values,
@@ -68,6 +71,7 @@ class Attention extends Module {
 
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim } = this.config;
+    const dropout = this.training ? this.config.attentionDropout : 0;
     const window = rows.maxPosition > this.config.window ? this.config.window : 0; // shorter rows see all of their keys
     const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
     const q = rope(flatQ, rows.positions, tables, { heads, headDim });
@@ -77,7 +81,7 @@ class Attention extends Module {
     discard([flatK], [x, k]);
     const v = this.v_proj.forward(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
-    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, window });
+    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, window, dropout });
     rest(x);
     const y = this.o_proj.forward(o);
     discard([q, k, v, o], [x, y]);

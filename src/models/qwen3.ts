@@ -16,6 +16,8 @@ import { windows } from "./window.js";
 export interface Qwen3Config extends CausalConfig {
   readonly rmsNormEps: number;
   readonly rope: RopeConfig;
+  /** Share of the attention's weights that is dropped while training. */
+  readonly attentionDropout: number;
   readonly attentionBias: boolean;
   /** Keys that a query of each layer sees, itself included; 0: all. */
   readonly windows: readonly number[];
@@ -44,6 +46,7 @@ export function qwen3Config(c: ConfigFields): Qwen3Config {
     tied: c.boolean("tie_word_embeddings", { default: false }),
     rmsNormEps: c.number("rms_norm_eps", { default: 1e-6 }),
     rope: ropeConfig(c, headDim),
+    attentionDropout: c.number("attention_dropout", { default: 0, min: 0, max: 0.999 }),
     attentionBias: c.boolean("attention_bias", { default: false }),
     windows: windows(c, layers),
     initializerRange: c.number("initializer_range", { default: 0.02 }),
@@ -75,13 +78,14 @@ class Attention extends Module {
 
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim } = this.config;
+    const dropout = this.training ? this.config.attentionDropout : 0;
     const limit = this.config.windows[layer]!;
     const window = rows.maxPosition > limit ? limit : 0; // shorter rows see all of their keys
     const q = this.turned(this.q_proj, this.q_norm, x, rows, tables, heads);
     const k = this.turned(this.k_proj, this.k_norm, x, rows, tables, kvHeads);
     const v = this.v_proj.forward(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
-    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, window });
+    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, window, dropout });
     rest(x);
     const y = this.o_proj.forward(o);
     discard([q, k, v, o], [x, y]);

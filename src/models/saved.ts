@@ -1,6 +1,7 @@
 import { ConfigError } from "../errors.js";
 import { Embedding, EmbeddingLike, LayerNorm, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
 import { Module, type Parameter } from "../nn/module.js";
+import { eachRoute, rowRoutes } from "../nn/routes.js";
 import { FrozenLinear } from "../quantization/frozen.js";
 import type { FrozenWeight } from "../tensor/ops/frozen.js";
 import { clone } from "../tensor/ops/layout.js";
@@ -49,19 +50,31 @@ export class SavedModule extends Module {
 
   /** The module in use. */
   get current(): Savable {
-    return (this.active === undefined ? undefined : this.modules_to_save[this.active]) ?? this.original_module;
+    return this.#of(this.active);
+  }
+
+  #of(name: string | undefined): Savable {
+    return (name === undefined ? undefined : this.modules_to_save[name]) ?? this.original_module;
   }
 
   /** The rows or the product of the module in use. */
   forward(x: Tensor): Tensor {
-    return this.current.forward(x);
+    const routes = rowRoutes();
+    if (!routes) return this.current.forward(x);
+    return eachRoute(routes, [x], (name, [x]) => {
+      return [this.#of(name).forward(x!)];
+    })[0]!;
   }
 
   /** As the norm in use. */
   forwardAdd(x: Tensor, residual: Tensor): [Tensor, Tensor] {
-    const { current } = this;
-    if (current instanceof RMSNorm || current instanceof LayerNorm) return current.forwardAdd(x, residual);
-    throw new ConfigError("This module is no norm.");
+    const add = (module: Savable, x: Tensor, residual: Tensor): [Tensor, Tensor] => {
+      if (module instanceof RMSNorm || module instanceof LayerNorm) return module.forwardAdd(x, residual);
+      throw new ConfigError("This module is no norm.");
+    };
+    const routes = rowRoutes();
+    if (!routes) return add(this.current, x, residual);
+    return eachRoute(routes, [x, residual], (name, [x, r]) => add(this.#of(name), x!, r!)) as [Tensor, Tensor];
   }
 
   /** The original table, for a tied output layer. */

@@ -1,7 +1,7 @@
 import { ShapeError } from "../errors.js";
 import * as calls from "../tensor/calls.js";
 import { type Device, defaultDevice } from "../tensor/device.js";
-import type { Segments } from "../tensor/ops/attention.js";
+import { asCached, type Segments } from "../tensor/ops/attention.js";
 import { inDType } from "../tensor/ops/layout.js";
 import { outsideScope } from "../tensor/scope.js";
 import { emptyLike, type Tensor, tensor } from "../tensor/tensor.js";
@@ -42,9 +42,12 @@ export function packedRows(
   };
 }
 
+/** How a cache holds keys and values. "int8": codes of 8 bits with a float32 scale, the largest magnitude, for each token and key head. */
+export type CacheDType = "float32" | "bfloat16" | "float16" | "int8";
+
 /**
- * Keys and values of earlier tokens: for each layer (sequences · capacity, kvHeads·headDim), one region a sequence, in the dtype of the first keys
- * that come.
+ * Keys and values of earlier tokens: for each layer (sequences · capacity, kvHeads·headDim), one region a sequence, in a dtype of one's choice or that of
+ * the first keys that come.
  */
 export class KvCache {
   readonly sequences: number;
@@ -54,16 +57,31 @@ export class KvCache {
   private places: number;
   private readonly keys: Tensor[] = [];
   private readonly values: Tensor[] = [];
+  /** Scales of 8-bit keys and values, (sequences · capacity, kvHeads). */
+  private readonly keyScales: Tensor[] = [];
+  private readonly valueScales: Tensor[] = [];
+  private readonly dtype: CacheDType | undefined;
+  private readonly headDim: number;
   /** Where the rows under way go (int32, one a row), and how many each sequence brings if the host counts them. */
   private slots: Tensor | undefined;
   private fresh: Int32Array | undefined;
   private following = false;
 
-  /** @param device that of the model. */
-  constructor(sequences: number, capacity: number, device: Device = defaultDevice()) {
+  /**
+   * @param device that of the model.
+   * @param dtype of keys and values; for "int8" `headDim` is needed too.
+   */
+  constructor(
+    sequences: number,
+    capacity: number,
+    device: Device = defaultDevice(),
+    { dtype, headDim = 0 }: { dtype?: CacheDType | undefined; headDim?: number } = {},
+  ) {
     this.sequences = sequences;
     this.places = capacity;
     this.device = device;
+    this.dtype = dtype;
+    this.headDim = headDim;
     this.lengths = new Int32Array(sequences);
   }
 
@@ -122,20 +140,29 @@ export class KvCache {
   /** Puts a layer's new keys and values (rows, width) behind the earlier ones; gives the layer's whole memory. */
   append(layer: number, k: Tensor, v: Tensor): [Tensor, Tensor] {
     const width = k.dim(-1);
-    const shape = [this.sequences * this.places, width];
-    const keys = (this.keys[layer] ??= outsideScope(() => emptyLike(k, shape)));
-    const values = (this.values[layer] ??= outsideScope(() => emptyLike(v, shape, k.dtype)));
+    const places = this.sequences * this.places;
+    const dtype = this.dtype === "int8" ? "uint8" : (this.dtype ?? k.dtype);
+    const keys = (this.keys[layer] ??= outsideScope(() => emptyLike(k, [places, width], dtype)));
+    const values = (this.values[layer] ??= outsideScope(() => emptyLike(v, [places, width], dtype)));
+    const rows = k.size / width;
+    if (dtype === "uint8") {
+      if (this.headDim < 1 || width % this.headDim !== 0)
+        throw new ShapeError(
+          `The key-value cache of 8 bits needs the size of a head, a divisor of ${width}; it was made with ${this.headDim}.`,
+        );
+      const heads = width / this.headDim;
+      const scales = (): Tensor => outsideScope(() => emptyLike(k, [places, heads], "float32"));
+      const [a, b] = [(this.keyScales[layer] ??= scales()), (this.valueScales[layer] ??= scales())];
+      asCached(keys, a);
+      asCached(values, b);
+      calls.cacheAppend8(
+        k.handle, v.handle, this.slots!.handle, keys.handle, values.handle, a.handle, b.handle, rows, heads, this.headDim, places,
+      ); // biome-ignore format: one line
+      return [keys, values];
+    }
     const [from, to] = [inDType(k, keys.dtype), inDType(v, values.dtype)];
-    calls.cacheAppend(
-      from.handle,
-      to.handle,
-      this.slots!.handle,
-      keys.handle,
-      values.handle,
-      k.size / width,
-      width,
-      shape[0]!,
-    );
+    if (keys.dtype !== k.dtype) for (const lines of [keys, values]) asCached(lines, undefined);
+    calls.cacheAppend(from.handle, to.handle, this.slots!.handle, keys.handle, values.handle, rows, width, places);
     return [keys, values];
   }
 
@@ -163,16 +190,23 @@ export class KvCache {
       old.dispose();
       return to;
     };
-    for (const all of [this.keys, this.values]) for (const [i, old] of all.entries()) all[i] = moved(old);
+    for (const all of this.tensors()) for (const [i, old] of all.entries()) all[i] = moved(old);
     this.places = capacity;
   }
 
+  /** Bytes of keys, values and scales. */
   get bytes(): number {
-    return [...this.keys, ...this.values].reduce((n, t) => n + t.bytes, 0);
+    return this.tensors()
+      .flat()
+      .reduce((n, t) => n + t.bytes, 0);
+  }
+
+  private tensors(): Tensor[][] {
+    return [this.keys, this.values, this.keyScales, this.valueScales];
   }
 
   dispose(): void {
     this.forget();
-    for (const t of [...this.keys.splice(0), ...this.values.splice(0)]) t.dispose();
+    for (const all of this.tensors()) for (const t of all.splice(0)) t.dispose();
   }
 }

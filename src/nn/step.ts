@@ -16,6 +16,8 @@ export interface StepRow {
   readonly offset: number;
   /** Tokens so far, `id` included: what a repetition penalty looks at. */
   readonly seen: readonly number[];
+  /** The adapter that it goes through, where each sequence has its own; "" is none. */
+  readonly adapter?: string | undefined;
 }
 
 /**

@@ -72,14 +72,17 @@ export function planRun(rows: number, s: TrainSettings): RunPlan {
   const batchesPerEpoch = Math.ceil(rows / s.batch);
   const stepsPerEpoch = updatesPerEpoch(batchesPerEpoch, s.accumulate);
   const steps = s.steps ?? Math.max(1, Math.ceil(stepsPerEpoch * s.epochs));
-  const share = (every: number): number => (every < 1 ? Math.max(1, Math.round(steps * every)) : every);
+  const share = (every: number | "epoch"): number => {
+    if (every === "epoch") return stepsPerEpoch;
+    return every < 1 ? Math.max(1, Math.round(steps * every)) : every;
+  };
   const saves = s.output !== undefined && s.saveEvery !== 0;
   return {
     batchesPerEpoch,
     stepsPerEpoch,
     steps,
     warmup: warmupSteps(s.warmup, steps),
-    evalEvery: share(s.evalEvery ?? stepsPerEpoch),
+    evalEvery: share(s.evalEvery ?? "epoch"),
     saveEvery: saves ? share(s.saveEvery ?? DEFAULT_SAVE) : Number.POSITIVE_INFINITY,
   };
 }

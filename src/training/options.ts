@@ -103,8 +103,8 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   packing?: boolean;
   /** Batches of rows of like length: less padding, other batches. */
   groupByLength?: boolean;
-  /** Optimizer steps between measurements of the validation loss; below 1 a share of the run. Every epoch's end by default. */
-  evalEvery?: number;
+  /** Optimizer steps between measurements of the validation loss; below 1 a share of the run. "epoch", its end, by default. */
+  evalEvery?: number | "epoch";
   /** Steps between rows of the growing table and lines of the logs, 1 by default; their loss is the mean of the steps. */
   logEvery?: number;
   /** A file of JSON lines, or { jsonl: FILE, tensorboard: FOLDER }. */
@@ -115,8 +115,8 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   earlyStopping?: EarlyStoppingOption;
   /** Folder for the adapter (or weights) at the end, and for checkpoints on the way there. */
   output?: string;
-  /** Optimizer steps between checkpoints in `output`, of which the last two stay; below 1 a share of the run; 0: none. 500 by default. */
-  saveEvery?: number;
+  /** Optimizer steps between checkpoints in `output`, of which the last two stay; below 1 a share of the run; "epoch": at its end; 0: none. 500 by default. */
+  saveEvery?: number | "epoch";
   /** Goes on exactly where a checkpoint ends: the newest good one in `output` (true), or the one in a folder. */
   resume?: string | boolean;
   seed?: number;
@@ -252,12 +252,12 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
   check("seed", s.seed, Number.isInteger, "a whole number");
   if (s.maxLength !== undefined)
     check("maxLength", s.maxLength, (v) => Number.isInteger(v) && v > 1, "a whole number from 2");
-  if (s.evalEvery !== undefined)
+  if (s.evalEvery !== undefined && s.evalEvery !== "epoch")
     check(
       "evalEvery",
       s.evalEvery,
       (v) => v > 0 && (v < 1 || Number.isInteger(v)),
-      "a number of steps, or a share below 1",
+      'a number of steps, a share of the run below 1, or "epoch"',
     );
   checkSaving(s);
   checkMethod(s, given);
@@ -281,12 +281,12 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
 
 function checkSaving(s: TrainSettings): void {
   const { saveEvery, resume, output } = s;
-  if (saveEvery !== undefined)
+  if (saveEvery !== undefined && saveEvery !== "epoch")
     check(
       "saveEvery",
       saveEvery,
       (v) => v >= 0 && (v < 1 || Number.isInteger(v)),
-      "a number of steps, a share of the run below 1, or 0 for none",
+      'a number of steps, a share of the run below 1, "epoch", or 0 for none',
     );
   if (saveEvery && output === undefined)
     throw new ConfigError("train: saveEvery needs a folder for the checkpoints: give { output }.");

@@ -50,6 +50,28 @@ test("several prompts at once give the greedy texts of one by one, for any batch
     assert.equal(stats().handles, before, "tensors were left behind");
   }));
 
+test("generation ends at ids as it does at strings, alone and in a batch", () =>
+  withModelFolder(async (folder) => {
+    const model = await loadModel(folder, { weights: "random", seed: 1, ...quiet });
+    const { generateIds, samplingSettings } = await import("../../src/evaluation/generate.js");
+    const prompt = model.tokenizer.encode(prompts[0]!, { addSpecialTokens: "before" });
+    const ids: number[] = [];
+    for await (const id of generateIds(model.module, prompt, samplingSettings({ maxNewTokens: 20 }), new Set()))
+      ids.push(id);
+    const at = ids.findIndex((id, i) => i > 3 && ids.indexOf(id) === i);
+    const stream = model.tokenizer.streamDecoder({ skipSpecialTokens: true, after: prompt });
+    const expected =
+      ids
+        .slice(0, at)
+        .map((id) => stream.push(id))
+        .join("") + stream.end();
+    for (const stop of [ids[at]!, [ids[at]!, "not there"]]) {
+      assert.equal(await model.generate(prompts[0]!, { maxNewTokens: 20, stop }), expected);
+      assert.equal((await model.generate(prompts, { maxNewTokens: 20, stop }))[0], expected);
+    }
+    model.dispose();
+  }));
+
 test("evaluate generates for every row: exact matches and ROUGE", () =>
   withModelFolder(async (folder) => {
     const model = await loadModel(folder, { weights: "random", seed: 1, ...quiet });

@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { gunzipSync } from "node:zlib";
 import { GgufFile } from "../../src/hub/gguf.js";
-import { ggufTokenizer, mergesByScore } from "../../src/hub/gguf-tokenizer.js";
+import { ggufTokenizer } from "../../src/hub/gguf-tokenizer.js";
+import { mergesByScore } from "../../src/hub/merges.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
 import { ggufFile, type Pair } from "./gguf-file.js";
 

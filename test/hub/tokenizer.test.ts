@@ -160,10 +160,16 @@ describe("a folder without a usable tokenizer", () => {
     });
 
   it("says which files were looked for and where", async () => {
-    await refused(folder, /looked for tokenizer.json and tokenizer.json.gz/);
+    await refused(folder, /looked for tokenizer.json and tokenizer.model/);
     await refused(join(folder, "absent"), /cannot be read/);
     await writeFile(join(folder, "tokenizer.model"), "");
-    await refused(folder, /tokenizer.model \(sentencepiece\).*save_pretrained/);
+    await refused(
+      folder,
+      /tokenizer.model cannot be used: it is no sentencepiece model: it has no pieces.*save_pretrained/,
+    );
+    await rm(join(folder, "tokenizer.model"));
+    await writeFile(join(folder, "vocab.json"), "");
+    await refused(folder, /only the older vocab.json.*save_pretrained/);
   });
 
   it("names the file that is damaged", async () => {

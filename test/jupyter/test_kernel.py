@@ -43,6 +43,13 @@ class Conformance(KernelTests):
     code_page_something = '(globalThis as any)[Symbol.for("tunebook.publish/1")].page({ "text/plain": "a page" });'
     code_clear_output = '(globalThis as any)[Symbol.for("tunebook.publish/1")].clear();'
 
+    def test_is_complete(self):
+        # While TypeScript is still being loaded the answer may be "unknown".
+        for _ in range(60):
+            if self.kc.is_complete("1", reply=True, timeout=30)["content"]["status"] != "unknown":
+                break
+        super().test_is_complete()
+
 
 class Welcome(IopubWelcomeTests):
     kernel_name = KERNEL

@@ -23,5 +23,6 @@ test("gemma: the early files' gelu is the approximation by tanh; heads have a wi
   const read = (fields: object) => gemmaConfig(new ConfigFields(fields, "the config"));
   assert.equal(read({ hidden_act: "gelu" }).headDim, 256);
   assert.equal(read({}).tied, true);
+  assert.throws(() => read({ use_bidirectional_attention: true }), /use_bidirectional_attention/);
   assert.throws(() => read({ hidden_act: "silu" }), /"hidden_act" is "silu"/);
 });

@@ -188,7 +188,7 @@ for (const method of ["dpo", "orpo"] as const) {
       const base = { model: model.module, settings, objective, validation: undefined, padId: 0, stopped: () => false };
       resetPeak();
       for await (const step of trainLoop({ ...base, train: pairExamples(pairs), rows })) assert.ok(step.loss > 0);
-      const peak = stats().peakBytes;
+      const peak = stats("cpu").peakBytes;
       assert.ok(
         Math.abs(estimate.peak / peak - 1) < 0.1,
         `${checkpointing}: ${estimate.peak} predicted, ${peak} measured`,

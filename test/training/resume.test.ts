@@ -119,6 +119,12 @@ test("saveEvery below 1 is a share of the run; 0 saves nothing; it needs a folde
       (await names(output)).filter((name) => name.includes("checkpoint")),
       ["checkpoint-4", "checkpoint-8"],
     );
+    const epoch = join(output, "epoch"); // 22 rows in steps of 3 x 2
+    await train(folder, { output: epoch, saveEvery: "epoch", evalEvery: "epoch", steps: 10 });
+    assert.deepEqual(
+      (await names(epoch)).filter((name) => name.includes("checkpoint")),
+      ["checkpoint-4", "checkpoint-8"],
+    );
     await train(folder, { output: join(output, "none"), saveEvery: 0, steps: 3 }, 2);
     assert.ok(!(await names(join(output, "none"))).some((name) => name.includes("checkpoint")));
     await assert.rejects(train(folder, { saveEvery: 3 }), /saveEvery needs a folder/);

@@ -28,6 +28,52 @@ export interface AttentionOptions {
   dropout?: number;
 }
 
+/** What stands beside the keys and values of a cache that has another dtype than the queries: for 8 bits a scale for each token and key head. */
+interface Cached {
+  readonly absmax: Tensor | undefined;
+}
+const cached = new WeakMap<Tensor, Cached>();
+
+/** Marks keys or values as part of a cache, with the scales (float32, rows · kvHeads) of codes of 8 bits; `attention` reads them as they are. */
+export function asCached(lines: Tensor, absmax: Tensor | undefined): void {
+  cached.set(lines, { absmax });
+}
+
+/** Queries a sequence up to which a cache of another dtype is read as it is; for more it is restored as a whole. */
+const FEW = 4;
+
+/** Attention over a cache of 16 or 8 bits; without gradients. */
+function attentionCached(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  segments: Segments,
+  options: Required<Omit<AttentionOptions, "dropout">>,
+): Tensor {
+  const { heads, kvHeads, headDim, window, scale } = options;
+  const { queryBegin, queryLength, keyBegin, keyLength, count } = segments;
+  const scalesOf = (t: Tensor): Tensor | undefined => cached.get(t)?.absmax;
+  const rows = k.dim(0);
+  if (!options.causal || q.dim(0) > FEW * count || headDim > 256) {
+    const restored = (t: Tensor): Tensor => {
+      const absmax = scalesOf(t);
+      if (!absmax) return inDType(t, q.dtype);
+      const y = emptyLike(q, t.shape);
+      calls.dequantizeInt8(t.handle, absmax.handle, y.handle, rows * kvHeads, headDim);
+      return y;
+    };
+    return attention(q, restored(k), restored(v), segments, options);
+  }
+  const o = activationLike(q);
+  calls.attentionCached(
+    q.handle, k.handle, v.handle, scalesOf(k)?.handle ?? 0, scalesOf(v)?.handle ?? 0,
+    queryBegin.handle, queryLength.handle, keyBegin.handle, keyLength.handle, o.handle,
+    count, q.dim(0), rows, heads, kvHeads, headDim, window, scale,
+  ); // biome-ignore format: one line a group
+  record("attentionCached", [q], [o], "none");
+  return o;
+}
+
 /**
  * Scaled dot-product attention over packed rows: q (rows, heads·headDim), k and v (rows, kvHeads·headDim), each kv head serving
  * heads/kvHeads consecutive heads. Computed in blocks with an online softmax (Dao et al. 2022): no T × T matrix exists.
@@ -52,6 +98,8 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments, o
     throw new ShapeError(`attention: ${heads} heads cannot share ${kvHeads} key heads evenly.`);
   const { queryBegin, queryLength, keyBegin, keyLength, count } = segments;
   requireOneDevice("attention", q, k, v, queryBegin);
+  if (k.dtype !== q.dtype && cached.has(k))
+    return attentionCached(q, k, v, segments, { heads, kvHeads, headDim, causal, window, scale });
   if (k.dtype !== q.dtype || v.dtype !== q.dtype)
     return attention(q, inDType(k, q.dtype), inDType(v, q.dtype), segments, options);
   const qRows = q.dim(0);
