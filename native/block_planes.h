@@ -17,6 +17,8 @@ struct BlockPlanes {
 };
 
 int64_t bytes_of_block(BlockKind kind);
+// How many rows of `columns` elements some bytes hold in blocks of `unit` bytes and `elements` elements. Throws OpError when they are no whole rows or heads.
+int64_t rows_of_blocks(int64_t bytes, int64_t unit, int64_t elements, int64_t columns, int64_t head_rows);
 
 // Where a row of the file belongs, by `head_rows` above.
 inline int64_t row_place(int64_t row, int64_t head_rows) {

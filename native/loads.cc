@@ -126,17 +126,11 @@ Napi::Value load(const Napi::CallbackInfo& info) {
   return begin_load(info, 1, [&](Load& load) { load.file.to = load.hold(info[0], 0, load.file.bytes); });
 }
 
-// What is filled by blocks of `unit` bytes and `elements` elements: how many rows of `columns` the file holds.
+// Rows that are read in blocks of `unit` bytes and `elements` elements.
 int64_t rows_in(Load& load, int64_t unit, int64_t elements, int64_t columns, int64_t head_rows) {
   if (load.runtime->place != 0) fail("blocks are taken apart in the CPU's memory");
-  if (columns < elements || columns % elements != 0) fail("rows of %lld are no blocks of %lld", (long long)columns, (long long)elements);
   load.file.unit = unit;
-  const int64_t row_blocks = columns / elements, blocks = load.file.bytes / unit, rows = blocks / row_blocks;
-  if (load.file.bytes < 0 || blocks * unit != load.file.bytes || rows * row_blocks != blocks || head_rows < 0 ||
-      (head_rows > 0 && (head_rows % 2 != 0 || rows % head_rows != 0))) {
-    fail("%lld bytes are no rows of %lld in such blocks, or no heads of %lld rows", (long long)load.file.bytes, (long long)columns, (long long)head_rows);
-  }
-  return rows;
+  return rows_of_blocks(load.file.bytes, unit, elements, columns, head_rows);
 }
 
 // loadBlocks(codes, scale, minimum | 0, fd, offset, bytes, group, kind, columns, rows of a head | 0) -> Promise<void>, into the CPU's memory.

@@ -1,8 +1,10 @@
 // npm run fuzz:files [-- --count N --seed N --only KIND]: damaged safetensors, GGUF, tokenizer.json, config.json and adapter files (N in all, a million
 // by default). Each must be refused by an error of the library's or load: no other error, none slower than a second, no memory beyond its size + 64 MiB.
-// Needs a build.
+// The native reader is
+// driven beside them, under AddressSanitizer. Needs a build and g++.
 import { parseArgs } from "node:util";
 import { fuzzFiles } from "../dist/test/hub/fuzz-files.js";
+import { fuzzNative } from "./fuzz-native.mjs";
 
 const { values } = parseArgs({
   options: { count: { type: "string" }, seed: { type: "string" }, only: { type: "string" } },
@@ -19,4 +21,5 @@ const results = await fuzzFiles(count, seed, {
     for (const finding of findings.slice(0, 10)) console.log(finding);
   },
 });
-if (results.some(({ findings }) => findings.length > 0)) process.exitCode = 1;
+const native = values.only !== undefined || fuzzNative(Math.ceil(count / 5), seed);
+if (!native || results.some(({ findings }) => findings.length > 0)) process.exitCode = 1;

@@ -1,9 +1,10 @@
 /** A tokenizer as the metadata of a GGUF file: the inverse of gguf-tokenizer.ts. */
 import { isDeepStrictEqual } from "node:util";
 import { TokenizerError } from "../errors.js";
-import { BYTE_TOKEN, mergesByScore, PRE_TOKENIZERS } from "./gguf-tokenizer.js";
+import { BYTE_TOKEN, PRE_TOKENIZERS } from "./gguf-tokenizer.js";
 import type { GgufField } from "./gguf-write.js";
 import { describe, isObject, type Json, type JsonObject, own } from "./json.js";
+import { mergesByScore } from "./merges.js";
 import type { Tokenizer } from "./tokenizer.js";
 
 /** tokenizer.ggml.token_type */

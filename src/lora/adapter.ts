@@ -120,6 +120,8 @@ const bytes = (data: Float32Array): Uint8Array => new Uint8Array(data.buffer, da
  */
 export async function loadAdapterFiles(model: CausalLM, folder: string, name: string): Promise<AdapterInfo> {
   const fields = await readFields(join(folder, "adapter_config.json"));
+  const base =
+    fields.get("base_model_name_or_path") === null ? "" : fields.string("base_model_name_or_path", { default: "" });
   await using file = await openWeights(folder);
   const settings = await headSettings(model, folder, settingsFromConfig(fields, name), file, fields.get("task_type"));
   const rows = tableRows(model, file) ?? 0;
@@ -129,19 +131,18 @@ export async function loadAdapterFiles(model: CausalLM, folder: string, name: st
     layers = wrapLora(model, settings, false);
     checkFile(model, name, file, folder);
     await initialise(model, settings);
+    for (const [key, p] of [...adapterTensors(model, name), ...tablesOf(model, file)]) await read(file, key, p);
   } catch (error) {
     removeLora(model, name);
     larger?.undo();
     throw error;
   }
   larger?.keep();
-  for (const [key, p] of [...adapterTensors(model, name), ...tablesOf(model, file)]) await read(file, key, p);
   for (const [, layer] of loraLayers(model)) layer.baseChanged();
   return {
     settings,
     targets: settings.target === undefined || settings.target === "all-linear" ? layers : settings.target,
-    base:
-      fields.get("base_model_name_or_path") === null ? "" : fields.string("base_model_name_or_path", { default: "" }),
+    base,
     raw: fields.values,
     resized: tablesOf(model, file).length > 0,
   };
