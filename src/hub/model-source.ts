@@ -80,7 +80,8 @@ async function openFolder(folder: string): Promise<ModelSource> {
     weights: async () => {
       if (weights === undefined) {
         const files = await SafetensorsFolder.open(folder);
-        weights = quantized ? new BnbWeights(files) : files;
+        weights = files; // closed with the source, whatever its names are
+        if (quantized) weights = new BnbWeights(files);
       }
       return weights;
     },

@@ -179,6 +179,10 @@ export async function fuzzFiles(
   const folder = await mkdtemp(join(tmpdir(), "tunebook-fuzz-"));
   const results: FuzzResult[] = [];
   const all = await targets(folder);
+  let current: FuzzResult | undefined;
+  // Descriptors that nobody closed are found when they are collected.
+  const leak = (warning: Error): void => void current?.findings.push(`${warning.name}: ${warning.message}`);
+  process.on("warning", leak);
   try {
     for (const target of all) {
       if (options.only !== undefined && target.kind !== options.only) continue;
@@ -191,11 +195,13 @@ export async function fuzzFiles(
         mostBytes: 0,
         findings: [],
       };
+      current = result;
       for (let i = 0; i < Math.ceil(count / 5); i++) await once(target, seed + i, result);
       results.push(result);
       options.onKind?.(result);
     }
   } finally {
+    process.off("warning", leak);
     for (const target of all) target.close?.();
     await rm(folder, { recursive: true, force: true });
   }
