@@ -26,9 +26,9 @@ import { type BatchOptions, batchSettings } from "./lora/row-adapters.js";
 import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
 import { activate, adaptedLayers, removeLora, targetNames, withHead, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
-import { exportSafetensors, writeJson } from "./models/export.js";
+import { exportFolder } from "./models/export.js";
 import { exportGguf } from "./models/export-gguf.js";
-import { checkExport, type ExportDType, type ExportOptions } from "./models/export-options.js";
+import { checkExport, type ExportOptions } from "./models/export-options.js";
 import { labelledLoss, rowLogits } from "./models/rows.js";
 import { weightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
@@ -420,21 +420,12 @@ export class Model implements Disposable {
     checkExport(options);
     if (this.adapters.size > 0)
       throw new StateError("export: the model has adapters; call merge() first, or save() the adapter alone.");
-    const parts = { name: this.name, tokenizer: this.parts.tokenizer, eosIds: this.stopIds() };
+    const { parts } = this;
     const base =
       options.format === "gguf"
-        ? await exportGguf(this.network, folder, options.dtype ?? "F16", parts)
-        : await this.writeModel(folder, options.dtype, options.shardBytes);
-    if (this.parts.base === "") this.parts.base = base;
-  }
-
-  private async writeModel(folder: string, dtype: ExportDType = "float32", shardBytes?: number): Promise<string> {
-    await exportSafetensors(this.network, folder, dtype, shardBytes);
-    const eos = this.stopIds();
-    if (eos.length > 0) await writeJson(folder, "generation_config.json", { eos_token_id: eos });
-    const { tokenizer } = this.parts;
-    if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
-    return folder;
+        ? await exportGguf(this.network, folder, options.dtype ?? "F16", { ...parts, eosIds: this.stopIds() })
+        : await exportFolder(this.network, folder, { ...parts, eosIds: this.stopIds() }, options);
+    if (parts.base === "") parts.base = base;
   }
 
   /** Saves the active adapter in PEFT's layout, with the tokenizer's files beside it. */
@@ -449,7 +440,7 @@ export class Model implements Disposable {
   /** Saves what `train` trains: the active adapter, or without adapters the whole model in float32. @internal */
   async saveTrained(folder: string): Promise<void> {
     if (this.active !== undefined || this.adapters.size > 0) await this.save(folder);
-    else await this.writeModel(folder);
+    else await exportFolder(this.network, folder, { ...this.parts, eosIds: this.stopIds() });
   }
 
   /** How the active adapter was made. @internal */

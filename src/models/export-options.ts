@@ -20,6 +20,6 @@ export function checkExport({ format = "safetensors", dtype }: { format?: string
   const known = format === "gguf" ? GGUF_DTYPES : DTYPES;
   if (dtype !== undefined && !known.includes(dtype))
     throw new ConfigError(
-      `export: dtype of ${format} must be ${known.map((name) => `"${name}"`).join(", ")}, received ${JSON.stringify(dtype)}.`,
+      `export: dtype must be ${known.map((name) => `"${name}"`).join(", ")} for ${format}, received ${JSON.stringify(dtype)}.`,
     );
 }

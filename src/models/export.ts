@@ -4,6 +4,7 @@ import { CheckpointError } from "../errors.js";
 import { float32ToBfloat16, float32ToFloat16 } from "../hub/float16.js";
 import { SafetensorsFolder } from "../hub/safetensors-folder.js";
 import { replaceFile, type TensorToWrite, writeSafetensors } from "../hub/safetensors-write.js";
+import type { Tokenizer } from "../hub/tokenizer.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { sizeOf } from "../tensor/shape.js";
@@ -63,6 +64,20 @@ export async function exportSafetensors(
   }
   await writeJson(folder, "config.json", configOf(model, dtype));
   await compareWithFolder(model, folder, dtype);
+}
+
+/** Writes a model's folder: config, weights, and what says where texts end, with the tokenizer's files. @returns the folder */
+export async function exportFolder(
+  model: CausalLM,
+  folder: string,
+  parts: { readonly tokenizer: Tokenizer | Error | undefined; readonly eosIds: readonly number[] },
+  options: { dtype?: ExportDType; shardBytes?: number } = {},
+): Promise<string> {
+  await exportSafetensors(model, folder, options.dtype ?? "float32", options.shardBytes);
+  const { tokenizer, eosIds } = parts;
+  if (eosIds.length > 0) await writeJson(folder, "generation_config.json", { eos_token_id: eosIds });
+  if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
+  return folder;
 }
 
 /** A weight as it is computed with, in 32 bits. */
