@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend.h"
+
 namespace tunebook {
 namespace {
 
@@ -36,6 +38,16 @@ void split(const BlockPlanes& p, const char* from, int64_t first, int64_t count)
 
 int64_t bytes_of_block(BlockKind kind) { return kind == BlockKind::Q8_0 ? 34 : kind == BlockKind::Q4_0 ? 18 : 20; }
 
+int64_t rows_of_blocks(int64_t bytes, int64_t unit, int64_t elements, int64_t columns, int64_t head_rows) {
+  if (columns < elements || columns % elements != 0) fail("rows of %lld are no blocks of %lld", (long long)columns, (long long)elements);
+  const int64_t row_blocks = columns / elements, blocks = bytes / unit, rows = blocks / row_blocks;
+  if (bytes < 0 || blocks * unit != bytes || rows * row_blocks != blocks || head_rows < 0 ||
+      (head_rows > 0 && (head_rows % 2 != 0 || rows % head_rows != 0))) {
+    fail("%lld bytes are no rows of %lld in such blocks, or no heads of %lld rows", (long long)bytes, (long long)columns, (long long)head_rows);
+  }
+  return rows;
+}
+
 void place_blocks(void* context, int64_t at, const char* piece, int64_t bytes) {
   const BlockPlanes& p = *static_cast<const BlockPlanes*>(context);
   const int64_t each = bytes_of_block(p.kind), end = (at + bytes) / each;
@@ -44,9 +56,8 @@ void place_blocks(void* context, int64_t at, const char* piece, int64_t bytes) {
     const int64_t row = b / p.row_blocks, inside = b % p.row_blocks;
     int64_t count = end - b, to = b;
     if (p.head_rows > 0) {
-      const int64_t in_head = row % p.head_rows;
       count = std::min(count, p.row_blocks - inside);
-      to = (row - in_head + in_head % 2 * (p.head_rows / 2) + in_head / 2) * p.row_blocks + inside;
+      to = row_place(row, p.head_rows) * p.row_blocks + inside;
     }
     switch (p.kind) {
       case BlockKind::Q8_0: split<BlockKind::Q8_0>(p, piece, to, count); break;

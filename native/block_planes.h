@@ -17,6 +17,16 @@ struct BlockPlanes {
 };
 
 int64_t bytes_of_block(BlockKind kind);
+// How many rows of `columns` elements some bytes hold in blocks of `unit` bytes and `elements` elements. Throws OpError when they are no whole rows or heads.
+int64_t rows_of_blocks(int64_t bytes, int64_t unit, int64_t elements, int64_t columns, int64_t head_rows);
+
+// Where a row of the file belongs, by `head_rows` above.
+inline int64_t row_place(int64_t row, int64_t head_rows) {
+  if (head_rows == 0) return row;
+  const int64_t in_head = row % head_rows;
+  return row - in_head + in_head % 2 * (head_rows / 2) + in_head / 2;
+}
+
 // context: a BlockPlanes. `at` and `bytes` are whole blocks. (file_loader.h: PlacePiece)
 void place_blocks(void* context, int64_t at, const char* piece, int64_t bytes);
 

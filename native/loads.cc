@@ -10,6 +10,7 @@
 
 #include "block_planes.h"
 #include "runtime.h"
+#include "super_blocks.h"
 
 namespace tunebook {
 namespace {
@@ -34,6 +35,7 @@ struct Load : Ticket {
   Runtime* runtime = nullptr;
   std::vector<int32_t> held;  // handles on the memory: it belongs to nobody else before this has ended, whatever becomes of the tensors
   BlockPlanes planes;
+  Restored restored;
 
   ~Load() override {
     if (file.fd >= 0) close(file.fd);
@@ -124,27 +126,44 @@ Napi::Value load(const Napi::CallbackInfo& info) {
   return begin_load(info, 1, [&](Load& load) { load.file.to = load.hold(info[0], 0, load.file.bytes); });
 }
 
+// Rows that are read in blocks of `unit` bytes and `elements` elements.
+int64_t rows_in(Load& load, int64_t unit, int64_t elements, int64_t columns, int64_t head_rows) {
+  if (load.runtime->place != 0) fail("blocks are taken apart in the CPU's memory");
+  load.file.unit = unit;
+  return rows_of_blocks(load.file.bytes, unit, elements, columns, head_rows);
+}
+
 // loadBlocks(codes, scale, minimum | 0, fd, offset, bytes, group, kind, columns, rows of a head | 0) -> Promise<void>, into the CPU's memory.
 Napi::Value load_blocks(const Napi::CallbackInfo& info) {
   return begin_load(info, 3, [&](Load& load) {
-    const int64_t kind = integer(info[7]), columns = integer(info[8]);
-    if (load.runtime->place != 0) fail("blocks are taken apart in the CPU's memory");
-    if (kind < 0 || kind > 2 || columns < 32 || columns % 32 != 0) fail("kind %lld with rows of %lld is no kind of block", (long long)kind, (long long)columns);
+    const int64_t kind = integer(info[7]), columns = integer(info[8]), head_rows = integer(info[9]);
+    if (kind < 0 || kind > 2) fail("%lld is no kind of block", (long long)kind);
     BlockPlanes& p = load.planes;
     p.kind = static_cast<BlockKind>(kind);
+    const int64_t blocks = rows_in(load, bytes_of_block(p.kind), 32, columns, head_rows) * (columns / 32);
     p.row_blocks = columns / 32;
-    p.head_rows = integer(info[9]);
-    load.file.unit = bytes_of_block(p.kind);
-    const int64_t blocks = load.file.bytes / load.file.unit, rows = blocks / p.row_blocks;
-    if (blocks * load.file.unit != load.file.bytes || rows * p.row_blocks != blocks || p.head_rows < 0 ||
-        (p.head_rows > 0 && (p.head_rows % 2 != 0 || rows % p.head_rows != 0))) {
-      fail("%lld bytes are no rows of %lld in such blocks, or no heads of %lld rows", (long long)load.file.bytes, (long long)columns, (long long)p.head_rows);
-    }
+    p.head_rows = head_rows;
     p.codes = reinterpret_cast<uint8_t*>(load.hold(info[0], 0, blocks * (p.kind == BlockKind::Q8_0 ? 32 : 16)));
     p.scale = reinterpret_cast<uint16_t*>(load.hold(info[1], 0, blocks * 2));
     if (p.kind != BlockKind::Q8_0) p.minimum = reinterpret_cast<uint16_t*>(load.hold(info[2], 0, blocks * 2));
     load.file.place = place_blocks;
     load.file.context = &p;
+  });
+}
+
+// loadRestored(handle, fd, offset, bytes, group, kind, columns, rows of a head | 0) -> Promise<void>: blocks as float32, into the CPU's memory.
+Napi::Value load_restored(const Napi::CallbackInfo& info) {
+  return begin_load(info, 1, [&](Load& load) {
+    const int64_t kind = integer(info[5]), columns = integer(info[6]), head_rows = integer(info[7]);
+    if (kind < 0 || kind > 3) fail("%lld is no kind of block", (long long)kind);
+    Restored& r = load.restored;
+    r.kind = static_cast<SuperKind>(kind);
+    const int64_t elements = elements_of_super(r.kind), rows = rows_in(load, bytes_of_super(r.kind), elements, columns, head_rows);
+    r.row_blocks = columns / elements;
+    r.head_rows = head_rows;
+    r.to = reinterpret_cast<float*>(load.hold(info[0], 0, rows * columns * 4));
+    load.file.place = place_restored;
+    load.file.context = &r;
   });
 }
 
@@ -164,6 +183,7 @@ void end_loads(const Napi::CallbackInfo& info) {
 void export_loads(Napi::Env env, Napi::Object exports) {
   exports.Set("load", Napi::Function::New(env, load, "load"));
   exports.Set("loadBlocks", Napi::Function::New(env, load_blocks, "loadBlocks"));
+  exports.Set("loadRestored", Napi::Function::New(env, load_restored, "loadRestored"));
   exports.Set("endLoads", Napi::Function::New(env, end_loads, "endLoads"));
 }
 

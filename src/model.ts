@@ -28,7 +28,9 @@ import { type BatchOptions, batchSettings } from "./lora/row-adapters.js";
 import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
 import { activate, adaptedLayers, removeLora, targetNames, withHead, wrapLora } from "./lora/wrap.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
-import { checkExport, type ExportDType, exportSafetensors, writeJson } from "./models/export.js";
+import { exportFolder } from "./models/export.js";
+import { exportGguf } from "./models/export-gguf.js";
+import { checkExport, type ExportOptions } from "./models/export-options.js";
 import { labelledLoss, rowLogits } from "./models/rows.js";
 import { weightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
@@ -404,28 +406,22 @@ export class Model implements Disposable {
    * Writes the whole model to a folder that `loadModel` and transformers read: config, weights (float32 unless `dtype` says otherwise; quantised
    * ones restored), tokenizer.
    *
+   * With `format: "gguf"` it is one file for llama.cpp, `<name>-<dtype>.gguf` (F16 unless `dtype` says otherwise), with tokenizer and template.
+   *
    * @throws StateError while there are adapters: merge them, or save them by themselves.
    */
-  async export(
-    folder: string,
-    options: { format?: "safetensors"; dtype?: ExportDType; shardBytes?: number } = {},
-  ): Promise<void> {
+  async export(folder: string, options: ExportOptions = {}): Promise<void> {
     this.idle("export");
     this.ready();
-    const { dtype = "float32", shardBytes } = options;
     checkExport(options);
     if (this.adapters.size > 0)
       throw new StateError("export: the model has adapters; call merge() first, or save() the adapter alone.");
-    await this.writeModel(folder, dtype, shardBytes);
-    if (this.parts.base === "") this.parts.base = folder;
-  }
-
-  private async writeModel(folder: string, dtype: ExportDType = "float32", shardBytes?: number): Promise<void> {
-    await exportSafetensors(this.network, folder, dtype, shardBytes);
-    const eos = this.stopIds();
-    if (eos.length > 0) await writeJson(folder, "generation_config.json", { eos_token_id: eos });
-    const { tokenizer } = this.parts;
-    if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
+    const { parts } = this;
+    const base =
+      options.format === "gguf"
+        ? await exportGguf(this.network, folder, options.dtype ?? "F16", { ...parts, eosIds: this.stopIds() })
+        : await exportFolder(this.network, folder, { ...parts, eosIds: this.stopIds() }, options);
+    if (parts.base === "") parts.base = base;
   }
 
   /** Saves the active adapter in PEFT's layout, with the tokenizer's files beside it. */
@@ -440,7 +436,7 @@ export class Model implements Disposable {
   /** Saves what `train` trains: the active adapter, or without adapters the whole model in float32. @internal */
   async saveTrained(folder: string): Promise<void> {
     if (this.active !== undefined || this.adapters.size > 0) await this.save(folder);
-    else await this.writeModel(folder);
+    else await exportFolder(this.network, folder, { ...this.parts, eosIds: this.stopIds() });
   }
 
   /** How the active adapter was made. @internal */

@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { defineDisplay, interruptSignal } from "./display/host.js";
 import { CheckpointError, ConfigError } from "./errors.js";
 import { type AdapterOptions, DelayedBar } from "./fetch.js";
+import { BnbWeights } from "./hub/bnb-weights.js";
 import { ConfigFields, generationConfig } from "./hub/config.js";
 import { hubModel, hubModelName } from "./hub/hub-model.js";
 import { localModel, type ModelSource, openModel } from "./hub/model-source.js";
@@ -17,6 +18,7 @@ import { prepareSight } from "./models/sight.js";
 import { setWeightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
 import { packModule } from "./quantization/packed.js";
+import { prepareFourBit, refuseTwice } from "./quantization/prequantized.js";
 import { type Device, type DeviceName, resolveDevice } from "./tensor/device.js";
 import { type DTypeName, type FloatDType, floatDType } from "./tensor/dtype.js";
 import { seed } from "./tensor/ops/random.js";
@@ -146,6 +148,7 @@ export class LoadPlan implements PromiseLike<Model> {
     setWeightDType(decoder, wantedDType(options.dtype, fields));
     if (this.quantization && !this.computed)
       quantizeModule(decoder, quantizeSettings(this.quantization), decoder.denseParts(this.quantization));
+    if (files?.quantized) await this.takeQuantized(decoder, files);
     const network = labels ? new SequenceClassifier(decoder, labels) : decoder;
     network.to(device);
     if (options.dtype === "packed") await pack(network, files);
@@ -164,6 +167,16 @@ export class LoadPlan implements PromiseLike<Model> {
     });
     for (const step of this.adapters) await step(model);
     return model;
+  }
+
+  /** A checkpoint in 4 bits keeps its bytes; without its weights the config alone says what is in 4 bits. */
+  private async takeQuantized(network: CausalLM, { quantized, weights }: ModelSource): Promise<void> {
+    if (this.quantization) refuseTwice(quantized!);
+    const source = this.options.weights === undefined ? await weights() : undefined;
+    if (source instanceof BnbWeights) return prepareFourBit(network, source, quantized!);
+    const { kind, nested, compute, skip } = quantized!;
+    const settings = quantizeSettings({ type: kind, doubleQuant: nested, compute: compute as DTypeName });
+    quantizeModule(network, settings, [network.headName, "lm_head", ...skip]);
   }
 
   private async fill(network: CausalLM, source: ModelSource | undefined): Promise<void> {

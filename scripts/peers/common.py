@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-PACKAGES = ["torch", "transformers", "peft", "trl", "bitsandbytes", "numpy", "safetensors"]
+PACKAGES = ["torch", "transformers", "peft", "trl", "bitsandbytes", "numpy", "safetensors", "gguf"]
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,9 @@ import torch
 import transformers
 
 import golden_adapters
+import golden_bnb
 import golden_classification
+import golden_gguf
 import golden_images
 import golden_llama
 import golden_lora
@@ -40,6 +42,8 @@ PARTS = {
     "adapters": lambda out, shared: golden_adapters.make(out),
     "optimizer": lambda out, shared: golden_optimizer.make(out),
     "quantized": lambda out, shared: golden_quantized.make(out),
+    "bnb": lambda out, shared: golden_bnb.make(out),
+    "gguf": lambda out, shared: golden_gguf.make(out),
     "ops": lambda out, shared: golden_ops.make(out),
     "sampling": lambda out, shared: golden_sampling.make(out),
     "rouge": lambda out, shared: golden_rouge.make(out),

@@ -17,6 +17,12 @@ export function float16ToFloat32(halves: Uint16Array): Float32Array {
   return new Float32Array(words.buffer);
 }
 
+/** The number of a half's bits. */
+export function halfValue(half: number): number {
+  bits[0] = widenHalf(half);
+  return float[0]!;
+}
+
 function widenHalf(half: number): number {
   const sign = (half & 0x8000) << 16;
   const exponent = (half >> 10) & 0x1f;
@@ -47,7 +53,8 @@ export function float32ToFloat16(values: Float32Array): Uint16Array {
   return halves;
 }
 
-function narrowHalf(value: number): number {
+/** The bits of the nearest half. */
+export function narrowHalf(value: number): number {
   float[0] = value;
   const word = bits[0]!;
   const sign = (word >>> 16) & 0x8000;

@@ -1,5 +1,6 @@
 /** Tensors of GGUF files restored to 32 bits: whole floats, and ggml's blocks of 32 elements that share a scale (ggml-quants.c). */
 import { bfloat16ToFloat32, float16ToFloat32 } from "./float16.js";
+import { restoreQ4K, restoreQ5, restoreQ5K, restoreQ6K } from "./gguf-super-blocks.js";
 
 const BLOCK = 32;
 
@@ -13,6 +14,10 @@ const RESTORE: Readonly<Record<string, Restore>> = {
   Q8_0: restoreQ8,
   Q4_0: restoreQ4,
   Q4_1: restoreQ4WithMinimum,
+  Q5_0: restoreQ5,
+  Q4_K: restoreQ4K,
+  Q5_K: restoreQ5K,
+  Q6_K: restoreQ6K,
 };
 
 /** The types that {@link restoreBlocks} knows. */

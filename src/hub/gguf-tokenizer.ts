@@ -179,21 +179,30 @@ function split(pattern: string): JsonObject {
   return sequence(part, { ...BYTE_LEVEL, use_regex: false });
 }
 
-/** How words are split, by `tokenizer.ggml.pre`. */
-const PRE_TOKENIZERS: readonly {
+/** A token that stands for one byte. */
+export const BYTE_TOKEN: RegExp = /^<0x[0-9A-F]{2}>$/;
+
+/** How words are split, by `tokenizer.ggml.pre`; `write` is the name that is written. */
+export const PRE_TOKENIZERS: readonly {
   names: readonly string[];
+  write: string;
   part: JsonObject;
   normalizer?: JsonObject;
   whole?: boolean;
 }[] = [
-  { names: ["default", "gpt-2", "gpt2", "mpt", "olmo", "phi-2", "jina-en", "roberta-bpe"], part: BYTE_LEVEL },
+  {
+    names: ["default", "gpt-2", "gpt2", "mpt", "olmo", "phi-2", "jina-en", "roberta-bpe"],
+    write: "gpt-2",
+    part: BYTE_LEVEL,
+  },
   {
     names: ["smollm", "starcoder", "refact", "command-r", "codeshell"],
+    write: "smollm",
     part: sequence({ type: "Digits", individual_digits: true }, BYTE_LEVEL),
   },
   // `whole`: a word that the vocabulary has is taken without merging.
-  { names: LLAMA3_NAMES, part: split(WORDS.llama3), whole: true },
-  { names: ["qwen2", "deepseek-r1-qwen"], part: split(WORDS.qwen2), normalizer: { type: "NFC" } },
+  { names: LLAMA3_NAMES, write: "llama-bpe", part: split(WORDS.llama3), whole: true },
+  { names: ["qwen2", "deepseek-r1-qwen"], write: "qwen2", part: split(WORDS.qwen2), normalizer: { type: "NFC" } },
 ];
 
 function byteLevel(fields: Fields, { ids }: Vocabulary): Parts {

@@ -24,8 +24,16 @@ const IN_BLOCK: Readonly<Record<string, string>> = {
 // What follows from the config, or was taken into it.
 const DERIVED: ReadonlySet<string> = new Set(["rope_freqs.weight"]);
 
-// Matrices of these are handed on in their blocks.
-const BLOCK_DTYPES: readonly string[] = ["Q8_0", "Q4_0", "Q4_1"];
+// Matrices of these are handed on in their blocks, of so many elements.
+const BLOCK_DTYPES: ReadonlyMap<string, number> = new Map([
+  ["Q8_0", 32],
+  ["Q4_0", 32],
+  ["Q4_1", 32],
+  ["Q5_0", 32],
+  ["Q4_K", 256],
+  ["Q5_K", 256],
+  ["Q6_K", 256],
+]);
 
 /** The checkpoint's name of a tensor; a name that is not known stays as it is. */
 export function checkpointName(name: string): string {
@@ -35,6 +43,15 @@ export function checkpointName(name: string): string {
   const names = block === undefined ? WHOLE : IN_BLOCK;
   if (!Object.hasOwn(names, part)) return name;
   return `${block === undefined ? "" : `model.layers.${block}.`}${names[part]}.${kind}`;
+}
+
+/** The name of a checkpoint's tensor in a GGUF file, or undefined where there is none. */
+export function ggufName(name: string): string | undefined {
+  const match = /^(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(name);
+  if (match === null) return undefined;
+  const [, block, part, kind] = match as unknown as [string, string | undefined, string, string];
+  const found = Object.entries(block === undefined ? WHOLE : IN_BLOCK).find(([, module]) => module === part);
+  return found && `${block === undefined ? "" : `blk.${block}.`}${found[0]}.${kind}`;
 }
 
 /**
@@ -50,6 +67,18 @@ export function restoreRowOrder(data: Float32Array, heads: number, columns: numb
     const inHead = row % headDim;
     const to = row - inHead + (inHead % 2) * (headDim / 2) + (inHead >> 1);
     out.set(data.subarray(row * columns, (row + 1) * columns), to * columns);
+  }
+  return out;
+}
+
+/** The inverse of {@link restoreRowOrder}: rows of Q or K as llama.cpp's files hold them. */
+export function pairRowOrder(data: Float32Array, heads: number, columns: number): Float32Array {
+  const out = new Float32Array(data.length);
+  const headDim = data.length / columns / heads;
+  for (let row = 0; row < heads * headDim; row++) {
+    const inHead = row % headDim;
+    const from = row - inHead + (inHead % 2) * (headDim / 2) + (inHead >> 1);
+    out.set(data.subarray(from * columns, (from + 1) * columns), row * columns);
   }
   return out;
 }
@@ -99,7 +128,8 @@ export class GgufWeights implements WeightSource {
 
   locateBlocks(name: string): WeightBlocks | undefined {
     const { dtype, shape, offset, bytes } = this.#file.entry(this.#name(name));
-    if (!BLOCK_DTYPES.includes(dtype) || shape.length !== 2 || shape[1]! % 32 !== 0) return undefined;
+    const elements = BLOCK_DTYPES.get(dtype);
+    if (elements === undefined || shape.length !== 2 || shape[1]! % elements !== 0) return undefined;
     const heads = this.#rotatedHeads(name);
     const headRows = heads === undefined ? 0 : shape[0]! / heads;
     return { fd: this.#file.fd, path: this.where, offset, bytes, format: dtype, headRows };

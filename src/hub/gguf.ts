@@ -79,7 +79,7 @@ export class GgufFile {
     return bytes;
   }
 
-  /** A tensor as 32-bit numbers, row-major. @throws CheckpointError for types other than F32, F16, BF16, Q8_0, Q4_0 and Q4_1. */
+  /** A tensor as 32-bit numbers, row-major. @throws CheckpointError for types that are not restored. */
   async readFloat32(name: string): Promise<Float32Array> {
     const { dtype, shape } = this.entry(name);
     if (!RESTORED_DTYPES.includes(dtype))

@@ -1,7 +1,8 @@
 /** What a path of the user's holds of a model: config, weights, tokenizer, whichever format they come in. */
 import { readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { ConfigError } from "../errors.js";
+import { CheckpointError, ConfigError } from "../errors.js";
+import { type BnbConfig, BnbWeights, bnbConfig } from "./bnb-weights.js";
 import {
   type ConfigFields,
   type GenerationConfig,
@@ -14,6 +15,7 @@ import { GgufFile } from "./gguf.js";
 import { ggufConfig } from "./gguf-config.js";
 import { ggufTokenizer } from "./gguf-tokenizer.js";
 import { GgufWeights } from "./gguf-weights.js";
+import { convertPickle, PICKLE_REASON, PICKLED } from "./safetensors.js";
 import { SafetensorsFolder } from "./safetensors-folder.js";
 import { Tokenizer } from "./tokenizer.js";
 import type { WeightSource } from "./weight-source.js";
@@ -28,6 +30,8 @@ export interface ModelSource extends AsyncDisposable {
   readonly tokenizer: Tokenizer | Error;
   /** How images are prepared (preprocessor_config.json), where the model has such a file. */
   readonly preprocessor?: ConfigFields | undefined;
+  /** How the weights are quantised, where bitsandbytes did so; they are a `BnbWeights` then. */
+  readonly quantized?: BnbConfig;
   /** Opens the weights, which the source closes. */
   weights(): Promise<WeightSource>;
 }
@@ -39,6 +43,8 @@ export async function localModel(path: string): Promise<string | undefined> {
   if (info === undefined) return undefined;
   if (!info.isDirectory()) {
     if (/\.gguf$/i.test(found)) return found;
+    if (PICKLED.test(found))
+      throw new CheckpointError(`${found} is not loaded: ${PICKLE_REASON}. ${convertPickle(basename(found))}`);
     throw new ConfigError(
       `loadModel: ${found} is a file: expected a .gguf file, or a folder with config.json and safetensors.`,
     );
@@ -66,15 +72,21 @@ export async function openModel(path: string, name?: string): Promise<ModelSourc
 
 async function openFolder(folder: string): Promise<ModelSource> {
   const config = await readConfig(folder);
-  let weights: SafetensorsFolder | undefined;
+  const quantized = bnbConfig(config);
+  let weights: SafetensorsFolder | BnbWeights | undefined;
   return {
     name: basename(folder),
     config,
+    ...(quantized && { quantized }),
     generation: (await readGenerationConfig(folder)) ?? generationConfig(config),
     tokenizer: await Tokenizer.fromFolder(folder).catch((error: unknown) => error as Error),
     preprocessor: await readPreprocessor(folder),
     weights: async () => {
-      weights ??= await SafetensorsFolder.open(folder);
+      if (weights === undefined) {
+        const files = await SafetensorsFolder.open(folder);
+        weights = files; // closed with the source, whatever its names are
+        if (quantized) weights = new BnbWeights(files);
+      }
       return weights;
     },
     [Symbol.asyncDispose]: async () => {

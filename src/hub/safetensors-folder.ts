@@ -5,12 +5,18 @@ import { CheckpointError } from "../errors.js";
 import { readFields } from "./config.js";
 import { describe, type Json } from "./json.js";
 import { safeJoin } from "./path.js";
-import { CONVERT_PICKLE, missingTensor, PICKLE_REASON, SafetensorsFile, type TensorEntry } from "./safetensors.js";
+import {
+  convertPickle,
+  missingTensor,
+  PICKLE_REASON,
+  PICKLED,
+  SafetensorsFile,
+  type TensorEntry,
+} from "./safetensors.js";
 import type { WeightPlace, WeightSource } from "./weight-source.js";
 
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
-const PICKLED = /\.(bin|pt|pth|ckpt)$/i;
 
 /** All tensors of a folder by name, read one at a time from whichever shard holds them. */
 export class SafetensorsFolder implements WeightSource {
@@ -160,7 +166,7 @@ async function list(folder: string): Promise<string[]> {
 function noWeights(folder: string, present: readonly string[]): CheckpointError {
   const pickled = present.find((name) => PICKLED.test(name) || name === "pytorch_model.bin.index.json");
   if (pickled !== undefined)
-    return new CheckpointError(`${join(folder, pickled)} is not loaded: ${PICKLE_REASON}. ${CONVERT_PICKLE}`);
+    return new CheckpointError(`${join(folder, pickled)} is not loaded: ${PICKLE_REASON}. ${convertPickle(pickled)}`);
   const found =
     present.length === 0
       ? "it is empty"

@@ -145,7 +145,8 @@ async function bytesOf(tensor: TensorToWrite, path: string): Promise<Uint8Array>
   return bytes;
 }
 
-async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
+/** Writes all bytes at the end of an open file. */
+export async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
   const most = 256 * 1024 * 1024;
   for (let done = 0; done < bytes.byteLength; ) {
     const { bytesWritten } = await file.write(bytes, done, Math.min(most, bytes.byteLength - done));

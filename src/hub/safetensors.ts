@@ -162,10 +162,19 @@ async function readHeader(path: string, file: FileHandle): Promise<Header> {
   }
 }
 
-/** How to turn pickled weights into safetensors, in words. */
-export const CONVERT_PICKLE: string =
-  "Convert it once in Python, where you trust the file: " +
-  '`from transformers import AutoModelForCausalLM as A; A.from_pretrained("FOLDER").save_pretrained("NEW_FOLDER")`, and load NEW_FOLDER.';
+/** How to turn pickled weights into safetensors, in words. `weights_only` refuses what is no tensor. @param name the file's, in its folder */
+export function convertPickle(name: string): string {
+  const from = /^[\w.-]+$/.test(name) ? name : "WEIGHTS.bin"; // nothing of a stranger's name that a shell or Python could read otherwise
+  const to = /^adapter/i.test(from) ? "adapter_model.safetensors" : "model.safetensors";
+  return (
+    "Convert it once, in its folder: " +
+    `python -c "import torch; from safetensors.torch import save_file; save_file({k: v.clone().contiguous() for k, v in torch.load('${from}', weights_only=True).items()}, '${to}', {'format': 'pt'})" ` +
+    "(weights in several files: `from transformers import AutoModelForCausalLM as A; A.from_pretrained('FOLDER').save_pretrained('NEW_FOLDER')`)."
+  );
+}
+
+/** Names of files that hold pickled weights. */
+export const PICKLED: RegExp = /\.(bin|pt|pth|ckpt)$/i;
 
 /** What makes pickled weights unusable, in words. */
 export const PICKLE_REASON = "it is a pickle, and reading a pickle can run any program that its author put in it";
@@ -173,7 +182,7 @@ export const PICKLE_REASON = "it is a pickle, and reading a pickle can run any p
 function foreignFormat(start: Uint8Array): { reason: string; remedy: string } | undefined {
   const text = String.fromCharCode(...start);
   if (text.startsWith("PK\x03\x04") || (start[0] === 0x80 && start[1]! >= 2 && start[1]! <= 5 && text[2] !== "\0"))
-    return { reason: PICKLE_REASON, remedy: CONVERT_PICKLE };
+    return { reason: PICKLE_REASON, remedy: convertPickle("") };
   if (text === "version ")
     return { reason: "it is a Git LFS pointer, not the weights", remedy: "Run `git lfs pull` in its folder." };
   if (text.startsWith("GGUF")) return { reason: "it is a GGUF file", remedy: "Give a .safetensors file." };

@@ -120,6 +120,11 @@ export class Tokenizer {
     return new Tokenizer({ ...this.#files, tokenizer: changed as JsonObject, config: configured, bytes: files });
   }
 
+  /** What tokenizer.json says. @internal */
+  get source(): JsonObject {
+    return this.#files.tokenizer;
+  }
+
   /** The ids of a text. */
   encode(text: string, options: EncodeOptions = {}): number[] {
     if (typeof text !== "string") throw new TokenizerError(`encode() takes a string, got ${typeof text}.`);

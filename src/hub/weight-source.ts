@@ -31,12 +31,12 @@ export interface WeightSource extends AsyncDisposable {
   readFloat32(name: string): Promise<Float32Array>;
   /** Where a tensor of F32, F16 or BF16 can be read as it is; undefined where it must be decoded. */
   locate?(name: string): WeightPlace | undefined;
-  /** Where a matrix in blocks of 32 elements along its rows stands; undefined where it is held otherwise. */
+  /** Where a matrix in blocks along its rows stands; undefined where it is held otherwise. */
   locateBlocks?(name: string): WeightBlocks | undefined;
   close(): Promise<void>;
 }
 
-/** A matrix of Q8_0, Q4_0 or Q4_1 in an open file. */
+/** A matrix of Q8_0, Q4_0, Q4_1 or a type that is restored while it is read (Q5_0, Q4_K, Q5_K, Q6_K) in an open file. */
 export interface WeightBlocks extends WeightPlace {
   readonly format: string;
   /** Rows of a head, where the file holds them in llama.cpp's order (0, half, 1, half + 1, …); else 0. */

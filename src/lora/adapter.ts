@@ -1,9 +1,9 @@
-import { mkdir } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { CheckpointError, ConfigError, StateError } from "../errors.js";
 import { readFields } from "../hub/config.js";
 import type { JsonObject } from "../hub/json.js";
-import { SafetensorsFile } from "../hub/safetensors.js";
+import { convertPickle, PICKLE_REASON, PICKLED, SafetensorsFile } from "../hub/safetensors.js";
 import { replaceFile, type TensorToWrite, writeSafetensors } from "../hub/safetensors-write.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { CausalLM } from "../models/causal.js";
@@ -121,7 +121,9 @@ const bytes = (data: Float32Array): Uint8Array => new Uint8Array(data.buffer, da
  */
 export async function loadAdapterFiles(model: CausalLM, folder: string, name: string): Promise<AdapterInfo> {
   const fields = await readFields(join(folder, "adapter_config.json"));
-  await using opened = await SafetensorsFile.open(join(folder, "adapter_model.safetensors"));
+  const base =
+    fields.get("base_model_name_or_path") === null ? "" : fields.string("base_model_name_or_path", { default: "" });
+  await using opened = await openWeights(folder);
   const file = adapterFile(model, opened);
   const settings = await headSettings(model, folder, settingsFromConfig(fields, name), file, fields.get("task_type"));
   const rows = tableRows(model, file) ?? 0;
@@ -131,22 +133,32 @@ export async function loadAdapterFiles(model: CausalLM, folder: string, name: st
     layers = wrapLora(model, settings, false);
     checkFile(model, name, file, folder);
     await initialise(model, settings);
+    for (const [key, p] of [...adapterTensors(model, name), ...tablesOf(model, file)]) await read(file, key, p);
   } catch (error) {
     removeLora(model, name);
     larger?.undo();
     throw error;
   }
   larger?.keep();
-  for (const [key, p] of [...adapterTensors(model, name), ...tablesOf(model, file)]) await read(file, key, p);
   for (const [, layer] of loraLayers(model)) layer.baseChanged();
   return {
     settings,
     targets: settings.target === undefined || settings.target === "all-linear" ? layers : settings.target,
-    base:
-      fields.get("base_model_name_or_path") === null ? "" : fields.string("base_model_name_or_path", { default: "" }),
+    base,
     raw: fields.values,
     resized: tablesOf(model, file).length > 0,
   };
+}
+
+async function openWeights(folder: string): Promise<SafetensorsFile> {
+  const path = join(folder, "adapter_model.safetensors");
+  const present = await readdir(folder);
+  const pickled = present.includes("adapter_model.safetensors")
+    ? undefined
+    : present.find((name) => PICKLED.test(name));
+  if (pickled !== undefined)
+    throw new CheckpointError(`${join(folder, pickled)} is not loaded: ${PICKLE_REASON}. ${convertPickle(pickled)}`);
+  return SafetensorsFile.open(path);
 }
 
 async function read(file: AdapterFile, key: string, p: Parameter): Promise<void> {

@@ -2,7 +2,8 @@ import { createContext, Script } from "node:vm";
 import { ConfigError } from "../errors.js";
 import type { TargetRules } from "./options.js";
 
-const MILLISECONDS = 2000;
+const MILLISECONDS = 500;
+const MOST_PATTERNS = 1000;
 const LONGEST = 2000;
 
 /** Whether a full name is meant by one of the targets: equal, or its end after a dot (PEFT's rule for lists). */
@@ -15,7 +16,13 @@ export function matchesTarget(name: string, targets: readonly string[]): boolean
  * Patterns come from downloaded files too: one that takes too long is an error.
  * @throws ConfigError naming the option, when it is no pattern.
  */
-export function fits(pattern: string, names: readonly string[], option: string, around = ["", ""]): boolean[] {
+export function fits(
+  pattern: string,
+  names: readonly string[],
+  option: string,
+  around: readonly string[] = ["", ""],
+  milliseconds: number = MILLISECONDS,
+): boolean[] {
   if (pattern.length > LONGEST)
     throw new ConfigError(`${option}: a pattern of ${pattern.length} characters is not used.`);
   const source = pattern.replaceAll("(?P<", "(?<").replaceAll(/\\Z/g, "$");
@@ -32,7 +39,9 @@ export function fits(pattern: string, names: readonly string[], option: string, 
   const context = createContext({ test: (i: number) => i, source: expression.source, flags: expression.flags });
   const text = `{ const e = new RegExp(source, flags); JSON.stringify(${JSON.stringify(names)}.map((n) => e.test(n))) }`;
   try {
-    return JSON.parse(new Script(text).runInContext(context, { timeout: MILLISECONDS })) as boolean[];
+    return JSON.parse(
+      new Script(text).runInContext(context, { timeout: Math.max(1, Math.ceil(milliseconds)) }),
+    ) as boolean[];
   } catch (cause) {
     throw new ConfigError(`${option}: the pattern "${pattern}" takes too long to try; write it more simply.`, {
       cause,
@@ -48,8 +57,14 @@ export function byPattern(
   option: string,
 ): number[] {
   const values = names.map((): number | undefined => undefined);
-  for (const [pattern, value] of Object.entries(patterns)) {
-    const found = fits(pattern, names, option, ["(?:.*\\.)?", ""]);
+  const entries = Object.entries(patterns);
+  if (entries.length > MOST_PATTERNS)
+    throw new ConfigError(`${option}: ${entries.length} patterns, at most ${MOST_PATTERNS} are tried.`);
+  let left = MILLISECONDS; // for all of them
+  for (const [pattern, value] of entries) {
+    const begun = performance.now();
+    const found = fits(pattern, names, option, ["(?:.*\\.)?", ""], left);
+    left -= performance.now() - begun;
     names.forEach((_, i) => {
       if (found[i]) values[i] ??= value;
     });

@@ -96,8 +96,8 @@ export function checkedLabels(labels: unknown): readonly string[] {
 /** Names of the classes that a checkpoint's own head chooses from; `undefined` where it has none. */
 export function checkpointLabels(fields: ConfigFields): string[] | undefined {
   const architectures = fields.get("architectures");
-  if (!Array.isArray(architectures) || !architectures.some((name) => /ForSequenceClassification$/.test(String(name))))
-    return undefined;
+  const names = Array.isArray(architectures) ? architectures : [];
+  if (!names.some((name) => typeof name === "string" && /ForSequenceClassification$/.test(name))) return undefined;
   return labelNames(fields.get("id2label")) ?? numbered(fields.integer("num_labels", { default: 2, min: 1, max: 1e6 }));
 }
 

@@ -1,20 +1,19 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { CheckpointError, ConfigError } from "../errors.js";
+import { CheckpointError } from "../errors.js";
 import { float32ToBfloat16, float32ToFloat16 } from "../hub/float16.js";
 import { SafetensorsFolder } from "../hub/safetensors-folder.js";
 import { replaceFile, type TensorToWrite, writeSafetensors } from "../hub/safetensors-write.js";
+import type { Tokenizer } from "../hub/tokenizer.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { sizeOf } from "../tensor/shape.js";
 import type { CausalLM } from "./causal.js";
 import { headConfig } from "./classifier.js";
+import type { ExportDType } from "./export-options.js";
 import { checkpointTargets, type Target } from "./load.js";
 import { respelled } from "./respell.js";
 import { preprocessorConfig } from "./sight.js";
-
-/** Types that weights can be written in. */
-export type ExportDType = "float32" | "bfloat16" | "float16";
 
 const WRITTEN: Readonly<Record<ExportDType, { name: string; bytes: number }>> = {
   float32: { name: "F32", bytes: 4 },
@@ -70,8 +69,22 @@ export async function exportSafetensors(
   await compareWithFolder(model, folder, dtype);
 }
 
+/** Writes a model's folder: config, weights, and what says where texts end, with the tokenizer's files. @returns the folder */
+export async function exportFolder(
+  model: CausalLM,
+  folder: string,
+  parts: { readonly tokenizer: Tokenizer | Error | undefined; readonly eosIds: readonly number[] },
+  options: { dtype?: ExportDType; shardBytes?: number } = {},
+): Promise<string> {
+  await exportSafetensors(model, folder, options.dtype ?? "float32", options.shardBytes);
+  const { tokenizer, eosIds } = parts;
+  if (eosIds.length > 0) await writeJson(folder, "generation_config.json", { eos_token_id: eosIds });
+  if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
+  return folder;
+}
+
 /** A weight as it is computed with, in 32 bits. */
-async function valuesOf(target: Target): Promise<Float32Array> {
+export async function valuesOf(target: Target): Promise<Float32Array> {
   if ("parameter" in target) return (await target.parameter.data()) as Float32Array;
   const dense = outsideScope(() => noGrad(() => target.layer.quantized.restore()));
   try {
@@ -127,14 +140,4 @@ function encode(values: Float32Array, dtype: ExportDType, name: string): Uint8Ar
   const out =
     dtype === "float32" ? values : dtype === "bfloat16" ? float32ToBfloat16(values) : float32ToFloat16(values);
   return new Uint8Array(out.buffer, out.byteOffset, out.byteLength);
-}
-
-/** @throws ConfigError for a format or dtype that cannot be written. */
-export function checkExport({ format = "safetensors", dtype = "float32" }: { format?: string; dtype?: string }): void {
-  if (format !== "safetensors")
-    throw new ConfigError(`export: format must be "safetensors", received ${JSON.stringify(format)}.`);
-  if (!["float32", "bfloat16", "float16"].includes(dtype))
-    throw new ConfigError(
-      `export: dtype must be "float32", "bfloat16" or "float16", received ${JSON.stringify(dtype)}.`,
-    );
 }

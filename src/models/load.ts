@@ -1,16 +1,19 @@
 import { CheckpointError } from "../errors.js";
+import { BnbWeights } from "../hub/bnb-weights.js";
 import type { WeightSource } from "../hub/weight-source.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
 import { PackedEmbedding, PackedLinear } from "../quantization/packed.js";
+import { loadFourBit } from "../quantization/prequantized.js";
 import type { DType } from "../tensor/dtype.js";
+import { isRestored } from "../tensor/load.js";
 import { settle } from "../tensor/native.js";
 import type { BlockWeight } from "../tensor/ops/blocks.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { shapeText } from "../tensor/shape.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
-import { type Arrival, type BlocksArrival, type PlainArrival, streamWeights } from "./stream.js";
+import { type Arrival, type BlocksArrival, type PlainArrival, type RestoredArrival, streamWeights } from "./stream.js";
 
 /** Where one tensor of a checkpoint goes. */
 /** Where a tensor of a checkpoint goes. */
@@ -61,6 +64,12 @@ export async function loadWeights(
   await streamWeights(arrivals, taken, signal);
   for (const [name, target] of others) {
     signal?.throwIfAborted();
+    if (isFourBit(source, name)) {
+      await loadFourBit((target as { layer: QuantizedLinear }).layer, source, name);
+      await settle();
+      taken(name);
+      continue;
+    }
     const data = await source.readFloat32(name);
     const weight = outsideScope(() => tensor(data, { shape: target.shape, device: holderOf(target).device }));
     fill(target, weight);
@@ -88,23 +97,34 @@ function plainArrival(source: WeightSource, name: string, target: Target): Plain
 }
 
 // A matrix in blocks, which are kept or restored to 32 bits.
-function blocksArrival(source: WeightSource, name: string, target: Target): BlocksArrival | undefined {
+function blocksArrival(
+  source: WeightSource,
+  name: string,
+  target: Target,
+): BlocksArrival | RestoredArrival | undefined {
   const place = source.locateBlocks?.(name);
   if (isPacked(target)) {
     const { layer } = target;
     const dtype = place?.format ?? source.entry(name).dtype;
     if (place === undefined || dtype.toLowerCase() !== layer.format)
       throw new CheckpointError(`${source.where}: ${name} is ${dtype}, expected ${layer.format}.`);
-    return { name, place, shape: target.shape, kept: true, take: (weight) => layer.adopt(weight) };
+    return { name, place, shape: target.shape, kept: true, take: (weight: BlockWeight) => layer.adopt(weight) };
   }
   if (place === undefined) return undefined;
   const { device } = holderOf(target);
+  const put = (restored: Tensor): void => {
+    const there = device === "cpu" ? restored : outsideScope(() => noGrad(() => restored.to(device)));
+    fill(target, there);
+    if (there !== restored) there.dispose();
+  };
+  if (isRestored(place.format)) {
+    const kept = device === "cpu" && "parameter" in target && target.parameter.dtype === "float32";
+    return { name, place, shape: target.shape, kept, restored: true, take: put };
+  }
   const take = (weight: BlockWeight): void => {
     const restored = outsideScope(() => noGrad(() => weight.restore()));
-    const there = device === "cpu" ? restored : outsideScope(() => noGrad(() => restored.to(device)));
-    if (there !== restored) restored.dispose();
-    fill(target, there);
-    there.dispose();
+    put(restored);
+    restored.dispose();
   };
   return { name, place, shape: target.shape, kept: false, take };
 }
@@ -116,6 +136,11 @@ function fill(target: Target, weight: Tensor): void {
     const same = parameter.dtype === weight.dtype;
     parameter.adopt(same ? weight : outsideScope(() => noGrad(() => weight.to(parameter.dtype))));
   } else (target.layer as QuantizedLinear).load(weight);
+}
+
+/** Whether a tensor is a matrix in 4 bits, for which `prepareFourBit` has made a place of its shape. */
+function isFourBit(source: WeightSource, name: string): source is BnbWeights {
+  return source instanceof BnbWeights && source.isFourBit(name);
 }
 
 /** Gives every parameter its initial values (`weights: "random"`), quantising layer by layer. */
@@ -162,6 +187,7 @@ function compare(targets: Map<string, Target>, source: WeightSource, spare: read
   }
   for (const [name, target] of targets) {
     const entry = source.entry(name);
+    if (isFourBit(source, name)) continue;
     if (shapeText(entry.shape) !== shapeText(target.shape)) {
       throw new CheckpointError(
         `${source.where}: ${name} should have shape ${shapeText(target.shape)} by ${source.described}, the file holds ${shapeText(entry.shape)}.`,

@@ -34,7 +34,15 @@ export interface BlocksArrival extends Common {
   take(weight: BlockWeight): void;
 }
 
-export type Arrival = PlainArrival | BlocksArrival;
+/** A matrix in blocks that are restored to float32 on the CPU while they are read. */
+export interface RestoredArrival extends Common {
+  readonly place: WeightBlocks;
+  readonly restored: true;
+  /** As that of plain numbers. */
+  take(weight: Tensor): void;
+}
+
+export type Arrival = PlainArrival | BlocksArrival | RestoredArrival;
 
 const MOST_AHEAD = 256; // tensors on their way: enough that reading never waits for JavaScript
 const BLOCK_BYTES_AHEAD = 64 * 2 ** 20; // of matrices in blocks that are not kept
@@ -121,7 +129,8 @@ class Reading {
 
   /** Begins to read; undefined when older ones must be taken first. */
   begin(arrival: Arrival): Ahead | undefined {
-    return "dtype" in arrival ? this.#beginPlain(arrival) : this.#beginBlocks(arrival);
+    if ("dtype" in arrival) return this.#beginPlain(arrival);
+    return "restored" in arrival ? this.#beginRestored(arrival) : this.#beginBlocks(arrival);
   }
 
   #beginPlain(arrival: PlainArrival): Ahead | undefined {
@@ -158,6 +167,21 @@ class Reading {
       this.#blockBytes -= bytes;
     };
     const loaded = this.#of("cpu").loadBlocks(weight, place, name, place.format, place.headRows);
+    return { arrival, loaded, take, drop: () => weight.dispose() };
+  }
+
+  #beginRestored(arrival: RestoredArrival): Ahead | undefined {
+    const { place, shape, kept, name } = arrival;
+    const bytes = kept ? 0 : sizeOf(shape) * DTYPE_BYTES.float32;
+    if (this.#blockBytes > 0 && this.#blockBytes + bytes > BLOCK_BYTES_AHEAD) return undefined;
+    const weight = outsideScope(() => empty(shape, "float32", "cpu"));
+    this.#blockBytes += bytes;
+    const take = (): void => {
+      arrival.take(weight);
+      weight.dispose();
+      this.#blockBytes -= bytes;
+    };
+    const loaded = this.#of("cpu").loadRestored(weight, place, name, place.format, place.headRows);
     return { arrival, loaded, take, drop: () => weight.dispose() };
   }
 

@@ -19,6 +19,12 @@ export interface FileStretch {
 // Formats whose blocks are taken apart while they are read, by their native codes.
 const BLOCK_FORMATS: readonly string[] = ["Q8_0", "Q4_0", "Q4_1"];
 
+// Formats whose blocks are restored to 32 bits while they are read, by their native codes.
+const RESTORED_FORMATS: readonly string[] = ["Q5_0", "Q4_K", "Q5_K", "Q6_K"];
+
+/** Whether blocks of a format are restored while they are read, by `loadRestored`, and not kept by `loadBlocks`. */
+export const isRestored = (format: string): boolean => RESTORED_FORMATS.includes(format);
+
 let groups = 0;
 
 /** Loads that belong together: one failure or an interrupt ends them all. They run side by side, the earlier ones first. */
@@ -63,6 +69,19 @@ export class FileLoads {
       from,
       name,
     );
+  }
+
+  /**
+   * Fills a float32 matrix on the CPU with the numbers of blocks.
+   *
+   * @param format one of those of {@link isRestored}.
+   * @param headRows as in `loadBlocks`.
+   * @throws (rejects) as `load`.
+   */
+  loadRestored(into: Tensor, from: FileStretch, name: string, format: string, headRows: number): Promise<void> {
+    const kind = RESTORED_FORMATS.indexOf(format);
+    const file = [from.fd, from.offset, from.bytes, this.#group] as const;
+    return this.#add(fileCalls.loadRestored(into.handle, ...file, kind, into.shape[1]!, headRows), from, name);
   }
 
   #add(native: Promise<void>, from: FileStretch, name: string): Promise<void> {

@@ -89,6 +89,11 @@ interface FileCalls {
     minimum: Handle,
     ...rest: [...from: FileArgs, kind: number, columns: number, headRows: number]
   ): Promise<void>;
+  /** Blocks restored to float32 in the CPU's memory: kind 0 Q5_0, 1 Q4_K, 2 Q5_K, 3 Q6_K. */
+  loadRestored(
+    into: Handle,
+    ...rest: [...from: FileArgs, kind: number, columns: number, headRows: number]
+  ): Promise<void>;
   /** Cancels a group's loads; `over`: none is on its way, and working memory is given back. */
   endLoads(device: number, group: number, over: boolean): void;
 }

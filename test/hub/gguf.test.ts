@@ -195,10 +195,10 @@ describe("GGUF", () => {
 
   it("says what a file is when it cannot be read", async () => {
     const path = join(folder, "short.gguf");
-    const file = ggufFile([NAME], [tensor("a"), tensor("q", { sizes: [32, 1], type: 6, data: new Uint8Array(22) })]);
+    const file = ggufFile([NAME], [tensor("a"), tensor("q", { sizes: [32, 1], type: 7, data: new Uint8Array(24) })]);
     await writeFile(path, file);
     await using opened = await GgufFile.open(path);
-    await assert.rejects(opened.readFloat32("q"), /is Q5_0: expected F32, F16, BF16, Q8_0, Q4_0, Q4_1/);
+    await assert.rejects(opened.readFloat32("q"), /is Q5_1: expected F32, F16, BF16, Q8_0, Q4_0, Q4_1/);
     await assert.rejects(opened.readFloat32("x"), /has no tensor "x"/);
     // A file that shrinks after it was opened.
     await writeFile(path, file.subarray(0, file.length - 64));

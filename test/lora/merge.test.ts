@@ -99,7 +99,7 @@ test("export writes shards with their index, and 16-bit weights", () =>
         assert.ok(relativeError(await half.logits(probe), expected) < limit);
         half.dispose();
       }
-      await assert.rejects(model.export(out, { format: "gguf" as never }), /format must be/);
+      await assert.rejects(model.export(out, { format: "ggml" as never }), /format must be/);
       await assert.rejects(model.export(out, { dtype: "int8" as never }), /dtype must be/);
       model.dispose();
     }),

@@ -1,0 +1,76 @@
+"""Small Llamas saved by transformers with bitsandbytes' 4-bit weights, and their logits on the CPU: as bitsandbytes computes them
+(its kernels round inputs to 16 bits), and in float32 from the weights that it restores."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import bitsandbytes as bnb
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+
+from common import Draw, Golden
+
+# Rows of whole blocks of 64: elsewhere the CPU's restoring of bitsandbytes 0.50 is wrong.
+CONFIG = {
+    "vocab_size": 97,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+CASES = {"bnb-nf4": ("nf4", False), "bnb-nf4-nested": ("nf4", True), "bnb-fp4-nested": ("fp4", True)}
+
+
+def build() -> LlamaForCausalLM:
+    model = LlamaForCausalLM(LlamaConfig(**CONFIG))
+    draw = Draw(77)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            norm = "norm" in key
+            std = 0.2 if norm else 0.5 if "embed" in key else 0.12
+            parameter.copy_(draw.normal(*parameter.shape, std=std, mean=1.0 if norm else 0.0))
+    return model.eval()
+
+
+def restored(quantized: torch.nn.Module) -> LlamaForCausalLM:
+    """The same model with its 4-bit weights restored to float32."""
+    model = build()
+    with torch.no_grad():
+        for name, module in quantized.named_modules():
+            if isinstance(module, bnb.nn.Linear4bit):
+                weight = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+                model.get_submodule(name).weight.copy_(weight)
+    return model
+
+
+def make(out: Path) -> None:
+    sequences = [Draw(5).ids(12, CONFIG["vocab_size"]), Draw(6).ids(3, CONFIG["vocab_size"])]
+    with tempfile.TemporaryDirectory() as whole:
+        build().save_pretrained(whole)
+        for name, (kind, nested) in CASES.items():
+            options = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type=kind,
+                bnb_4bit_use_double_quant=nested,
+                bnb_4bit_compute_dtype=torch.float32,
+            )
+            model = AutoModelForCausalLM.from_pretrained(
+                whole, quantization_config=options, device_map="cpu", dtype=torch.float32
+            ).eval()
+            shutil.rmtree(out / name, ignore_errors=True)
+            model.save_pretrained(out / name)
+            (out / name / "generation_config.json").unlink(missing_ok=True)
+            golden = Golden(out, f"{name}/golden")
+            golden.value(sequences=sequences)
+            whole_model = restored(model)
+            with torch.no_grad():
+                for i, ids in enumerate(sequences):
+                    golden.array(f"logits.{i}", model(torch.tensor([ids])).logits[0])
+                    golden.array(f"restored.{i}", whole_model(torch.tensor([ids])).logits[0])
+            golden.save()
