@@ -46,7 +46,9 @@ class Conformance(KernelTests):
     def test_is_complete(self):
         # While TypeScript is still being loaded the answer may be "unknown".
         for _ in range(60):
-            if self.kc.is_complete("1", reply=True, timeout=30)["content"]["status"] != "unknown":
+            self.flush_channels()
+            self.kc.is_complete("1")
+            if self.get_non_kernel_info_reply(timeout=30)["content"]["status"] != "unknown":
                 break
         super().test_is_complete()
 
