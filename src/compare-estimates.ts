@@ -69,9 +69,9 @@ export class EstimateComparison {
       ...(priced ? [r.price ?? null] : []),
       ...(used ? [r.used === undefined ? "" : formatBytes(r.used), errorOf(r)] : []),
     ]);
-    const over = timed && tokens !== undefined ? `, ${formatCount(tokens)} tokens` : "";
+    const over = timed && tokens !== undefined ? `, time of ${formatCount(tokens)} tokens` : "";
     return table(columns, rows, {
-      title: `Predicted for one step's memory${over}`,
+      title: `Predicted: memory of one step${over}`,
       maxTextCell: 60,
       align: Object.fromEntries(columns.slice(1).map((name) => [name, "right" as const])),
       ...(priced ? { format: { price: (value) => (typeof value === "number" ? value.toFixed(2) : "") } } : {}),

@@ -102,7 +102,10 @@ export class Table {
         "tr",
         {},
         ...row.map((cell, index) => {
-          const style = { ...cellStyle, textAlign: this.#aligns[index]!, ...(cell.missing ? quiet : {}) };
+          const textAlign = this.#aligns[index]!;
+          // A figure and its unit stay on one line.
+          const whiteSpace = textAlign === "right" ? "pre" : "pre-wrap";
+          const style = { ...cellStyle, whiteSpace, textAlign, ...(cell.missing ? quiet : {}) };
           if (cell.image) return el("td", { style }, imageNode(cell.image, imageStyle));
           const long = cell.text.length > limit;
           return el("td", { style, title: long ? tooltip(cell.text) : undefined }, ...cellContent(cell.text, limit));
@@ -176,7 +179,7 @@ const tableStyle: Style = {
   fontVariantNumeric: "tabular-nums",
 };
 const headStyle: Style = { borderBottom: line, padding: "4px 10px", fontWeight: "600", verticalAlign: "bottom" };
-const cellStyle: Style = { padding: "3px 10px", verticalAlign: "top", maxWidth: "36em", whiteSpace: "pre-wrap" };
+const cellStyle: Style = { padding: "3px 10px", verticalAlign: "top", maxWidth: "36em" };
 const imageStyle: Style = { maxHeight: "120px", maxWidth: "240px" };
 const quiet: Style = { opacity: "0.6" };
 
