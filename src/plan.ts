@@ -176,7 +176,7 @@ export class LoadPlan implements PromiseLike<Model> {
     if (source instanceof BnbWeights) return prepareFourBit(network, source, quantized!);
     const { kind, nested, compute, skip } = quantized!;
     const settings = quantizeSettings({ type: kind, doubleQuant: nested, compute: compute as DTypeName });
-    quantizeModule(network, settings, [network.headName, "lm_head", ...skip]);
+    quantizeModule(network, settings, [...network.denseParts({ vision: true }), ...skip]); // its own list says what else is dense
   }
 
   private async fill(network: CausalLM, source: ModelSource | undefined): Promise<void> {
