@@ -61,9 +61,18 @@ void recover(const Napi::CallbackInfo& info) {
   if (exhausted) r->memory.trim();  // what is cached for tensors makes room for working memory
 }
 
+// updateBegin(device), updateEnd(device, keep): see Queue::update_begin.
+void update_begin(const Napi::CallbackInfo& info) { of_device(info)->queue.update_begin(); }
+void update_end(const Napi::CallbackInfo& info) { of_device(info)->queue.update_end(info[1].ToBoolean().Value()); }
+
+// strikeAfter(device, number of an op): for tests.
+void strike_after(const Napi::CallbackInfo& info) {
+  of_device(info)->queue.strike_after(static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value()));
+}
+
 void set_interrupt_flag(const Napi::CallbackInfo& info) {
   Home& h = mine(info);
-  auto set = [&](const std::atomic<int32_t>* flag) {
+  auto set = [&](std::atomic<int32_t>* flag) {
     h.interrupt = flag;
     for (Runtime* r : runtimes) {
       if (r != nullptr) r->queue.set_interrupt(flag);
@@ -82,7 +91,7 @@ void set_interrupt_flag(const Napi::CallbackInfo& info) {
   }
   napi_create_reference(info.Env(), info[0], 1, &h.interrupt_flag);
   static_assert(sizeof(std::atomic<int32_t>) == sizeof(int32_t), "");
-  set(static_cast<const std::atomic<int32_t>*>(data));
+  set(static_cast<std::atomic<int32_t>*>(data));
 }
 
 // The environment ends (process exit, or its worker thread does): queued work is dropped and the threads are joined.
@@ -188,6 +197,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("resetPeak", Napi::Function::New(env, reset_peak, "resetPeak"));
   exports.Set("trim", Napi::Function::New(env, trim, "trim"));
   exports.Set("recover", Napi::Function::New(env, recover, "recover"));
+  exports.Set("updateBegin", Napi::Function::New(env, update_begin, "updateBegin"));
+  exports.Set("updateEnd", Napi::Function::New(env, update_end, "updateEnd"));
+  exports.Set("strikeAfter", Napi::Function::New(env, strike_after, "strikeAfter"));
   exports.Set("setInterruptFlag", Napi::Function::New(env, set_interrupt_flag, "setInterruptFlag"));
   return exports;
 }

@@ -26,6 +26,11 @@ void fail(const char* format, ...) {
   throw error;
 }
 
+// The reason goes into a message of limited length, and must leave room for what follows it.
+void never_computed(const char* call, const char* tensor, const char* why) {
+  fail("%s: %s was never computed, since %.380s. Compute it again.", call, tensor, why);
+}
+
 namespace {
 
 constexpr int64_t kRingBytes = int64_t{4} << 20;
@@ -71,21 +76,26 @@ void Queue::end() {
   behind_.reset();  // waits for what has been launched
 }
 
+bool Queue::has_room(int64_t bytes, uint64_t entries) const {
+  return head_ + bytes - consumed_.load() <= static_cast<uint64_t>(kRingBytes) && pushed_ + entries - executed_.load() <= kDepth;
+}
+
+void Queue::wait_for_room(int64_t bytes, uint64_t entries) {
+  if (has_room(bytes, entries)) return;
+  publish();
+  std::unique_lock<std::mutex> lock(mutex_);
+  producer_waits_.store(Wait::Room);
+  progress_.wait(lock, [&] { return has_room(bytes, entries); });
+  producer_waits_.store(Wait::None);
+}
+
 // Room for one entry at the head of the ring, waiting while the queue is full.
 char* Queue::reserve(int64_t bytes) {
   if (bytes > kRingBytes / 2) fail("a command of %lld bytes is too long", (long long)bytes);
   const int64_t offset = static_cast<int64_t>(head_ % kRingBytes);
   int64_t skip = 0;
   if (offset + bytes > kRingBytes) skip = kRingBytes - offset;  // an entry stands in one piece
-  auto full = [&] {
-    return head_ + skip + bytes - consumed_.load() > static_cast<uint64_t>(kRingBytes) || pushed_ - executed_.load() >= kDepth;
-  };
-  if (full()) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    producer_waits_.store(Wait::Room);
-    progress_.wait(lock, [&] { return !full(); });
-    producer_waits_.store(Wait::None);
-  }
+  wait_for_room(skip + bytes, 1);
   if (skip > 0) {
     Entry* entry = reinterpret_cast<Entry*>(ring_.data() + offset);
     entry->size = static_cast<uint32_t>(skip);
@@ -95,7 +105,19 @@ char* Queue::reserve(int64_t bytes) {
   return ring_.data() + head_ % kRingBytes;
 }
 
-// Publishes the entry at the head.
+// Lets the dispatcher see what has been enqueued.
+void Queue::publish() {
+  held_ = false;
+  begun_ = nullptr;
+  if (published_.load(std::memory_order_relaxed) == head_) return;
+  published_.store(head_);
+  if (asleep_.load()) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    work_.notify_one();
+  }
+}
+
+// Enqueues the entry at the head.
 void Queue::push(Kind kind, int opcode, int64_t bytes, uint64_t cost) {
   Entry* entry = reinterpret_cast<Entry*>(ring_.data() + head_ % kRingBytes);
   entry->size = static_cast<uint32_t>((bytes + 15) / 16 * 16);
@@ -105,17 +127,36 @@ void Queue::push(Kind kind, int opcode, int64_t bytes, uint64_t cost) {
   entry->cost = cost;
   head_ += entry->size;
   pushed_++;
-  published_.store(head_);
-  if (asleep_.load()) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    work_.notify_one();
-  }
+  if (!held_) publish();
 }
 
 void Queue::transfer(Kind kind, const Transfer& t) {
   char* place = reserve(sizeof(Entry) + sizeof(Transfer));
   memcpy(place + sizeof(Entry), &t, sizeof t);
   push(kind, 0, sizeof(Entry) + sizeof(Transfer));
+}
+
+void Queue::update_begin() {
+  update_end(false);  // of one that never ended: its JavaScript was stopped
+  if (recording_ != nullptr) recording_->spoil("parameters were updated");
+  wait_for_room(kRingBytes / 2, kDepth / 2);
+  updating_ = held_ = true;
+  update_from_ = sequence_ + 1;
+  char* place = reserve(sizeof(Entry) + sizeof(Transfer));
+  begun_ = reinterpret_cast<Transfer*>(place + sizeof(Entry));
+  *begun_ = {};
+  push(Kind::UpdateBegin, 0, sizeof(Entry) + sizeof(Transfer));
+}
+
+void Queue::update_end(bool keep) {
+  if (!updating_) return;
+  if (!keep && held_) {
+    begun_->bytes = 1;  // forgotten
+    if (sequence_ >= update_from_) dropped_.push_back({update_from_, sequence_, "the update that it belongs to was broken off"});
+  }
+  transfer(Kind::UpdateEnd, {});
+  updating_ = false;
+  publish();
 }
 
 void Queue::upload(void* to, const void* from, int64_t bytes) {
@@ -151,6 +192,7 @@ void Queue::release(void* data, int64_t bytes) {
 
 void Queue::wait_idle() {
   if (idle()) return;
+  publish();
   std::unique_lock<std::mutex> lock(mutex_);
   producer_waits_.store(Wait::Idle);
   progress_.wait(lock, [&] { return idle(); });
@@ -173,6 +215,7 @@ void Queue::trim() {
 }
 
 void Queue::recover() {
+  update_end(false);
   dropping_.store(true);
   wait_done();
   if (behind_ && !lost()) {
@@ -191,6 +234,7 @@ void Queue::recover() {
   // An op of a recording has the number that it had when it was recorded.
   const uint64_t failed_at = std::max(failure_.sequence, completed_.load() + 1);
   if (failed && (from == 0 || failed_at < from)) from = failed_at;
+  while (from > 0 && !dropped_.empty() && dropped_.back().from >= from) dropped_.pop_back();
   if (from > 0) dropped_.push_back({from, sequence_, failed ? "an operation failed before: " + failure_.message : "it was interrupted"});
   failure_ = Failure();
   state_.store(QueueState::Running);
@@ -315,18 +359,20 @@ void Queue::read(Entry* entry, const Transfer& t, bool alive) {
       fail_at(-1, entry->sequence, error, error.message);
     }
   }
+  const QueueState outcome = update_ == Update::Forgotten ? QueueState::Interrupted : state_.load();
   if (behind_) {
-    behind_->mark(t.pending, state_.load());
+    behind_->mark(t.pending, outcome);
     return;
   }
   backend_.sync();
-  deliver(t.pending, state_.load());
+  deliver(t.pending, outcome);
 }
 
-// Whether work still counts: nobody interrupted it, and nothing failed.
+// Whether work still counts: nobody interrupted it, and nothing failed. An update that was begun goes on to its end.
 bool Queue::alive() {
   const std::atomic<int32_t>* flag = interrupt_.load(std::memory_order_acquire);
-  const bool interrupted = (flag != nullptr && flag->load(std::memory_order_relaxed) != 0) || dropping_.load(std::memory_order_relaxed);
+  const bool asked = (flag != nullptr && flag->load(std::memory_order_relaxed) != 0) || dropping_.load(std::memory_order_relaxed);
+  const bool interrupted = asked && update_ != Update::Whole;
   if (interrupted && state_.load() == QueueState::Running) state_.store(QueueState::Interrupted);
   return state_.load(std::memory_order_relaxed) == QueueState::Running && !stop_.load(std::memory_order_relaxed);
 }
@@ -335,11 +381,13 @@ void Queue::execute(Entry* entry) {
   const bool alive = this->alive();
   if (entry->kind == Kind::Op) {
     uint64_t none = 0;
+    if (update_ == Update::Forgotten) return;
     if (!alive) {
       first_dropped_.compare_exchange_strong(none, entry->sequence);
       return;
     }
     run_op(entry);
+    if (entry->sequence == strike_.load(std::memory_order_relaxed)) interrupt_.load()->store(1);
     if (!behind_ && state_.load(std::memory_order_relaxed) == QueueState::Running) completed_.store(entry->sequence, std::memory_order_relaxed);
     return;
   }
@@ -361,6 +409,8 @@ void Queue::execute(Entry* entry) {
     case Kind::Launch:
       if (alive) replay(*static_cast<Graph*>(t.to));
       break;
+    case Kind::UpdateBegin: update_ = t.bytes != 0 ? Update::Forgotten : alive ? Update::Whole : Update::None; break;
+    case Kind::UpdateEnd: update_ = Update::None; break;
     case Kind::Drop:
       discard(*static_cast<Graph*>(t.to));
       delete static_cast<Graph*>(t.to);

@@ -24,6 +24,9 @@ struct Failure {
   bool lost = false, memory = false;
 };
 
+// Throws for a tensor whose op was dropped: `why` as lost_work() gives it.
+[[noreturn]] void never_computed(const char* call, const char* tensor, const char* why);
+
 // The device of a command's first tensor.
 int place_of_command(const int32_t* words, int64_t word_count);
 
@@ -34,6 +37,11 @@ class Queue {
   ~Queue() { end(); }
   // Drops what is queued and waits for what is running.
   void end();
+
+  // What is enqueued between them changes a model's state as one: an interrupt comes before all of it or after. Nothing of it is begun until
+  // its end has been enqueued, unless it fills the queue; without `keep`, and by recover() when no end came, it is dropped as a whole.
+  void update_begin();
+  void update_end(bool keep);
 
   // Decodes I[0] = opcode, handles, integers, floats and enqueues; throws OpError when a handle is not alive or an input is absent.
   // Returns the op's number, counted from 1.
@@ -70,7 +78,9 @@ class Queue {
   std::vector<Pending*> finished();
   // Hands a read, or what began at its place in the queue, to finished(). Any thread.
   void deliver(Pending* pending, QueueState outcome);
-  void set_interrupt(const std::atomic<int32_t>* flag) { interrupt_.store(flag, std::memory_order_release); }
+  void set_interrupt(std::atomic<int32_t>* flag) { interrupt_.store(flag, std::memory_order_release); }
+  // For tests: raises the flag, which must be set, once the op of this number has been run (or, on a device behind the dispatcher, launched).
+  void strike_after(uint64_t sequence) { strike_.store(sequence, std::memory_order_relaxed); }
 
   double busy_seconds() const { return (busy_.load(std::memory_order_relaxed) + (behind_ ? behind_->busy_nanoseconds() : 0)) * 1e-9; }
   // Calls and nanoseconds an op. On a device behind the dispatcher these are the seconds of launching, and with TUNEBOOK_PROFILE=1 the
@@ -79,7 +89,7 @@ class Queue {
   std::atomic<uint64_t> op_nanoseconds[kOpCount] = {};
 
  private:
-  enum class Kind : uint16_t { Op, Upload, Download, Release, Trim, Mark, Skip, Launch, Drop };
+  enum class Kind : uint16_t { Op, Upload, Download, Release, Trim, Mark, Skip, Launch, Drop, UpdateBegin, UpdateEnd };
   struct Entry {
     uint32_t size;  // of the whole entry, a multiple of 16
     Kind kind;
@@ -100,7 +110,10 @@ class Queue {
     int64_t bytes;
     Pending* pending;
   };
+  bool has_room(int64_t bytes, uint64_t entries) const;
+  void wait_for_room(int64_t bytes, uint64_t entries);
   char* reserve(int64_t bytes);
+  void publish();
   void push(Kind kind, int opcode, int64_t payload, uint64_t cost = 0);
   void transfer(Kind kind, const Transfer& t);
   void loop();
@@ -120,6 +133,9 @@ class Queue {
   void* context_;
   std::vector<char> ring_;
   uint64_t head_ = 0;  // of the producer
+  bool updating_ = false, held_ = false;  // between update_begin and update_end; without having published anything of it
+  Transfer* begun_ = nullptr;             // of the begin, while it is held
+  uint64_t update_from_ = 0;             // the number of its first op
   alignas(64) std::atomic<uint64_t> published_{0};
   alignas(64) std::atomic<uint64_t> consumed_{0};
   std::atomic<uint64_t> executed_{0};
@@ -137,7 +153,10 @@ class Queue {
   std::mutex mutex_;
   std::condition_variable work_, progress_;
   std::atomic<QueueState> state_{QueueState::Running};
-  std::atomic<const std::atomic<int32_t>*> interrupt_{nullptr};
+  std::atomic<std::atomic<int32_t>*> interrupt_{nullptr};
+  std::atomic<uint64_t> strike_{0};
+  // Of the dispatcher: what becomes of the update that it is in.
+  enum class Update : int { None, Whole, Forgotten } update_ = Update::None;
   std::mutex result_mutex_;
   std::vector<Pending*> results_;
   Failure failure_;

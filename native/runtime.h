@@ -21,7 +21,7 @@ struct Home {
   napi_env env = nullptr;
   int32_t* words = nullptr;
   napi_ref shared = nullptr, make_error = nullptr, interrupt_flag = nullptr;
-  const std::atomic<int32_t>* interrupt = nullptr;
+  std::atomic<int32_t>* interrupt = nullptr;
   napi_threadsafe_function wake = nullptr;
   int64_t outstanding = 0;
 };

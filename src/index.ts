@@ -5,11 +5,13 @@ import { resetTransfers } from "./tensor/host.js";
 import * as native from "./tensor/native.js";
 import { resetRecording } from "./tensor/record.js";
 import { resetScopes } from "./tensor/scope.js";
+import { resetUpdates } from "./tensor/update.js";
 
 // A kernel's interrupt stops queued native work too; in plain Node there is no such flag.
 const host = interruptHost();
 if (host) native.setInterruptFlag(host.flag);
 host?.onReset?.(() => {
+  resetUpdates();
   // Work that goes on beside the interrupted cell keeps what it has queued.
   if (native.state() !== "running") native.recover();
   resetTape();

@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DeviceError, InterruptedError, OutOfMemoryError, StateError } from "../errors.js";
 import type { RecordingAddon } from "./recording.js";
+import type { UpdateAddon } from "./update.js";
 
 /** A tensor's memory as the native side knows it: a positive integer whose bit 30 tells the device; 0 stands for "absent". */
 export type Handle = number;
@@ -98,7 +99,7 @@ interface FileCalls {
   endLoads(device: number, group: number, over: boolean): void;
 }
 
-interface Addon extends FileCalls, RecordingAddon {
+interface Addon extends FileCalls, RecordingAddon, UpdateAddon {
   open(makeError: (kind: string, message: string, sequence: number, device: number, code: string) => Error): {
     shared: ArrayBuffer;
     opNames: string[];
@@ -176,6 +177,8 @@ function makeError(kind: string, message: string, sequence: number, device = 0, 
 const addon = load();
 /** The part of the addon that records; see recording.ts. @internal */
 export const recorder: RecordingAddon = addon;
+/** The part that makes updates whole; see update.ts. @internal */
+export const updater: UpdateAddon = addon;
 const opened = addon.open(makeError);
 
 /** The shared command buffer as integers: opcode, handles, lengths of lists, integers. @internal */

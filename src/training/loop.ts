@@ -13,12 +13,13 @@ import { randomState, restoreRandomState } from "../tensor/ops/random.js";
 import { noGrad } from "../tensor/record.js";
 import { outsideScope } from "../tensor/scope.js";
 import { empty, type Tensor, view } from "../tensor/tensor.js";
+import { wholeUpdate } from "../tensor/update.js";
 import { type RunState, restoreTensors, stateTensors } from "./checkpoint-state.js";
 import type { Checkpoints } from "./checkpoints.js";
 import { decaying } from "./decay.js";
 import { improves } from "./early-stopping.js";
 import { AdapterCheck, explainDivergence } from "./health.js";
-import { UpdateMarks } from "./interrupted.js";
+import { interruptOver, readAfterUpdate } from "./interrupted.js";
 import { restoreGradients } from "./loss.js";
 import { type MicroBatch, type Objective, TokenObjective } from "./objective.js";
 import { Optimizer } from "./optimizer.js";
@@ -162,7 +163,9 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
   let updated = 0; // the newest step whose update was applied
   let spent = 0;
   const check = new AdapterCheck(model);
-  const marks = new UpdateMarks(model.device);
+  // What is read after an update is waited for where an interrupt would otherwise leave a step that cannot be saved.
+  const read = <T>(from: () => T | Promise<T>): T | Promise<T> =>
+    input.checkpoints ? readAfterUpdate(model.device, from) : from();
   const now = (): Boundary => ({
     sampler: sampler.state(),
     random: randomState(),
@@ -217,7 +220,6 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
         s,
         sum,
         check,
-        marks,
       );
       if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
         await input.checkpoints?.settle();
@@ -225,7 +227,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
         throw await explainDivergence(model, objective, batches, step, rows, input.checkpoints?.hint());
       }
       updated = step;
-      await check.after(step, lr);
+      await read(() => check.after(step, lr));
       const seconds = (performance.now() - started) / 1000;
       const processed = batches.reduce((n, { batch }) => n + batch.sequences.length.reduce((a, l) => a + l, 0), 0);
       result.processed += processed;
@@ -239,7 +241,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
         tokens,
         tokensPerSecond: processed / seconds,
         memory: stats(model.device).liveBytes,
-        ...(await objective.end()),
+        ...(await read(() => objective.end())),
       };
       if (validation && (step % plan.evalEvery === 0 || step === plan.steps)) {
         model.train(false);
@@ -272,7 +274,9 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     // Between an update and its measurement there is no state to go on from.
     if (input.checkpoints && done > 0 && updated === done) {
       await input.checkpoints.settle();
-      if ((await marks.where()) === "before") await save(boundary).catch(() => {});
+      await interruptOver(model.device);
+      if (s.keepBest && result.best?.step === done) best.keep(); // its copies may be among what was dropped
+      await save(boundary).catch(() => {});
       await input.checkpoints.settle();
     }
     const hint = input.checkpoints?.hint() ?? "";
@@ -280,7 +284,6 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
   } finally {
     await input.checkpoints?.settle();
     check.dispose();
-    marks.dispose();
     result.optimizerBytes = optimizer.bytes;
     model.train(false);
     model.zeroGrad();
@@ -301,7 +304,6 @@ async function optimizerStep(
   s: TrainSettings,
   sum: Tensor,
   check: AdapterCheck,
-  marks: UpdateMarks,
 ): Promise<{ loss: number; norm: number; tokens: number }> {
   const tokens = batches.reduce((n, { batch }) => n + batch.tokens, 0);
   if (tokens === 0)
@@ -311,29 +313,25 @@ async function optimizerStep(
   fill(sum, 0);
   const loss = outsideScope(() => view(sum, [1], 0));
   const squares = outsideScope(() => view(sum, [1], 1));
+  let figures: Promise<Float32Array>;
   try {
     await objective.begin(batches);
     for (const batch of batches) toItsEnd(() => objective.accumulate(batch, loss));
-    toItsEnd(() => {
+    figures = toItsEnd(() => {
       restoreGradients(model, parameters, tokens);
       if (lr > 0) check.gradients();
-      marks.begin();
-      const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
-      addScaled(squares, norm);
-      marks.end();
-      norm.dispose();
+      return wholeUpdate(model.device, () => {
+        const norm = outsideScope(() => optimizer.step(lr, s.maxGradNorm));
+        addScaled(squares, norm);
+        norm.dispose();
+        return sum.data();
+      });
     });
   } finally {
     loss.dispose();
     squares.dispose();
   }
-  const [l, n] = await sum.data().catch(async (error) => {
-    // An interrupt that struck after the update took its figures away only on their way here.
-    if (s.output !== undefined && error instanceof InterruptedError && (await marks.where()) === "after")
-      return sum.data();
-    throw error;
-  });
-  marks.done();
+  const [l, n] = await figures;
   return { loss: l!, norm: Math.sqrt(n!), tokens };
 }
 
