@@ -1,5 +1,6 @@
 // From the shared command buffer to an entry of the queue: handles become tensors, words integers and floats.
 #include <cstring>
+#include <string>
 
 #include "ops.decode.gen.h"
 #include "queue.h"
@@ -54,7 +55,7 @@ struct Reader {
     }
     Block* block = memory.block(handle);
     const char* lost = queue.lost_work(block->written);
-    if (lost != nullptr && !output) fail("%s: tensor \"%s\" was never computed, since %s. Compute it again.", op, name, lost);
+    if (lost != nullptr && !output) never_computed(op, ("tensor \"" + std::string(name) + "\"").c_str(), lost);
     if (output && (block->written == 0 || lost != nullptr)) block->written = sequence;
     bytes += found->bytes;
     if (recording != nullptr) recording->mix(static_cast<uint64_t>(found->bytes) << 8 | static_cast<uint64_t>(found->dtype));

@@ -76,8 +76,12 @@ const Ref& tensor(Runtime* r, const Napi::CallbackInfo& info, const char* what, 
 const Ref& computed(Runtime* r, const Napi::CallbackInfo& info, const char* what) {
   const Ref& ref = tensor(r, info, what);
   const char* lost = r->queue.lost_work(r->memory.block(info[0].As<Napi::Number>().Int32Value())->written);
-  if (lost != nullptr) throw Napi::Error::New(info.Env(), std::string(what) + ": the tensor was never computed, since " + lost + ". Compute it again.");
-  return ref;
+  if (lost == nullptr) return ref;
+  try {
+    never_computed(what, "the tensor", lost);
+  } catch (const OpError& error) {
+    refuse(r, error);
+  }
 }
 
 // What it holds from now on came from elsewhere.
