@@ -2,10 +2,10 @@ import { resolve } from "node:path";
 import { defineDisplay, interruptSignal } from "./display/host.js";
 import { CheckpointError, ConfigError } from "./errors.js";
 import { type AdapterOptions, DelayedBar } from "./fetch.js";
-import { BnbWeights } from "./hub/bnb-weights.js";
 import { ConfigFields, generationConfig } from "./hub/config.js";
 import { hubModel, hubModelName } from "./hub/hub-model.js";
 import { localModel, type ModelSource, openModel } from "./hub/model-source.js";
+import { hasFourBits } from "./hub/weight-source.js";
 import type { LoraOptions } from "./lora/options.js";
 import { loraSettings } from "./lora/options.js";
 import { Model } from "./model.js";
@@ -172,11 +172,12 @@ export class LoadPlan implements PromiseLike<Model> {
   /** A checkpoint in 4 bits keeps its bytes; without its weights the config alone says what is in 4 bits. */
   private async takeQuantized(network: CausalLM, { quantized, weights }: ModelSource): Promise<void> {
     if (this.quantization) refuseTwice(quantized!);
-    const source = this.options.weights === undefined ? await weights() : undefined;
-    if (source instanceof BnbWeights) return prepareFourBit(network, source, quantized!);
+    const source = this.options.weights === undefined ? respelled(network, await weights()) : undefined;
+    if (source && hasFourBits(source)) return prepareFourBit(network, source, quantized!);
     const { kind, nested, compute, skip } = quantized!;
     const settings = quantizeSettings({ type: kind, doubleQuant: nested, compute: compute as DTypeName });
-    quantizeModule(network, settings, [...network.denseParts({ vision: true }), ...skip]); // its own list says what else is dense
+    const named = skip.map((name) => network.ownName(`${name}.`).slice(0, -1)); // what else is dense
+    quantizeModule(network, settings, [...network.denseParts({ vision: true }), ...named]);
   }
 
   private async fill(network: CausalLM, source: ModelSource | undefined): Promise<void> {

@@ -38,15 +38,16 @@ def build() -> LlamaForCausalLM:
     return model.eval()
 
 
-def restored(quantized: torch.nn.Module) -> LlamaForCausalLM:
-    """The same model with its 4-bit weights restored to float32."""
-    model = build()
+def restore(quantized: torch.nn.Module, model: torch.nn.Module) -> int:
+    """Gives a model of the same shape the 4-bit weights of another, restored to float32; how many there are."""
+    count = 0
     with torch.no_grad():
         for name, module in quantized.named_modules():
             if isinstance(module, bnb.nn.Linear4bit):
                 weight = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
                 model.get_submodule(name).weight.copy_(weight)
-    return model
+                count += 1
+    return count
 
 
 def make(out: Path) -> None:
@@ -68,7 +69,8 @@ def make(out: Path) -> None:
             (out / name / "generation_config.json").unlink(missing_ok=True)
             golden = Golden(out, f"{name}/golden")
             golden.value(sequences=sequences)
-            whole_model = restored(model)
+            whole_model = build()
+            restore(model, whole_model)
             with torch.no_grad():
                 for i, ids in enumerate(sequences):
                     golden.array(f"logits.{i}", model(torch.tensor([ids])).logits[0])

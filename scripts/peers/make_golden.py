@@ -15,6 +15,7 @@ import transformers
 
 import golden_adapters
 import golden_bnb
+import golden_bnb_qwen2_vl
 import golden_classification
 import golden_gguf
 import golden_images
@@ -43,6 +44,7 @@ PARTS = {
     "optimizer": lambda out, shared: golden_optimizer.make(out),
     "quantized": lambda out, shared: golden_quantized.make(out),
     "bnb": lambda out, shared: golden_bnb.make(out),
+    "bnb-qwen2-vl": lambda out, shared: golden_bnb_qwen2_vl.make(out),
     "gguf": lambda out, shared: golden_gguf.make(out),
     "ops": lambda out, shared: golden_ops.make(out),
     "sampling": lambda out, shared: golden_sampling.make(out),

@@ -3,21 +3,7 @@ import { CheckpointError, ConfigError } from "../errors.js";
 import type { ConfigFields } from "./config.js";
 import { isObject, type Json, type JsonObject, own, parseStrict } from "./json.js";
 import type { SafetensorsFolder } from "./safetensors-folder.js";
-import type { WeightEntry, WeightPlace, WeightSource } from "./weight-source.js";
-
-/** The parts of a 4-bit matrix, as the file has them. */
-export interface FourBitParts {
-  readonly kind: "nf4" | "fp4";
-  /** (out, in). */
-  readonly shape: readonly [number, number];
-  /** Elements that share a scale. */
-  readonly block: number;
-  /** Two codes a byte, the even element in the high nibble. */
-  readonly codes: Uint8Array;
-  /** One a block: float32, or codes of the signed dynamic map where there is a `nested`. */
-  readonly absmax: Float32Array | Uint8Array;
-  readonly nested: { readonly absmax: Float32Array; readonly offset: number } | undefined;
-}
+import type { FourBitParts, FourBitShape, FourBitSource, WeightEntry, WeightPlace } from "./weight-source.js";
 
 const STATE = /^(.+)\.quant_state\.bitsandbytes__(nf4|fp4)$/;
 const PARTS = ["absmax", "quant_map", "nested_absmax", "nested_quant_map"] as const;
@@ -56,7 +42,7 @@ interface State {
 }
 
 /** A folder of safetensors under the names of the matrices themselves. */
-export class BnbWeights implements WeightSource {
+export class BnbWeights implements FourBitSource {
   readonly described = "config.json";
   readonly #folder: SafetensorsFolder;
   readonly #states = new Map<string, State>();
@@ -97,12 +83,10 @@ export class BnbWeights implements WeightSource {
     return this.#folder.entry(name);
   }
 
-  /** The matrices in 4 bits. */
   fourBitNames(): string[] {
     return [...this.#states.keys()];
   }
 
-  /** Whether a tensor is a matrix in 4 bits. */
   isFourBit(name: string): boolean {
     return this.#states.has(name);
   }
@@ -120,9 +104,7 @@ export class BnbWeights implements WeightSource {
   }
 
   /** What quant_state says of a matrix: kind, shape and block, all checked against the sizes of its tensors. @throws CheckpointError */
-  async fourBitShape(
-    name: string,
-  ): Promise<{ kind: "nf4" | "fp4"; shape: [number, number]; block: number; nested: boolean; offset: number }> {
+  async fourBitShape(name: string): Promise<FourBitShape & { readonly offset: number }> {
     const { kind, key } = this.#states.get(name)!;
     const wrong = (what: string): CheckpointError =>
       new CheckpointError(
@@ -173,7 +155,6 @@ export class BnbWeights implements WeightSource {
     return { kind, shape: [rows, columns], block, nested, offset };
   }
 
-  /** Reads a matrix. @throws CheckpointError when its parts do not fit each other, or its codes mean other numbers than bitsandbytes'. */
   async fourBit(name: string): Promise<FourBitParts> {
     const { kind, shape, block, nested, offset } = await this.fourBitShape(name);
     await this.#sameMap(`${name}.quant_map`, CODES[kind]);

@@ -36,6 +36,43 @@ export interface WeightSource extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** A source some of whose matrices are in 4 bits as bitsandbytes has them. */
+export interface FourBitSource extends WeightSource {
+  /** The matrices in 4 bits. */
+  fourBitNames(): string[];
+  /** Whether a tensor is a matrix in 4 bits. */
+  isFourBit(name: string): boolean;
+  /** What is known of a matrix before it is read. @throws CheckpointError when its parts do not fit each other. */
+  fourBitShape(name: string): Promise<FourBitShape>;
+  /** Reads a matrix. @throws CheckpointError when its parts do not fit each other, or its codes mean other numbers than bitsandbytes'. */
+  fourBit(name: string): Promise<FourBitParts>;
+}
+
+/** Whether matrices of a source may be in 4 bits. */
+export function hasFourBits(source: WeightSource): source is FourBitSource {
+  return "fourBit" in source;
+}
+
+/** The form of a 4-bit matrix. */
+export interface FourBitShape {
+  readonly kind: "nf4" | "fp4";
+  /** (out, in). */
+  readonly shape: readonly [number, number];
+  /** Elements that share a scale. */
+  readonly block: number;
+  /** Whether the scales are quantised themselves. */
+  readonly nested: boolean;
+}
+
+/** The parts of a 4-bit matrix, as the file has them. */
+export interface FourBitParts extends Omit<FourBitShape, "nested"> {
+  /** Two codes a byte, the even element in the high nibble. */
+  readonly codes: Uint8Array;
+  /** One a block: float32, or codes of the signed dynamic map where there is a `nested`. */
+  readonly absmax: Float32Array | Uint8Array;
+  readonly nested: { readonly absmax: Float32Array; readonly offset: number } | undefined;
+}
+
 /** A matrix of Q8_0, Q4_0, Q4_1 or a type that is restored while it is read (Q5_0, Q4_K, Q5_K, Q6_K) in an open file. */
 export interface WeightBlocks extends WeightPlace {
   readonly format: string;

@@ -1,6 +1,5 @@
 import { CheckpointError } from "../errors.js";
-import { BnbWeights } from "../hub/bnb-weights.js";
-import type { WeightSource } from "../hub/weight-source.js";
+import { type FourBitSource, hasFourBits, type WeightSource } from "../hub/weight-source.js";
 import { type Module, Parameter } from "../nn/module.js";
 import { QuantizedLinear } from "../quantization/nf4.js";
 import { PackedEmbedding, PackedLinear } from "../quantization/packed.js";
@@ -15,7 +14,6 @@ import { shapeText } from "../tensor/shape.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 import { type Arrival, type BlocksArrival, type PlainArrival, type RestoredArrival, streamWeights } from "./stream.js";
 
-/** Where one tensor of a checkpoint goes. */
 /** Where a tensor of a checkpoint goes. */
 export type Target = { shape: readonly number[]; parameter: Parameter } | { shape: readonly number[]; layer: Layer };
 type Layer = QuantizedLinear | PackedLinear | PackedEmbedding;
@@ -139,8 +137,8 @@ function fill(target: Target, weight: Tensor): void {
 }
 
 /** Whether a tensor is a matrix in 4 bits, for which `prepareFourBit` has made a place of its shape. */
-function isFourBit(source: WeightSource, name: string): source is BnbWeights {
-  return source instanceof BnbWeights && source.isFourBit(name);
+function isFourBit(source: WeightSource, name: string): source is FourBitSource {
+  return hasFourBits(source) && source.isFourBit(name);
 }
 
 /** Gives every parameter its initial values (`weights: "random"`), quantising layer by layer. */

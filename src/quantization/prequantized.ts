@@ -1,6 +1,7 @@
 /** Models whose checkpoint is in 4 bits already: its bytes are kept. */
 import { CheckpointError, ConfigError } from "../errors.js";
-import type { BnbConfig, BnbWeights } from "../hub/bnb-weights.js";
+import type { BnbConfig } from "../hub/bnb-weights.js";
+import type { FourBitSource } from "../hub/weight-source.js";
 import { Embedding, Linear } from "../nn/layers.js";
 import type { Module } from "../nn/module.js";
 import { type DTypeName, floatDType } from "../tensor/dtype.js";
@@ -14,7 +15,7 @@ import { QuantizedLinear, quantizeSettings } from "./nf4.js";
  *
  * @throws CheckpointError for a matrix that has no linear layer in the model, or another shape.
  */
-export async function prepareFourBit(model: Module, source: BnbWeights, config: BnbConfig): Promise<void> {
+export async function prepareFourBit(model: Module, source: FourBitSource, config: BnbConfig): Promise<void> {
   model.setRequiresGrad(false);
   const modules = new Map(model.namedModules());
   for (const name of source.fourBitNames()) {
@@ -38,7 +39,7 @@ export async function prepareFourBit(model: Module, source: BnbWeights, config: 
 }
 
 /** Reads a matrix into its layer, on the layer's device. */
-export async function loadFourBit(layer: QuantizedLinear, source: BnbWeights, name: string): Promise<void> {
+export async function loadFourBit(layer: QuantizedLinear, source: FourBitSource, name: string): Promise<void> {
   const { kind, shape, block, codes, absmax, nested } = await source.fourBit(name);
   const { device } = layer;
   outsideScope(() => {

@@ -58,7 +58,7 @@ test("qwen2-vl behind an image: decoding by graphs gives the ids of decoding op 
   const greedy = async (): Promise<number[]> => {
     const ids: number[] = [];
     const settings = samplingSettings({ maxNewTokens: 48 });
-    const shown = images.map(picture);
+    const shown = images.map((name) => picture(name));
     for await (const id of generateIds(model.module, prompt, settings, new Set(), shown)) ids.push(id);
     return ids;
   };

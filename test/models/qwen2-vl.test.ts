@@ -65,7 +65,10 @@ async function closeGradients(network: CausalLM, prefix: string): Promise<void> 
 test("qwen2-vl: patches are the reference's", async () => {
   using model = await load();
   const { settings } = model.module.sight!;
-  const got = patchesOf(seen.rows[1]!.images.map(picture), settings);
+  const got = patchesOf(
+    seen.rows[1]!.images.map((name) => picture(name)),
+    settings,
+  );
   assert.ok(relativeError(got, goldenFloats(arrays, "seen.patches")) < 1e-6);
 });
 
@@ -174,7 +177,7 @@ test("qwen2-vl: greedy ids behind an image are the reference's, through a cache 
   const generated = async (options: SamplingOptions): Promise<number[]> => {
     const made: number[] = [];
     const settings = samplingSettings({ maxNewTokens: ids.length - prompt.length, ...options });
-    const shown = images.map(picture);
+    const shown = images.map((name) => picture(name));
     for await (const id of generateIds(model.module, prompt, settings, new Set(), shown)) made.push(id);
     return made;
   };

@@ -19,23 +19,23 @@ export const seen = values.seen as {
   greedy: { prompt: number[]; ids: number[]; images: string[] };
 };
 
-/** An image of the golden file. */
-export function picture(name: string): Picture {
-  const { data, shape } = arrays.get(name)!;
+/** An image of a golden file. */
+export function picture(name: string, from = arrays): Picture {
+  const { data, shape } = from.get(name)!;
   const [height, width] = shape as [number, number, number];
   return { width, height, data: data as Uint8Array, tokens: (width * height) / 64 };
 }
 
-export function picturesOf(rows: readonly Pick<SeenRow, "ids" | "images">[]): RowPictures {
+export function picturesOf(rows: readonly Pick<SeenRow, "ids" | "images">[], from = arrays): RowPictures {
   const length = Int32Array.from(rows, (row) => row.ids.length);
   const begin = length.map((_, i) => length.subarray(0, i).reduce((a, b) => a + b, 0));
   const ids = Int32Array.from(rows.flatMap((row) => row.ids));
-  return { ids, begin, length, of: rows.map((row) => row.images.map(picture)) };
+  return { ids, begin, length, of: rows.map((row) => row.images.map((name) => picture(name, from))) };
 }
 
 /** Rows one behind the other. */
-export function seenRows(rows: readonly SeenRow[], device?: Device): Rows {
-  const pictures = picturesOf(rows);
+export function seenRows(rows: readonly Pick<SeenRow, "ids" | "images">[], device?: Device, from = arrays): Rows {
+  const pictures = picturesOf(rows, from);
   const positions = Int32Array.from(rows.flatMap((row) => row.ids.map((_, i) => i)));
   return { ...packedRows(pictures.ids, positions, pictures.begin, pictures.length, device), pictures };
 }
