@@ -1,6 +1,7 @@
 // What forward and backward attention share: the arguments' checks, the sequences, which keys a query sees.
 #pragma once
-#include "check.h"
+#include "checks.h"
+#include "parallel.h"
 #include "tile.h"
 #include "vmath.h"
 

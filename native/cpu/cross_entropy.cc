@@ -1,7 +1,8 @@
 // isa: portable avx2 avx512 avx512bf16
 // Cross entropy with label smoothing, and the linear head fused with it.
-#include "check.h"
+#include "checks.h"
 #include "gemm.h"
+#include "parallel.h"
 #include "rows.h"
 
 namespace tunebook {

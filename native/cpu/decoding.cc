@@ -2,7 +2,8 @@
 // What a step of decoding does beside the model: keys and values into their cache, and the state of each sequence to its next token.
 #include <cstring>
 
-#include "check.h"
+#include "checks.h"
+#include "parallel.h"
 
 namespace tunebook {
 namespace TB_ISA {

@@ -1,7 +1,8 @@
 // isa: portable avx2 avx512
 // Functions of one and two arguments, their derivatives, selection, y += alpha x.
 #include "axes.h"
-#include "check.h"
+#include "checks.h"
+#include "parallel.h"
 #include "vmath.h"
 
 namespace tunebook {

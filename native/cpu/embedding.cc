@@ -1,7 +1,8 @@
 // isa: portable avx2 avx512
 // Rows of a table by id, and the sum of gradients back into it.
-#include "check.h"
+#include "checks.h"
 #include "half.h"
+#include "parallel.h"
 
 namespace tunebook {
 namespace TB_ISA {

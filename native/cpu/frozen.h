@@ -1,9 +1,10 @@
 // What products with a frozen weight share, whatever it is stored as: their arguments, and the choice between reading codes in the dot product and restoring
 // them while packing.
 #pragma once
-#include "check.h"
+#include "checks.h"
 #include "gemm.h"
 #include "gemv.h"
+#include "parallel.h"
 #include "restored.h"
 
 namespace tunebook {

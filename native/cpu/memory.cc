@@ -1,12 +1,19 @@
 // isa: portable avx2 avx512
 // Filling, copying between dtypes, permuting, copying parts of rows.
-#include "check.h"
+#include "checks.h"
 #include "half.h"
+#include "parallel.h"
 #include "transpose.h"
 
 namespace tunebook {
 namespace TB_ISA {
 namespace {
+
+// Ops that move 4-byte items take float32 and int32 alike.
+void check_words(const char* name, const Ref& t, int64_t elements) {
+  if (size_of(t.dtype) != 4) fail("%s is %s, expected a dtype of 4 bytes", name, dtype_name(t.dtype));
+  if (elements > t.bytes / 4) fail("%s holds %lld elements, expected at least %lld", name, (long long)(t.bytes / 4), (long long)elements);
+}
 
 constexpr int64_t kPiece = 65536;
 

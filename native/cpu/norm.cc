@@ -1,6 +1,7 @@
 // isa: portable avx2 avx512
 // RMSNorm (with the residual addition before it) and LayerNorm, forward and backward.
-#include "check.h"
+#include "checks.h"
+#include "parallel.h"
 #include "rows.h"
 
 namespace tunebook {

@@ -1,7 +1,8 @@
 // What the optimizers share: their lists and the clipping factor.
 #pragma once
 #include "adamw.h"
-#include "check.h"
+#include "checks.h"
+#include "parallel.h"
 #include "simd.h"
 
 namespace tunebook {

@@ -1,6 +1,7 @@
 // isa: portable avx2 avx512
 // Counter-based random numbers: element i is word i % 4 of counter offset + i / 4, whatever the number of threads or the vector width.
-#include "check.h"
+#include "checks.h"
+#include "parallel.h"
 #include "philox.h"
 #include "vmath.h"
 

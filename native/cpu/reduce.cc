@@ -1,7 +1,8 @@
 // isa: portable avx2 avx512
 // Reductions. Work is cut by shape alone and partial results are added in order: the same bits on any number of threads.
 #include "axes.h"
-#include "check.h"
+#include "checks.h"
+#include "parallel.h"
 #include "rows.h"
 
 namespace tunebook {

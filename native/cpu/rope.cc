@@ -1,6 +1,7 @@
 // isa: portable avx2 avx512
 // Rotary position embedding.
-#include "check.h"
+#include "checks.h"
+#include "parallel.h"
 #include "simd.h"
 
 namespace tunebook {

@@ -2,7 +2,8 @@
 // The next token from logits. The order of the filters is transformers': temperature, top-k, top-p, min-p.
 #include <algorithm>
 
-#include "check.h"
+#include "checks.h"
+#include "parallel.h"
 #include "philox.h"
 #include "rows.h"
 

@@ -1,6 +1,7 @@
 // isa: portable avx2 avx512
 // Softmax and its logarithm over rows.
-#include "check.h"
+#include "checks.h"
+#include "parallel.h"
 #include "rows.h"
 
 namespace tunebook {

@@ -1,6 +1,7 @@
 // isa: portable avx2 avx512
 // y = silu(gate) * up, the activation of the gated MLP.
-#include "check.h"
+#include "checks.h"
+#include "parallel.h"
 #include "vmath.h"
 
 namespace tunebook {
