@@ -36,7 +36,7 @@ export { type EstimateOptions, MemoryEstimate } from "./estimate.js";
 export type { ClassificationResult, LabelRates, Rates } from "./evaluation/classification.js";
 export { Comparison } from "./evaluation/compare.js";
 export type { EvaluateOptions, MetricName } from "./evaluation/evaluate.js";
-export type { SamplingOptions } from "./evaluation/generate.js";
+export type { PromptsOptions, SamplingOptions } from "./evaluation/generate.js";
 export type { ClassifyOptions, ClassPrediction } from "./evaluation/head.js";
 export { Metrics } from "./evaluation/metrics.js";
 export { type RougeOptions, type RougeScore, rouge } from "./evaluation/rouge.js";

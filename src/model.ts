@@ -1,18 +1,18 @@
 import { isAbsolute } from "node:path";
 import { resetTape } from "./autograd/tape.js";
-import { encodeConversation, type Prompt, withImages } from "./data/images.js";
+import { allWithImages, encodeConversation, encodeConversations, type Prompt, withImages } from "./data/images.js";
 import { defineDisplay } from "./display/host.js";
 import type { Table } from "./display/table.js";
 import { ConfigError, StateError, TokenizerError } from "./errors.js";
 import { type EstimateOptions, estimateMemory, type MemoryEstimate } from "./estimate.js";
 import { type Comparison, compareAdapters } from "./evaluation/compare.js";
 import { type EvaluateOptions, evaluate } from "./evaluation/evaluate.js";
-import { joinText, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
+import { joinText, type PromptsOptions, type SamplingOptions, samplingSettings } from "./evaluation/generate.js";
 import { generateBatch } from "./evaluation/generate-batch.js";
 import { type ClassifyOptions, type ClassPrediction, classifyTexts } from "./evaluation/head.js";
 import type { Metrics } from "./evaluation/metrics.js";
 import { stopsOf } from "./evaluation/stop-text.js";
-import { type GeneratedRows, streamText, textsAfter } from "./evaluation/stream.js";
+import { type GeneratedRows, streamText } from "./evaluation/stream.js";
 import { type AdapterOptions, adapterTokenizer, findAdapter } from "./fetch.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
@@ -266,17 +266,20 @@ export class Model implements Disposable {
 
   /** The text that follows a prompt; of several prompts (their lengths may differ) all texts, in batches whose rows may have adapters of their own. */
   generate(prompt: string, options?: SamplingOptions): Promise<string>;
-  generate(prompts: readonly string[], options?: SamplingOptions & BatchOptions): Promise<string[]>;
+  generate(prompts: readonly string[], options?: PromptsOptions & BatchOptions): Promise<string[]>;
   async generate(
     prompt: string | readonly string[],
-    options: SamplingOptions & BatchOptions = {},
+    options: (SamplingOptions | PromptsOptions) & BatchOptions = {},
   ): Promise<string | string[]> {
-    if (typeof prompt !== "string") {
-      if (options.images) throw new ConfigError("generate: images go with one prompt; call it for each prompt.");
-      const ids = prompt.map((text) => this.tokenizer.encode(text, { addSpecialTokens: "before" }));
-      return this.generateIds(ids, options);
-    }
-    return joinText(this.stream(prompt, options));
+    if (typeof prompt === "string") return joinText(this.stream(prompt, options as SamplingOptions));
+    const { images, ...others } = options as PromptsOptions & BatchOptions;
+    const ids = prompt.map((text) => this.tokenizer.encode(text, { addSpecialTokens: "before" }));
+    return this.continueAll(await allWithImages(ids, images, this.network.sight), others);
+  }
+
+  private continueAll(prompts: readonly Prompt[], options: SamplingOptions & BatchOptions): Promise<string[]> {
+    const pictures = prompts.map((prompt) => prompt.pictures);
+    return this.generateIds(prompts.map(({ ids }) => ids), { ...options, pictures }); // biome-ignore format: one line
   }
 
   /** The texts that follow several prompts given as ids; see `generate`. `onDone` is called as each prompt is done. */
@@ -285,13 +288,11 @@ export class Model implements Disposable {
     options: SamplingOptions & BatchOptions & GeneratedRows = {},
   ): Promise<string[]> {
     this.ready();
-    if (options.pictures?.some((each) => each.length > 0))
-      return textsAfter(this.network, this.tokenizer, prompts, options, this.stopIds());
     for (const name of options.adapters ?? []) if (name !== null) this.known(name);
     const settings = samplingSettings(options);
     const stops = stopsOf(options.stop, this.stopIds());
-    const { batch, adapters, onDone } = batchSettings(this.network, options, prompts.length, this.active);
-    return generateBatch(this.network, this.tokenizer, prompts, settings, { batch, stops, adapters, onDone });
+    const checked = batchSettings(this.network, options, prompts.length, this.active);
+    return generateBatch(this.network, this.tokenizer, prompts, settings, { ...checked, stops });
   }
 
   /** The text that follows a prompt, piece by piece, in whole characters. */
@@ -300,9 +301,19 @@ export class Model implements Disposable {
     yield* this.continue(await withImages(ids, options.images, this.network.sight), options);
   }
 
-  /** The assistant's answer to a conversation, through the tokenizer's chat template; its messages may show images to a model that sees. */
-  async chat(messages: readonly Message[], options: SamplingOptions = {}): Promise<string> {
-    const prompt = await encodeConversation(this.tokenizer, messages, this.network.sight);
+  /** The assistant's answer to a conversation, through the chat template, with its images if the model sees; of several all answers, in batches. */
+  chat(messages: readonly Message[], options?: SamplingOptions): Promise<string>;
+  chat(conversations: readonly (readonly Message[])[], options?: SamplingOptions & BatchOptions): Promise<string[]>;
+  async chat(
+    given: readonly Message[] | readonly (readonly Message[])[],
+    options: SamplingOptions & BatchOptions = {},
+  ): Promise<string | string[]> {
+    const { tokenizer, network } = this;
+    if (Array.isArray(given[0])) {
+      const all = await encodeConversations(tokenizer, given as readonly (readonly Message[])[], network.sight);
+      return (await this.continueAll(all, options)).map((answer) => answer.trim());
+    }
+    const prompt = await encodeConversation(tokenizer, given as readonly Message[], network.sight);
     return (await joinText(this.continue(prompt, options))).trim();
   }
 

@@ -58,6 +58,17 @@ export async function encodeConversation(
   return { ids: expandImages(ids, pictures, sight!.imageToken), pictures };
 }
 
+/** The prompts of several conversations. */
+export async function encodeConversations(
+  tokenizer: ChatEncoder,
+  conversations: readonly (readonly Message[])[],
+  sight: Sight | undefined,
+): Promise<Prompt[]> {
+  const all: Prompt[] = [];
+  for (const messages of conversations) all.push(await encodeConversation(tokenizer, messages, sight));
+  return all;
+}
+
 /** The prompt of a text in which image tokens stand, one for each of these images. */
 export async function withImages(
   ids: readonly number[],
@@ -70,6 +81,21 @@ export async function withImages(
     sight,
   );
   return { ids: expandImages(ids, pictures, sight!.imageToken), pictures };
+}
+
+/** The prompts of several texts, each with its images. @throws ConfigError where the lists of images are not one for each prompt */
+export async function allWithImages(
+  prompts: readonly (readonly number[])[],
+  sources: readonly (readonly ImageSource[])[] | undefined,
+  sight: Sight | undefined,
+): Promise<Prompt[]> {
+  if (sources && (sources.length !== prompts.length || !sources.every((each) => Array.isArray(each))))
+    throw new ConfigError(
+      `generate: images of several prompts are a list for each of the ${prompts.length} ([] for none), received ${sources.length} ${sources.every((each) => Array.isArray(each)) ? "lists" : "items that are not all lists"}.`,
+    );
+  const all: Prompt[] = [];
+  for (const [i, ids] of prompts.entries()) all.push(await withImages(ids, sources?.[i], sight));
+  return all;
 }
 
 /**

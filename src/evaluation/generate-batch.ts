@@ -1,5 +1,7 @@
 import { throwIfInterrupted } from "../display/host.js";
+import { ConfigError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
+import type { Picture } from "../images/patches.js";
 import type { CausalLM } from "../models/causal.js";
 import type { KvCache } from "../nn/cache.js";
 import { type RowRoute, routesOf, withRoutes } from "../nn/routes.js";
@@ -19,6 +21,8 @@ export interface BatchOptions {
   stops: Stops;
   /** The adapter of each prompt, "" for none; without the list the model's active one is for all. */
   adapters?: readonly string[] | undefined;
+  /** The pictures that each prompt shows. */
+  pictures?: readonly (readonly Picture[])[] | undefined;
   /** Called as each prompt is done, with the number of those that are. */
   onDone?: ((done: number) => void) | undefined;
 }
@@ -32,6 +36,8 @@ interface Slot {
   count: number;
   text: StopText;
   adapter: string | undefined;
+  /** What its prompt shows; `undefined` where no prompt shows anything. */
+  pictures: readonly Picture[] | undefined;
 }
 type Live = readonly (readonly [region: number, slot: Slot])[];
 
@@ -62,6 +68,12 @@ export async function generateBatch(
   const seed = samplingSeed(settings);
   const slots: (Slot | undefined)[] = Array.from({ length: size });
   const { adapters } = options;
+  // Angles of images stand beside the cache from its first pass on, or not at all: recorded steps know where they are.
+  const shows = options.pictures?.some((each) => each.length > 0) ?? false;
+  if (shows && adapters)
+    throw new ConfigError(
+      "generate: prompts that show images are continued by the active adapter; leave adapters out.",
+    );
   const live = (): Live => {
     const all = [...slots.entries()].filter((e): e is [number, Slot] => e[1] !== undefined);
     // Rows of one adapter stand together: each of its layers is then one product.
@@ -90,6 +102,7 @@ export async function generateBatch(
         count: 0,
         text,
         adapter: adapters?.[waiting],
+        pictures: shows ? options.pictures![waiting] : undefined,
       };
       cache.lengths[s] = 0;
       waiting++;
@@ -176,11 +189,15 @@ async function nextIds(
           live.map(([, slot]) => slot.adapter || undefined),
           live.map(([, slot]) => count(slot)),
         );
+  // A sequence shows its pictures when it begins.
+  const of = Array.from({ length: cache.sequences }, (): readonly Picture[] => []);
+  for (const [s, slot] of live) if (slot.count === 0 && slot.pictures) of[s] = slot.pictures;
+  const shown = live.some(([, slot]) => slot.pictures) ? { pictures: { ids, begin, length, of } } : {};
   const chosen = scope(() =>
     noGrad(() => {
       const h = withRoutes(
         routes((slot) => slot.next.length),
-        () => model.hidden(cache.rows(ids, begin, length), cache),
+        () => model.hidden({ ...cache.rows(ids, begin, length), ...shown }, cache),
       );
       const ends = live.map(([s]) => begin[s]! + length[s]! - 1);
       const last = rows === live.length ? h : concat(ends.map((row) => slice(h, 0, row, row + 1)));

@@ -32,7 +32,7 @@ export interface SamplingOptions {
    * from the seed, i and n alone: the same whatever `batch` is and whatever else is in the list, and a prompt given alone draws as the first of a list.
    */
   seed?: number;
-  /** Images for the image tokens of a prompt, in order; a chat carries its own. For models that see. */
+  /** Images for the image tokens of a prompt, in order (of several prompts, a list for each); a chat carries its own. For models that see. */
   images?: readonly ImageSource[];
   /**
    * How keys and values of earlier tokens are kept: by default in the activations' dtype; "bfloat16" or "float16" take half of float32's memory, "int8" a
@@ -40,6 +40,12 @@ export interface SamplingOptions {
    */
   kvCache?: CacheDType;
   signal?: AbortSignal;
+}
+
+/** The same for several prompts. */
+export interface PromptsOptions extends Omit<SamplingOptions, "images"> {
+  /** The images of each prompt, a list for each. */
+  images?: readonly (readonly ImageSource[])[];
 }
 
 /** Checked options with their defaults. */

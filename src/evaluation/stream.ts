@@ -1,10 +1,9 @@
 import type { Prompt } from "../data/images.js";
 import { throwIfInterrupted } from "../display/host.js";
-import { ConfigError } from "../errors.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { Picture } from "../images/patches.js";
 import type { CausalLM } from "../models/causal.js";
-import { generateIds, joinText, type SamplingOptions, samplingSettings } from "./generate.js";
+import { generateIds, type SamplingOptions, samplingSettings } from "./generate.js";
 import { StopText, stopsOf } from "./stop-text.js";
 
 /** The text that follows a prompt, piece by piece, in whole characters. @param stopIds ids at which it ends, besides the options' own */
@@ -34,25 +33,4 @@ export interface GeneratedRows {
   pictures?: readonly (readonly Picture[])[] | undefined;
   /** Called as each prompt is done, with the number of those that are. */
   onDone?: (done: number) => void;
-}
-
-/** The whole texts that follow prompts that show pictures, one prompt after another: a cache holds one such sequence. */
-export async function textsAfter(
-  model: CausalLM,
-  tokenizer: Tokenizer,
-  prompts: readonly (readonly number[])[],
-  options: SamplingOptions & GeneratedRows & { adapters?: readonly unknown[] | undefined },
-  stopIds: readonly number[],
-): Promise<string[]> {
-  if (options.adapters)
-    throw new ConfigError(
-      "generate: prompts that show images are continued by the active adapter; leave adapters out.",
-    );
-  const texts: string[] = [];
-  for (const [i, ids] of prompts.entries()) {
-    const prompt = { ids, pictures: options.pictures?.[i] ?? [] };
-    texts.push(await joinText(streamText(model, tokenizer, prompt, options, stopIds)));
-    options.onDone?.(texts.length);
-  }
-  return texts;
 }

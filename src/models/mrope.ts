@@ -4,7 +4,7 @@ import type { Json } from "../hub/json.js";
 import type { Device } from "../tensor/device.js";
 import type { RopeTables } from "../tensor/ops/attention.js";
 import { outsideScope } from "../tensor/scope.js";
-import { tensor } from "../tensor/tensor.js";
+import { empty, type Tensor, tensor, view } from "../tensor/tensor.js";
 import { inverseFrequencies } from "./rope.js";
 
 /** Rotary embedding whose pairs turn by one of three positions: in time, down and across an image (Wang et al. 2024). */
@@ -84,42 +84,75 @@ export class MropeAngles {
     this.axis = sections.flatMap((pairs, axis) => Array<number>(pairs).fill(axis));
   }
 
-  /** Tables with a row for each row of the positions, and `more` rows that go on as text does. */
-  tables({ time, down, across, next }: Positions, device: Device, more = 0): RopeTables {
+  /** Tables with a row for each row of the positions. */
+  tables(positions: Positions, device: Device): RopeTables {
+    const { length } = positions.time;
+    const [cos, sin] = this.rows(positions, length);
+    const shape = [length, this.frequencies.length];
+    return { cos: tensor(cos, { shape, device }), sin: tensor(sin, { shape, device }) };
+  }
+
+  /** Cosines and sines of so many rows: those of the positions, then such as go on as text does. */
+  rows({ time, down, across, next }: Positions, count: number): [cos: Float32Array, sin: Float32Array] {
     const half = this.frequencies.length;
-    const length = time.length + more;
-    const cos = new Float32Array(length * half);
-    const sin = new Float32Array(length * half);
+    const cos = new Float32Array(count * half);
+    const sin = new Float32Array(count * half);
     const of = [time, down, across];
-    for (let row = 0; row < length; row++)
+    for (let row = 0; row < count; row++)
       for (let i = 0; i < half; i++) {
         const position = row < time.length ? of[this.axis[i]!]![row]! : next + row - time.length;
         const angle = Math.fround(position * this.frequencies[i]!);
         cos[row * half + i] = Math.cos(angle);
         sin[row * half + i] = Math.sin(angle);
       }
-    const shape = [length, half];
-    return { cos: tensor(cos, { shape, device }), sin: tensor(sin, { shape, device }) };
+    return [cos, sin];
+  }
+
+  /** Pairs that turn: columns of a table. */
+  get width(): number {
+    return this.frequencies.length;
   }
 }
 
-/** The angles of a sequence with images in a cache: kept beside it while it is decoded. */
+/** The angles of a cache's sequences, kept beside it while they are decoded: a row for each place of the cache. */
 export class CachedAngles implements Disposable {
   private readonly angles: MropeAngles;
-  private readonly positions: Positions;
+  private readonly sequences: Positions[];
+  private readonly stale = new Set<number>();
+  private capacity = 0;
   private made: RopeTables | undefined;
 
-  constructor(angles: MropeAngles, positions: Positions) {
+  constructor(angles: MropeAngles, sequences: number) {
     this.angles = angles;
-    this.positions = positions;
+    this.sequences = Array.from({ length: sequences }, () => positionsOf(0, []));
   }
 
-  /** Tables for every place of a cache of so many tokens. */
+  /** A sequence begins anew: with these positions, then as text does. */
+  begin(sequence: number, positions: Positions): void {
+    this.sequences[sequence] = positions;
+    this.stale.add(sequence);
+  }
+
+  /** The tables, for regions of so many tokens. They stay where they are as long as that number does. */
   upTo(capacity: number, device: Device): RopeTables {
-    if (this.made && this.made.cos.dim(0) >= capacity) return this.made;
-    this[Symbol.dispose]();
-    const more = Math.max(0, capacity - this.positions.time.length);
-    this.made = outsideScope(() => this.angles.tables(this.positions, device, more));
+    const { angles, sequences, stale } = this;
+    if (!this.made || this.capacity !== capacity) {
+      this[Symbol.dispose]();
+      this.capacity = capacity;
+      const shape = [sequences.length * capacity, angles.width];
+      const made = (): Tensor => outsideScope(() => empty(shape, "float32", device));
+      this.made = { cos: made(), sin: made() };
+      for (const s of sequences.keys()) stale.add(s);
+    }
+    for (const s of stale) {
+      const rows = angles.rows(sequences[s]!, capacity);
+      const { cos, sin } = this.made;
+      for (const [i, table] of [cos, sin].entries()) {
+        using region = outsideScope(() => view(table, [capacity, angles.width], s * capacity * angles.width));
+        region.set(rows[i]!);
+      }
+    }
+    stale.clear();
     return this.made;
   }
 

@@ -220,7 +220,8 @@ export class Qwen2VLForConditionalGeneration extends LmHeadModel {
   hidden(given: Rows, cache?: KvCache): Tensor {
     const { embed_tokens, layers, norm } = this.model.language_model;
     const { pictures } = given;
-    const shown = pictures?.of.map((_, s) => shownImages(pictures, s, this.sight));
+    const goesOn = (s: number): boolean => cache !== undefined && cache.lengths[s]! > 0;
+    const shown = pictures?.of.map((_, s) => (goesOn(s) ? [] : shownImages(pictures, s, this.sight)));
     const { rows, tables } = shown ? this.turned(given, shown, cache) : this.plain(given, cache);
     const text = noisy(embed_tokens.forward(rows.ids), rows.noise);
     const flat = shown?.flat() ?? [];
@@ -234,15 +235,19 @@ export class Qwen2VLForConditionalGeneration extends LmHeadModel {
     return normed;
   }
 
-  /** Text alone turns by its place, or goes on behind images as their sequence does. */
+  /** Text alone turns by its place, or goes on behind images as its sequence does. */
   private plain(rows: Rows, cache: KvCache | undefined): { rows: Rows; tables: RopeTables } {
     const { device } = rows.ids;
-    const beside = cache?.beside;
-    if (beside instanceof CachedAngles) return { rows, tables: beside.upTo(cache!.capacity, device) };
+    if (cache?.beside instanceof CachedAngles) return this.besideCache(rows, cache, cache.beside);
     return { rows, tables: this.ropeCache.upTo(rows.maxPosition, device) };
   }
 
-  /** Rows with images turn by tables of their own. In a cache their sequence stands alone, and its tables stay beside it. */
+  /** Each row turns as the tables say of its place in the cache. */
+  private besideCache(rows: Rows, cache: KvCache, angles: CachedAngles): { rows: Rows; tables: RopeTables } {
+    return { rows: { ...rows, positions: cache.rowPlaces }, tables: angles.upTo(cache.capacity, rows.ids.device) };
+  }
+
+  /** Rows with images turn by tables of their own, which stay beside a cache. */
   private turned(rows: Rows, shown: Shown[][], cache: KvCache | undefined): { rows: Rows; tables: RopeTables } {
     const { ids, begin, length } = rows.pictures!;
     const { device } = rows.ids;
@@ -251,11 +256,15 @@ export class Qwen2VLForConditionalGeneration extends LmHeadModel {
       positionsOf(length[s]!, images.map((image) => ({ ...image, at: image.at - begin[s]! }))), // biome-ignore format: one thought
     );
     if (cache) {
-      if (cache.sequences !== 1 || cache.lengths[0] !== 0)
-        throw new StateError("A key-value cache takes images for one sequence, at its beginning.");
-      const angles = new CachedAngles(this.angles, positions[0]!);
+      const { beside } = cache;
+      const angles = beside instanceof CachedAngles ? beside : new CachedAngles(this.angles, cache.sequences);
       cache.beside = angles;
-      return { rows, tables: angles.upTo(cache.capacity, device) };
+      for (const [s, p] of positions.entries()) {
+        if (cache.lengths[s] === 0 && length[s]! > 0) angles.begin(s, p);
+        else if (rows.pictures!.of[s]!.length > 0)
+          throw new StateError("A key-value cache takes the images of a sequence at its beginning.");
+      }
+      return this.besideCache(rows, cache, angles);
     }
     const numbers = tensor(Int32Array.from(ids.keys()), { device });
     return {

@@ -80,7 +80,7 @@ export class KvCache {
   private slots: Tensor | undefined;
   private fresh: Int32Array | undefined;
   private following = false;
-  /** What a model keeps of the sequence for as long as the cache lives; freed with it. */
+  /** What a model keeps of the sequences for as long as the cache lives; freed with it. */
   beside: Disposable | undefined;
 
   /**
@@ -104,6 +104,11 @@ export class KvCache {
   /** Tokens that a region has room for. */
   get capacity(): number {
     return this.places;
+  }
+
+  /** Where the rows under way go, counted through all regions: int32, one a row. */
+  get rowPlaces(): Tensor {
+    return this.slots!;
   }
 
   /**

@@ -130,11 +130,58 @@ test("chat and generate take images as paths, bytes and records, and tell them a
   await model.chat([{ role: "user", content: "<|image_pad|> is text" }], options);
 });
 
+test("prompts with images share passes through the model, and give what each gives alone", async () => {
+  using model = await load();
+  const conversations = [
+    [ask(files.red)],
+    [{ role: "user", content: "No image at all, but a longer text than the others have." }],
+    [
+      {
+        ...ask(files.blue),
+        content: [...ask(files.blue).content, { type: "image", image: files.green, maxPixels: 128 }],
+      },
+    ],
+    [ask(files.green, "Which colour is it?")],
+    [ask(files.red), { role: "assistant", content: "Red." }, ask(files.blue, "And this?")],
+    [{ role: "user", content: "Why?" }],
+    [ask(files.blue)],
+  ];
+  // Regions of the cache are taken again by prompts that wait, some while others go on; for 300 tokens it has to grow.
+  for (const options of [{ maxNewTokens: 40 }, { maxNewTokens: 60, stop: ["e", "a"] }, { maxNewTokens: 300 }]) {
+    const alone: string[] = [];
+    for (const one of conversations) alone.push(await model.chat(one, options));
+    assert.ok(new Set(alone).size > 4, "the answers tell images apart");
+    for (const batch of [1, 3, 7])
+      assert.deepEqual(await model.chat(conversations, { ...options, batch }), alone, `in batches of ${batch}`);
+  }
+  const handles = stats().handles;
+  const prompts = [files.red!, files.blue!].map((image) =>
+    model.tokenizer.applyChatTemplate([ask(image)], { addGenerationPrompt: true }),
+  );
+  const both = await model.generate([...prompts, "and"], {
+    images: [[files.red!], [files.blue!], []],
+    maxNewTokens: 12,
+    temperature: 0.7,
+    seed: 5,
+  });
+  const first = await model.generate(prompts[0]!, {
+    images: [files.red!],
+    maxNewTokens: 12,
+    temperature: 0.7,
+    seed: 5,
+  });
+  assert.equal(both[0], first, "a prompt draws the same alone");
+  assert.equal(stats().handles, handles, "tensors were left behind");
+});
+
 test("images where none are taken, or that are none, are errors that say so", async () => {
   using model = await load();
   await assert.rejects(model.chat([ask("https://example.org/a.png")]), /image 0 \(in message 0\): .*not fetched/);
   await assert.rejects(model.chat([ask(undefined)]), /has no image/);
-  await assert.rejects(model.generate(["one", "two"], { images: [files.red!] }), /images go with one prompt/);
+  const flat = [files.red!] as unknown as string[][];
+  await assert.rejects(model.generate(["one", "two"], { images: flat }), /a list for each of the 2 .*received 1 items/);
+  await assert.rejects(model.generate(["one", "two"], { images: [[]] }), /a list for each of the 2 .*received 1 lists/);
+  await assert.rejects(model.generate(["one"], { images: [[files.red!]] }), /has 0 places for images/);
   await assert.rejects(model.generate("no place", { images: [files.red!] }), /has 0 places for images/);
   using text = await loadModel(folder, { ...quiet, weights: "none" });
   text.module.sight = undefined;
