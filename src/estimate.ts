@@ -23,6 +23,8 @@ import { type TrainOptions, trainSettings } from "./training/options.js";
 export interface EstimateOptions<Row = Record<string, unknown>> extends TrainOptions<Row> {
   /** Tokens a row (of "orpo" and "dpo" each of its two sequences); `maxLength`, or 1,024 or what the model was made for if that is less, by default. */
   length?: number;
+  /** Of a model that sees: tokens that each image of a row takes. They are among its `length`; none by default. */
+  imageTokens?: readonly number[] | undefined;
   /** The model's own by default; a GPU need not be there. */
   device?: Device;
   /** Dtype of activations on a GPU; the model's own by default. */
@@ -233,6 +235,8 @@ export function estimateMemory(network: CausalLM, options: EstimateOptions = {})
     throw new ConfigError(
       `estimate: checkpointing must be one of ${CHECKPOINTING.join(", ")}, received ${JSON.stringify(checkpointing)}.`,
     );
+  const { imageTokens } = options;
+  if (imageTokens) checkImages(network, imageTokens, length, method);
   if (device !== "cpu" && device !== "cuda")
     throw new ConfigError(`estimate: device must be "cpu" or "cuda", received ${JSON.stringify(device)}.`);
   const activations = options.activations === undefined ? undefined : floatDType(options.activations);
@@ -243,9 +247,18 @@ export function estimateMemory(network: CausalLM, options: EstimateOptions = {})
   const optimizer = optimizerName(options.optimizer ?? "adamw");
   const step = {
     ...{ batch, length, accumulate, checkpointing, optimizer, momentum, device, activations },
-    ...{ keepBest: options.keepBest ?? false, method, neftune, lossType },
+    ...{ keepBest: options.keepBest ?? false, method, neftune, lossType, imageTokens },
   };
   return new MemoryEstimate(network, step, limitOf(options, device));
+}
+
+function checkImages(network: CausalLM, tokens: readonly number[], length: number, method: string): void {
+  const wrong = (what: string): ConfigError => new ConfigError(`estimate: imageTokens ${what}`);
+  if (!network.sight) throw wrong("are for a model that sees; this one takes text alone: leave them out.");
+  if (method !== "sft") throw wrong(`go with method "sft": rows of ${method} are text alone.`);
+  const sum = tokens.reduce((n, each) => n + each, 0);
+  if (!tokens.every((n) => Number.isInteger(n) && n > 0) || sum >= length)
+    throw wrong(`must be whole numbers whose sum is less than the row's ${length} tokens, received [${tokens}].`);
 }
 
 function limitOf({ limit, memory }: EstimateOptions, device: Device): number | undefined {

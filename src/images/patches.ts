@@ -62,9 +62,16 @@ export function patchesOf(images: readonly Pixels[], settings: PictureSettings):
   const levels = levelTable(settings);
   let at = 0;
   images.forEach((image, i) => {
-    fill(out.subarray(at, (at += counts[i]! * width)), image, levels, settings);
+    const own = out.subarray(at, (at += counts[i]! * width));
+    if (image.data.length > 0) fill(own, image, levels, settings); // of a planned one nothing but its size is known
   });
   return out;
+}
+
+/** An image of so many tokens without pixels: to go through a model that computes nothing. */
+export function plannedPicture(tokens: number, { patchSize, mergeSize }: PictureSettings): Picture {
+  const side = patchSize * mergeSize;
+  return { width: tokens * side, height: side, data: new Uint8Array(), tokens };
 }
 
 // The value of each of 256 levels in each channel, rounded where torch rounds: (x - 255 mean) / (255 std).

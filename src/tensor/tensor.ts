@@ -403,6 +403,7 @@ export function view(source: Tensor, shape: readonly number[], offset = 0): Tens
     shape,
     source.dtype,
   );
+  t.place = source.place; // a parameter without values has no handle that tells it
   t.aliased = true;
   source.aliased = true;
   return t;

@@ -1,6 +1,8 @@
 import type { Checkpointing } from "../autograd/checkpoint.js";
 import { recordApart } from "../autograd/tape.js";
 import { collate } from "../data/collate.js";
+import { type Example, IGNORED } from "../data/mask.js";
+import { plannedPicture } from "../images/patches.js";
 import type { CausalLM } from "../models/causal.js";
 import { Embedding } from "../nn/layers.js";
 import type { Device } from "../tensor/device.js";
@@ -35,6 +37,8 @@ export interface PlannedStep {
   method?: Method;
   lossType?: DpoLoss;
   neftune?: number;
+  /** Tokens that each image of a row takes; they are among its `length`. */
+  imageTokens?: readonly number[] | undefined;
 }
 
 /** Sequences of `length` tokens that a micro-batch has: two a row where rows are pairs of answers. */
@@ -95,8 +99,8 @@ export function estimateStep(network: CausalLM, step: PlannedStep): StepBytes {
 
 /** One micro-batch, and another one over its gradients when they are accumulated. */
 function dryStep(network: CausalLM, step: PlannedStep): { peak: number; host: number } {
-  const ids = new Int32Array(step.length);
-  const examples = Array.from({ length: sequencesOf(step) }, () => ({ ids, labels: ids }));
+  const example = plannedExample(network, step);
+  const examples = Array.from({ length: sequencesOf(step) }, () => example);
   const micro = {
     batch: collate(examples, { padId: 0, paddingSide: "none" }),
     rows: Int32Array.from({ length: step.batch }, (_, i) => i),
@@ -118,6 +122,16 @@ function dryStep(network: CausalLM, step: PlannedStep): { peak: number; host: nu
   } finally {
     restore();
   }
+}
+
+/** A row of so many tokens, those of its images first. */
+function plannedExample({ sight }: CausalLM, { length, imageTokens = [] }: PlannedStep): Example {
+  const ids = new Int32Array(length);
+  if (sight === undefined || imageTokens.length === 0) return { ids, labels: ids };
+  const shown = imageTokens.reduce((sum, tokens) => sum + tokens, 0);
+  const labels = ids.slice().fill(IGNORED, 0, shown);
+  const pictures = imageTokens.map((tokens) => plannedPicture(tokens, sight.settings));
+  return { ids: ids.fill(sight.imageToken, 0, shown), labels, pictures };
 }
 
 /** The loss that a run of this method makes smaller. Its reference was computed before, of one pair at a time. */

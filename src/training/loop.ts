@@ -38,8 +38,8 @@ export interface LoopInput {
   /** The loss; that of the trained tokens by default. */
   objective?: Objective | undefined;
   padId: number;
-  /** Called with the tokens of a micro-batch, padding included, before it is computed. */
-  onBatch?: (tokens: number) => void;
+  /** Called with the tokens of a micro-batch, padding included, and those of its images, before it is computed. */
+  onBatch?: (tokens: number, ofImages: number) => void;
   /** Called after a step and its measurement, before it is yielded. */
   onStep?: (step: TrainStep, optimizerBytes: number) => unknown;
   /** Asks the run to end after the step it is in. */
@@ -208,7 +208,8 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
         const rows = nextBatch(sampler);
         return { rows, batch: collateRows(Array.from(rows, (row) => Array.from(packed[row]!)).flat()) };
       });
-      for (const { batch } of batches) input.onBatch?.(batch.inputIds.length);
+      for (const { batch } of batches)
+        input.onBatch?.(batch.inputIds.length, batch.pictures?.flat().reduce((n, p) => n + p.tokens, 0) ?? 0);
       const lr = s.lr * scheduleFactor(s.schedule, step - 1, plan.warmup, plan.steps);
       const { loss, norm, tokens } = await optimizerStep(
         objective,

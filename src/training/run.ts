@@ -123,6 +123,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
   private packing: TrainResult["packing"];
   private checkpoints: Checkpoints | undefined;
   private tokens = 0; // of the largest micro-batch
+  private imageTokens = 0; // of that with the most
   private peak = 0; // bytes, of the steps so far
   private readonly callbacks: Callbacks;
 
@@ -153,7 +154,9 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
   get plannedStep(): Omit<PlannedStep, "device" | "activations"> | undefined {
     if (this.tokens === 0) return undefined;
     const { batch, accumulate, checkpointing, optimizer, momentum } = this.settings;
-    return { batch, length: Math.ceil(this.tokens / batch), accumulate, checkpointing, optimizer, momentum };
+    const length = Math.ceil(this.tokens / batch);
+    const imageTokens = this.imageTokens > 0 ? [Math.ceil(this.imageTokens / batch)] : undefined;
+    return { batch, length, accumulate, checkpointing, optimizer, momentum, imageTokens };
   }
 
   /** Asks the run to end after the step it is in; the model keeps what it has learnt. */
@@ -244,8 +247,9 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
         settings: s,
         objective: rows.objective,
         padId: tokenizer.padId ?? tokenizer.eosId ?? 0,
-        onBatch: (tokens) => {
+        onBatch: (tokens, ofImages) => {
           this.tokens = Math.max(this.tokens, tokens);
+          this.imageTokens = Math.max(this.imageTokens, ofImages);
         },
         onStep: async (step, optimizer) => {
           this.peak = Math.max(this.peak, measure(step, optimizer));

@@ -145,8 +145,40 @@ test("a model without weights can be estimated, for a GPU too, with 16-bit activ
     { checkpointing: "some" },
     { device: "tpu" },
     { activations: "int" },
+    { imageTokens: [4] }, // it takes text alone
   ])
     assert.throws(() => model.estimate(wrong as EstimateOptions), ConfigError);
+  model.dispose();
+});
+
+test("images of rows are counted where the model sees, on a GPU that is not there too", async () => {
+  const model = await loadModel(
+    {
+      model_type: "qwen2_vl",
+      hidden_size: 1536,
+      intermediate_size: 8960,
+      num_hidden_layers: 28,
+      num_attention_heads: 12,
+      num_key_value_heads: 2,
+      vocab_size: 151936,
+      tie_word_embeddings: true,
+      rope_scaling: { type: "mrope", mrope_section: [16, 24, 24] },
+      vision_config: { depth: 32, embed_dim: 1280, num_heads: 16, hidden_size: 1536 },
+    },
+    { weights: "none", dtype: "bfloat16" },
+  ).addLora({ rank: 8 });
+  const step = { batch: 1, length: 4200, device: "cuda", checkpointing: "full", optimizer: "adamw" } as const;
+  const text = model.estimate(step);
+  const seeing = model.estimate({ ...step, imageTokens: [4096] });
+  // A frozen tower keeps nothing, but its MLP alone holds (16,384, 5,120) twice in 16 bits.
+  assert.ok(seeing.activations > 2 * 16_384 * 5120 * 2, `${seeing.activations} bytes`);
+  const same = model.estimate({ ...step, imageTokens: [2048, 2048] });
+  assert.ok(Math.abs(same.activations / seeing.activations - 1) < 0.01);
+  const few = model.estimate({ ...step, imageTokens: [4] });
+  assert.ok(Math.abs(few.peak / text.peak - 1) < 0.01, "an image of four tokens takes next to nothing");
+  for (const imageTokens of [[4200], [0], [1.5]])
+    assert.throws(() => model.estimate({ ...step, imageTokens }), /imageTokens must be whole numbers/);
+  assert.throws(() => model.estimate({ ...step, method: "dpo", imageTokens: [4] }), /rows of dpo are text alone/);
   model.dispose();
 });
 

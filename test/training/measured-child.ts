@@ -2,8 +2,10 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { type Example, IGNORED } from "../../src/data/mask.js";
 import { packRows } from "../../src/data/pack.js";
 import { pairExamples } from "../../src/evaluation/preference.js";
+import { plannedPicture } from "../../src/images/patches.js";
 import { type LoadPlan, loadModel, type Model } from "../../src/index.js";
 import { resetPeak, stats } from "../../src/tensor/native.js";
 import { trainLoop } from "../../src/training/loop.js";
@@ -35,6 +37,21 @@ const SHAPES = {
     max_position_embeddings: 4096,
     tie_word_embeddings: false,
     attention_bias: true,
+  },
+  // A tower that takes more than the text behind it.
+  seeing: {
+    model_type: "qwen2_vl",
+    vocab_size: 512,
+    hidden_size: 128,
+    intermediate_size: 256,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    max_position_embeddings: 1024,
+    tie_word_embeddings: true,
+    image_token_id: 511,
+    rope_scaling: { type: "mrope", mrope_section: [4, 6, 6] },
+    vision_config: { depth: 3, embed_dim: 256, num_heads: 4, hidden_size: 128 },
   },
 };
 
@@ -80,10 +97,10 @@ async function adapted({ quantize, lora }: Case, plan: LoadPlan): Promise<Model>
 }
 
 /** Two optimizer steps of rows that fill the length; packed ones of many short examples. */
-async function train(model: Model, { length, keepBest = false, ...rest }: Case["options"]): Promise<void> {
-  const example = (tokens: number, from: number): { ids: Int32Array; labels: Int32Array } => {
-    const ids = Int32Array.from({ length: tokens }, (_, i) => 3 + (((from + i) * 7919) % (model.config.vocabSize - 3)));
-    return { ids, labels: ids };
+async function train(model: Model, { length, keepBest = false, imageTokens, ...rest }: Case["options"]): Promise<void> {
+  const example = (tokens: number, from: number): Example => {
+    const ids = Int32Array.from({ length: tokens }, (_, i) => 3 + (((from + i) * 7919) % (model.config.vocabSize - 4)));
+    return imageTokens ? seeing(model, ids, imageTokens) : { ids, labels: ids };
   };
   const rows = 2 * rest.batch * (rest.accumulate ?? 1);
   // Lengths of 8, 16, 32, 64 … fill rows of a power of two.
@@ -118,6 +135,19 @@ async function train(model: Model, { length, keepBest = false, ...rest }: Case["
     stopped: () => false,
   });
   while (!(await loop.next()).done);
+}
+
+/** Images of noise behind the row's first token. */
+function seeing({ module: { sight } }: Model, ids: Int32Array, imageTokens: readonly number[]): Example {
+  const { imageToken, settings } = sight!;
+  let at = 1;
+  const pictures = imageTokens.map((tokens) => {
+    const { width, height } = plannedPicture(tokens, settings);
+    ids.fill(imageToken, at, at + tokens);
+    at += tokens;
+    return { width, height, tokens, data: Uint8Array.from({ length: 3 * width * height }, (_, i) => (i * 31) % 251) };
+  });
+  return { ids, labels: ids.map((id) => (id === imageToken ? IGNORED : id)), pictures };
 }
 
 const pairOf = (_: unknown, i: number): Int32Array => Int32Array.of(2 * i, 2 * i + 1);

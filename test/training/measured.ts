@@ -7,7 +7,7 @@ import type { Device, EstimateOptions, LoraOptions, QuantizeOptions } from "../.
 export interface Case {
   name: string;
   /** "embedded", or a shape of test/training/measured-child.ts. */
-  model: "embedded" | "SmolLM2-135M" | "grouped";
+  model: "embedded" | "SmolLM2-135M" | "grouped" | "seeing";
   /** The CPU by default. */
   device?: Device;
   dtype?: "float32" | "bfloat16" | "float16";
@@ -27,6 +27,7 @@ export interface Case {
     | "momentum"
     | "packing"
     | "keepBest"
+    | "imageTokens"
   > & { batch: number; length: number };
 }
 
@@ -96,6 +97,18 @@ export const SMALL: readonly Case[] = [
     quantize: { type: "int8" },
     lora: { ...all, dora: true },
     options: { batch: 4, length: 128, checkpointing: "none", optimizer: "paged-adamw", neftune: 5 },
+  },
+  {
+    name: "LoRA behind a frozen vision tower",
+    model: "seeing",
+    lora: { rank: 8, target: ["q_proj", "v_proj"] },
+    options: { batch: 2, length: 320, imageTokens: [200, 64], checkpointing: "selective", optimizer: "adamw" },
+  },
+  {
+    name: "LoRA in the vision tower too",
+    model: "seeing",
+    lora: all,
+    options: { batch: 2, length: 200, imageTokens: [120], checkpointing: "none", optimizer: "adamw", accumulate: 2 },
   },
 ];
 
