@@ -1,9 +1,8 @@
 #include "completions.h"
 
 #include <algorithm>
-#include <chrono>
-#include <cstdlib>
-#include <cstring>
+
+#include "clock.h"
 
 namespace tunebook {
 namespace {
@@ -11,16 +10,6 @@ namespace {
 constexpr double kAhead = 80e6;   // nanoseconds of work that may be launched and not done
 constexpr double kMark = 5e6;     // between two marks
 constexpr int64_t kMostOps = 1024, kMarkOps = 64;
-
-uint64_t nanoseconds() {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
-}
-
-bool asked_for(const char* variable) {
-  const char* value = getenv(variable);
-  return value != nullptr && strcmp(value, "1") == 0;
-}
 
 }  // namespace
 

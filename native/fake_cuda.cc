@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "clock.h"
 #include "cpu/halves.h"
 #include "cpu/system.h"
 #include "library.h"
@@ -225,10 +226,7 @@ void close() {
 
 }  // namespace
 
-bool fake_cuda_asked() {
-  const char* asked = getenv("TUNEBOOK_FAKE_CUDA");
-  return asked != nullptr && strcmp(asked, "1") == 0;
-}
+bool fake_cuda_asked() { return asked_for("TUNEBOOK_FAKE_CUDA"); }
 
 const Copies* copies_of_fake_cuda() { return &copies; }
 

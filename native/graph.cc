@@ -1,19 +1,13 @@
 // Running recordings: on the dispatcher.
 #include "graph.h"
 
-#include <chrono>
-
+#include "clock.h"
 #include "queue.h"
 
 namespace tunebook {
 namespace {
 
 constexpr int kAttempts = 3;  // at a capture, after which a recording is launched op by op for good
-
-uint64_t nanoseconds() {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
-}
 
 }  // namespace
 

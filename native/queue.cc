@@ -1,12 +1,12 @@
 #include "queue.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
+#include "clock.h"
 #include "ops.decode.gen.h"
 
 namespace tunebook {
@@ -37,28 +37,10 @@ constexpr int64_t kRingBytes = int64_t{4} << 20;
 constexpr uint64_t kDepth = 8192;
 constexpr auto kSpin = std::chrono::microseconds(30);
 
-uint64_t nanoseconds() {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
-}
-
-inline void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
-bool trace_asked() {
-  const char* value = getenv("TUNEBOOK_TRACE");
-  return value != nullptr && strcmp(value, "1") == 0;
-}
-
 }  // namespace
 
 Queue::Queue(const Backend& backend, void (*woken)(void*), void* context)
-    : backend_(backend), woken_(woken), context_(context), ring_(kRingBytes), trace_(trace_asked()) {
+    : backend_(backend), woken_(woken), context_(context), ring_(kRingBytes), trace_(asked_for("TUNEBOOK_TRACE")) {
   if (backend.fence != nullptr) {
     behind_ = std::make_unique<Completions>(backend, [this](Completions::Item& item, const OpError* error) { finish(item, error); });
   }

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "checks.h"
+#include "op_checks.h"
 #include "parallel.h"
 
 namespace tunebook {
@@ -74,16 +75,7 @@ void cache_append_8(const cache_append_8_args& a) {
 }
 
 void decode_advance(const decode_advance_args& a) {
-  check_size("rows", a.rows);
-  check_size("limit", a.limit);
-  check_size("seen_width", a.seen_width);
-  check_tensor("chosen", a.chosen, a.rows, DType::Int32);
-  check_tensor("ids", a.ids, a.rows, DType::Int32);
-  check_tensor("positions", a.positions, a.rows, DType::Int32);
-  check_tensor("lengths", a.lengths, a.rows, DType::Int32);
-  check_tensor("slots", a.slots, a.rows, DType::Int32);
-  if (a.draws) check_tensor("draws", a.draws, product(a.rows, 2), DType::Int32);
-  if (a.seen) check_tensor("seen", a.seen, product(a.rows, a.seen_width), DType::Int32);
+  check_decode_advance(a);
   for (int64_t r = 0; r < a.rows; ++r) {
     int32_t& slot = a.slots.i32()[r];
     if (slot < 0) continue;

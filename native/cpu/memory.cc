@@ -2,6 +2,7 @@
 // Filling, copying between dtypes, permuting, copying parts of rows.
 #include "checks.h"
 #include "half.h"
+#include "op_checks.h"
 #include "parallel.h"
 #include "transpose.h"
 
@@ -146,15 +147,8 @@ void permute(const permute_args& a) {
 }
 
 void copy_2d(const copy_2d_args& a) {
-  check_size("rows", a.rows);
-  check_size("cols", a.cols);
-  check_size("x_offset", a.x_offset);
-  check_size("y_offset", a.y_offset);
-  check_size("x_stride", a.x_stride);
-  check_stride("y_stride", a.y_stride, a.cols, a.rows);
-  const int64_t x_span = span(a.rows, a.cols, a.x_stride), y_span = span(a.rows, a.cols, a.y_stride);
+  const auto [x_span, y_span] = check_copy_2d(a);
   if (x_span == 0) return;
-  if (x_span > (int64_t)1 << 60 || y_span > (int64_t)1 << 60) fail("rows x stride is too large");
   if (a.x.dtype == a.y.dtype && size_of(a.x.dtype) != 4 && !a.accumulate) {
     check_tensor("x", a.x, a.x_offset + x_span, a.x.dtype);
     check_tensor("y", a.y, a.y_offset + y_span, a.y.dtype);

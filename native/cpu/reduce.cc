@@ -2,6 +2,7 @@
 // Reductions. Work is cut by shape alone and partial results are added in order: the same bits on any number of threads.
 #include "axes.h"
 #include "checks.h"
+#include "op_checks.h"
 #include "parallel.h"
 #include "rows.h"
 
@@ -137,17 +138,9 @@ void reduce(const reduce_args& a) {
 
 void sum_to(const sum_to_args& a) {
   const int64_t dims[4] = {a.d0, a.d1, a.d2, a.d3}, strides[4] = {a.ys0, a.ys1, a.ys2, a.ys3};
-  __int128 last = 0;
-  for (int j = 0; j < 4; ++j) {
-    check_size("a dimension", dims[j]);
-    check_size("a stride of y", strides[j]);
-    last += (__int128)(dims[j] - 1) * strides[j];
-  }
-  const int64_t n = product(dims[0], dims[1], dims[2], dims[3]);
-  check_size("y_count", a.y_count);
+  const int64_t n = check_sum_to(a, dims, strides);
   check_tensor("x", a.x, n);
   check_tensor("y", a.y, a.y_count);
-  if (n > 0 && last >= a.y_count) fail("the strides of y reach element %lld, y_count is %lld", (long long)last, (long long)a.y_count);
   const float* x = a.x.f32();
   float* y = a.y.f32();
   if (n == 0) {

@@ -1,6 +1,7 @@
 // isa: portable avx2 avx512
 // Rotary position embedding.
 #include "checks.h"
+#include "op_checks.h"
 #include "parallel.h"
 #include "simd.h"
 
@@ -27,21 +28,9 @@ TB_INLINE void rotate_neighbours(const float* x, float* y, const float* cos, con
 }
 
 void rope(const rope_args& g) {
-  check_size("rows", g.rows);
-  check_size("heads", g.heads);
-  check_size("head_dim", g.head_dim);
-  check_size("rotary_dim", g.rotary_dim);
-  check_size("table_rows", g.table_rows);
-  if (g.rotary_dim % 2 != 0 || g.rotary_dim > g.head_dim)
-    fail("rotary_dim is %lld, expected an even number up to head_dim %lld", (long long)g.rotary_dim, (long long)g.head_dim);
-  const int64_t width = product(g.heads, g.head_dim), half = g.rotary_dim / 2;
-  check_stride("x_stride", g.x_stride, width, g.rows);
-  check_stride("y_stride", g.y_stride, width, g.rows);
+  const int64_t width = check_rope(g), half = g.rotary_dim / 2;
   check_tensor("x", g.x, span(g.rows, width, g.x_stride));
   check_tensor("y", g.y, span(g.rows, width, g.y_stride));
-  check_tensor("positions", g.positions, g.rows, DType::Int32);
-  check_tensor("cos", g.cos, product(g.table_rows, half));
-  check_tensor("sin", g.sin, product(g.table_rows, half));
   const int32_t* positions = g.positions.i32();
   for (int64_t r = 0; r < g.rows; ++r)
     if (positions[r] < 0 || positions[r] >= g.table_rows)

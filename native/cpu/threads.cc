@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "clock.h"
 #include "parallel.h"
 #include "system.h"
 
@@ -20,14 +21,6 @@ constexpr uint64_t kOpen = uint64_t{1} << 31;
 constexpr uint64_t kJoinedMask = kOpen - 1;
 
 thread_local bool in_region = false;
-
-inline void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 class Pool {
  public:

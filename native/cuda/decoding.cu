@@ -1,6 +1,7 @@
 // What a step of decoding does beside the model: keys and values into their cache, and the state of each sequence to its next token. Everything that
 // changes from step to step is in device memory, so that a captured step can be launched again.
 #include "check.cuh"
+#include "op_checks.h"
 #include "vector.cuh"
 
 namespace tunebook {
@@ -124,16 +125,7 @@ __global__ void advance_kernel(const int32_t* chosen, int32_t* ids, int32_t* pos
 }
 
 void decode_advance(const decode_advance_args& a) {
-  check_size("rows", a.rows);
-  check_size("limit", a.limit);
-  check_size("seen_width", a.seen_width);
-  check_tensor("chosen", a.chosen, a.rows, DType::Int32);
-  check_tensor("ids", a.ids, a.rows, DType::Int32);
-  check_tensor("positions", a.positions, a.rows, DType::Int32);
-  check_tensor("lengths", a.lengths, a.rows, DType::Int32);
-  check_tensor("slots", a.slots, a.rows, DType::Int32);
-  if (a.draws) check_tensor("draws", a.draws, product(a.rows, 2), DType::Int32);
-  if (a.seen) check_tensor("seen", a.seen, product(a.rows, a.seen_width), DType::Int32);
+  check_decode_advance(a);
   if (a.rows == 0) return;
   advance_kernel<<<grid_of(a.rows, 64), 64, 0, device.stream>>>(a.chosen.i32(), a.ids.i32(), a.positions.i32(), a.lengths.i32(), a.slots.i32(),
                                                                a.draws.i32(), a.seen.i32(), a.rows, a.limit, a.seen_width);

@@ -1,4 +1,5 @@
 // Rotary position embedding: a block a row, a thread two packs of halves or one pack of neighbouring pairs.
+#include "op_checks.h"
 #include "rows.cuh"
 
 namespace tunebook {
@@ -64,21 +65,9 @@ __global__ void rope_kernel(const T* x, const int32_t* positions, const float* c
 }
 
 void rope(const rope_args& g) {
-  check_size("rows", g.rows);
-  check_size("heads", g.heads);
-  check_size("head_dim", g.head_dim);
-  check_size("rotary_dim", g.rotary_dim);
-  check_size("table_rows", g.table_rows);
-  if (g.rotary_dim % 2 != 0 || g.rotary_dim > g.head_dim)
-    fail("rotary_dim is %lld, expected an even number up to head_dim %lld", (long long)g.rotary_dim, (long long)g.head_dim);
-  const int64_t width = product(g.heads, g.head_dim), half = g.rotary_dim / 2;
-  check_stride("x_stride", g.x_stride, width, g.rows);
-  check_stride("y_stride", g.y_stride, width, g.rows);
+  const int64_t width = check_rope(g), half = g.rotary_dim / 2;
   check_floats("x", g.x, span(g.rows, width, g.x_stride));
   check_like("y", g.y, span(g.rows, width, g.y_stride), "x", g.x);
-  check_tensor("positions", g.positions, g.rows, DType::Int32);
-  check_tensor("cos", g.cos, product(g.table_rows, half));
-  check_tensor("sin", g.sin, product(g.table_rows, half));
   if (g.rows == 0) return;
   with_float_type(g.x.dtype, "x", [&](auto type) {
     using T = decltype(type);

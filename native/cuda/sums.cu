@@ -1,5 +1,6 @@
 // The gradient of a broadcast, the sum of squares over many tensors, the largest element's index, picking one element a row.
 #include "axes.h"
+#include "op_checks.h"
 #include "reduce.cuh"
 #include "tensors.cuh"
 
@@ -43,17 +44,9 @@ template <class X> __global__ void sum_to_kernel(const X* x, void* y, DType y_ty
 
 void sum_to(const sum_to_args& a) {
   const int64_t dims[4] = {a.d0, a.d1, a.d2, a.d3}, strides[4] = {a.ys0, a.ys1, a.ys2, a.ys3};
-  __int128 last = 0;
-  for (int j = 0; j < 4; ++j) {
-    check_size("a dimension", dims[j]);
-    check_size("a stride of y", strides[j]);
-    last += (__int128)(dims[j] - 1) * strides[j];
-  }
-  const int64_t n = product(dims[0], dims[1], dims[2], dims[3]);
-  check_size("y_count", a.y_count);
+  const int64_t n = check_sum_to(a, dims, strides);
   check_floats("x", a.x, n);
   check_floats("y", a.y, a.y_count);
-  if (n > 0 && last >= a.y_count) fail("the strides of y reach element %lld, y_count is %lld", (long long)last, (long long)a.y_count);
   if (a.y_count == 0) return;
   const auto clear = [&] { check(cudaMemsetAsync(a.y.data, 0, (size_t)a.y_count * size_of(a.y.dtype), device.stream), "sum_to"); };
   if (n == 0) return clear();
