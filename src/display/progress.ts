@@ -256,51 +256,49 @@ export function progress<T>(
 }
 
 function* each<T>(items: Iterable<T>, options: ProgressOptions): Generator<T> {
-  const bar = new ProgressBar(options);
-  const work = new Work(bar);
+  const work = new Work(options);
   try {
     for (const item of items) {
-      throwIfInterrupted(options.label ?? "The loop");
       work.step();
       yield item;
     }
     work.complete();
   } catch (error) {
-    bar.fail(error instanceof Error ? error.message : String(error));
-    throw error;
+    throw work.failed(error);
   } finally {
-    bar.fail("stopped early");
+    work.end();
   }
 }
 
 async function* eachAsync<T>(items: AsyncIterable<T>, options: ProgressOptions): AsyncGenerator<T> {
-  const bar = new ProgressBar(options);
-  const work = new Work(bar);
+  const work = new Work(options);
   try {
     for await (const item of items) {
-      throwIfInterrupted(options.label ?? "The loop");
       work.step();
       yield item;
     }
     work.complete();
   } catch (error) {
-    bar.fail(error instanceof Error ? error.message : String(error));
-    throw error;
+    throw work.failed(error);
   } finally {
-    bar.fail("stopped early");
+    work.end();
   }
 }
 
 /** Counts an item as done when the next one is asked for. */
 class Work {
   readonly #bar: ProgressBar;
+  readonly #label: string;
   #taken = 0;
 
-  constructor(bar: ProgressBar) {
-    this.#bar = bar;
+  constructor(options: ProgressOptions) {
+    this.#bar = new ProgressBar(options);
+    this.#label = options.label ?? "The loop";
   }
 
+  /** @throws InterruptedError */
   step(): void {
+    throwIfInterrupted(this.#label);
     this.#bar.update(this.#taken);
     this.#taken += 1;
   }
@@ -308,6 +306,17 @@ class Work {
   complete(): void {
     this.#bar.update(this.#taken);
     this.#bar.finish();
+  }
+
+  /** Shows the error that ends the loop, and gives it back. */
+  failed(error: unknown): unknown {
+    this.#bar.fail(error instanceof Error ? error.message : String(error));
+    return error;
+  }
+
+  /** The loop is left: early, if it was not complete. */
+  end(): void {
+    this.#bar.fail("stopped early");
   }
 }
 

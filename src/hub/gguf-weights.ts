@@ -2,7 +2,7 @@
 import { CheckpointError } from "../errors.js";
 import type { ConfigFields } from "./config.js";
 import type { GgufFile } from "./gguf.js";
-import { missingTensor } from "./safetensors.js";
+import { missingTensor } from "./tensor-file.js";
 import type { WeightBlocks, WeightEntry, WeightPlace, WeightSource } from "./weight-source.js";
 
 const WHOLE: Readonly<Record<string, string>> = {

@@ -5,14 +5,8 @@ import { CheckpointError } from "../errors.js";
 import { readFields } from "./config.js";
 import { describe, type Json } from "./json.js";
 import { safeJoin } from "./path.js";
-import {
-  convertPickle,
-  missingTensor,
-  PICKLE_REASON,
-  PICKLED,
-  SafetensorsFile,
-  type TensorEntry,
-} from "./safetensors.js";
+import { convertPickle, PICKLE_REASON, PICKLED, SafetensorsFile, type TensorEntry } from "./safetensors.js";
+import { missingTensor } from "./tensor-file.js";
 import type { WeightPlace, WeightSource } from "./weight-source.js";
 
 const SINGLE = "model.safetensors";

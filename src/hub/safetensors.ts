@@ -2,32 +2,23 @@
  * Reading one safetensors file: an open descriptor and `pread` into memory of our own. Never mapped: a file that shrinks
  * under a mapping kills the process, here it is an error.
  */
-import { type FileHandle, open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { CheckpointError } from "../errors.js";
 import { bfloat16ToFloat32, float16ToFloat32 } from "./float16.js";
 import { describe } from "./json.js";
 import { type Header, HeaderError, MAX_HEADER_BYTES, parseHeader, type TensorEntry } from "./safetensors-header.js";
-
+import { openFile, readExactly, TensorFile } from "./tensor-file.js";
 import type { WeightPlace } from "./weight-source.js";
 
 export type { TensorEntry } from "./safetensors-header.js";
 
-// One read call is kept below 2 GiB on every system.
-const READ_BYTES = 256 * 1024 * 1024;
-
 /** One open safetensors file. Close it, or let `await using` do so. */
-export class SafetensorsFile {
-  /** The path it was opened by. */
-  readonly path: string;
+export class SafetensorsFile extends TensorFile<TensorEntry> {
   /** The strings of `__metadata__`. */
   readonly metadata: ReadonlyMap<string, string>;
-  readonly #file: FileHandle;
-  readonly #entries: ReadonlyMap<string, TensorEntry>;
 
   private constructor(path: string, file: FileHandle, header: Header) {
-    this.path = path;
-    this.#file = file;
-    this.#entries = header.entries;
+    super(path, file, header.entries);
     this.metadata = header.metadata;
   }
 
@@ -36,49 +27,14 @@ export class SafetensorsFile {
    *
    * @throws CheckpointError when it is missing, cut short, no safetensors file, or its header does not fit its size.
    */
-  static async open(path: string): Promise<SafetensorsFile> {
-    let file: FileHandle;
-    try {
-      file = await open(path, "r");
-    } catch (cause) {
-      throw new CheckpointError(`${path} cannot be opened: ${(cause as Error).message}.`, { cause });
-    }
-    try {
-      return new SafetensorsFile(path, file, await readHeader(path, file));
-    } catch (error) {
-      await file.close();
-      throw error;
-    }
-  }
-
-  /** The tensors' names, in the order of the header. */
-  names(): string[] {
-    return [...this.#entries.keys()];
-  }
-
-  /** True when the file has a tensor of that name. */
-  has(name: string): boolean {
-    return this.#entries.has(name);
-  }
-
-  /** Shape, dtype and size of a tensor. @throws CheckpointError when there is none of that name. */
-  entry(name: string): TensorEntry {
-    const entry = this.#entries.get(name);
-    if (entry === undefined) throw missingTensor(name, this.path, this.#entries.keys());
-    return entry;
+  static open(path: string): Promise<SafetensorsFile> {
+    return openFile(path, async (file) => new SafetensorsFile(path, file, await readHeader(path, file)));
   }
 
   /** Where a tensor stands in the file; the descriptor is open until `close`. @throws CheckpointError when there is none of that name. */
   locate(name: string): WeightPlace {
     const { offset, bytes } = this.entry(name);
-    return { fd: this.#file.fd, path: this.path, offset, bytes };
-  }
-
-  /** All bytes of a tensor, row-major, little-endian, in memory of its own. @throws CheckpointError */
-  async read(name: string): Promise<Uint8Array> {
-    const bytes = new Uint8Array(this.entry(name).bytes);
-    await this.readInto(name, bytes);
-    return bytes;
+    return { fd: this.file.fd, path: this.path, offset, bytes };
   }
 
   /**
@@ -93,7 +49,7 @@ export class SafetensorsFile {
       throw new CheckpointError(
         `Tensor ${describe(name)} of ${this.path} has ${entry.bytes} bytes: ${target.byteLength} from byte ${from} cannot be read.`,
       );
-    await readExactly(this.#file, target, entry.offset + from, this.path);
+    await readExactly(this.file, target, entry.offset + from, this.path);
   }
 
   /**
@@ -112,25 +68,6 @@ export class SafetensorsFile {
     const halves = new Uint16Array(bytes.buffer);
     return dtype === "BF16" ? bfloat16ToFloat32(halves) : float16ToFloat32(halves);
   }
-
-  /** Closes the descriptor; a second call does nothing. */
-  async close(): Promise<void> {
-    await this.#file.close();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
-  }
-}
-
-/** The error for a name that is not there, with the nearest names that are. */
-export function missingTensor(name: string, path: string, names: Iterable<string>): CheckpointError {
-  const all = [...names];
-  const tail = name.split(".").slice(-2).join(".");
-  const alike = all.filter((other) => other.endsWith(tail)).slice(0, 3);
-  const shown = alike.length > 0 ? alike : all.slice(0, 3);
-  const hint = shown.length > 0 ? ` It has ${all.length}, for example ${shown.join(", ")}.` : " It has none.";
-  return new CheckpointError(`${path} has no tensor ${describe(name)}.${hint}`);
 }
 
 async function readHeader(path: string, file: FileHandle): Promise<Header> {
@@ -187,18 +124,4 @@ function foreignFormat(start: Uint8Array): { reason: string; remedy: string } | 
     return { reason: "it is a Git LFS pointer, not the weights", remedy: "Run `git lfs pull` in its folder." };
   if (text.startsWith("GGUF")) return { reason: "it is a GGUF file", remedy: "Give a .safetensors file." };
   return undefined;
-}
-
-/** Fills `target` from a position of an open file. @throws CheckpointError when the file ends before. */
-export async function readExactly(file: FileHandle, target: Uint8Array, position: number, path: string): Promise<void> {
-  let done = 0;
-  while (done < target.byteLength) {
-    const wanted = Math.min(READ_BYTES, target.byteLength - done);
-    const { bytesRead } = await file.read(target, done, wanted, position + done);
-    if (bytesRead === 0)
-      throw new CheckpointError(
-        `${path} ended at byte ${position + done}, ${target.byteLength - done} bytes too early: it was cut short or changed while it was read. Fetch it again.`,
-      );
-    done += bytesRead;
-  }
 }
