@@ -65,7 +65,7 @@ int32_t Allocator::alloc(int64_t bytes, DType dtype, bool host) {
       Block* block = spare->second;
       recording_->spare.erase(spare);
       block->references = 1;
-      block->written = 0;
+      block->written = block->finished = 0;
       return new_handle({block->data, bytes, dtype}, block);
     }
   }

@@ -14,12 +14,12 @@ struct Reader {
   const int32_t* end;
   Allocator& memory;
   const char* op;
+  bool adds;    // to its output, which it reads therefore
   char* lists;  // where the items of lists go: behind the struct
   char* lists_end;
   int64_t bytes = 0;  // of all tensors
   Graph* recording = nullptr;
   const Queue& queue;
-  uint64_t sequence;  // that the op will have
 
   int32_t word() {
     if (at >= end) fail("%s: the command is longer than the shared buffer", op);
@@ -54,9 +54,9 @@ struct Reader {
       fail("%s: tensor \"%s\" has been freed (handle %d)", op, name, handle);
     }
     Block* block = memory.block(handle);
-    const char* lost = queue.lost_work(block->written);
-    if (lost != nullptr && !output) never_computed(op, ("tensor \"" + std::string(name) + "\"").c_str(), lost);
-    if (output && (block->written == 0 || lost != nullptr)) block->written = sequence;
+    const char* lost = queue.lost_work(*block);
+    if (lost != nullptr && (!output || adds)) never_computed(op, ("tensor \"" + std::string(name) + "\"").c_str(), lost);
+    if (output && recording == nullptr) queue.written(*block);
     bytes += found->bytes;
     if (recording != nullptr) recording->mix(static_cast<uint64_t>(found->bytes) << 8 | static_cast<uint64_t>(found->dtype));
     return *found;
@@ -125,7 +125,7 @@ uint64_t Queue::run(const int32_t* words, int64_t word_count, Allocator& memory)
   // Writes the arguments behind the entry at `place`; gives the bytes of both.
   auto decode = [&](char* place, Graph* recording) {
     int64_t used = kFixed;
-    Reader in{words + 1, words + word_count, memory, kOpNames[opcode], nullptr, nullptr, 0, recording, *this, sequence_ + 1};
+    Reader in{words + 1, words + word_count, memory, kOpNames[opcode], opcode == op_axpy, nullptr, nullptr, 0, recording, *this};
     switch (opcode) {
 #define OP(name)                                                                              \
   case op_##name: {                                                                           \

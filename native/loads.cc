@@ -83,7 +83,7 @@ struct Load : Ticket {
   // A part of a tensor's memory, held.
   char* hold(const Napi::Value& handle, int64_t at, int64_t bytes) {
     held.push_back(runtime->memory.view(handle.As<Napi::Number>().Int32Value(), at, bytes, DType::UInt8));
-    runtime->memory.block(held.back())->written = kElsewhere;
+    runtime->memory.block(held.back())->fill();
     return runtime->memory.find(held.back())->as<char>();
   }
 };

@@ -27,7 +27,11 @@ struct Block {
   int64_t asked = 0, ordinal = 0;
   void* piece = nullptr;   // the pool's own
   uint64_t written = 0;    // the op that wrote to it first, by its number; 0: none; kElsewhere: what it held first came from a file or JavaScript
+  uint64_t finished = 0;   // the last op that wrote to it until JavaScript looked at anything: until then it was being made; 0: the first one
   class Pool* pool = nullptr;
+
+  // What it holds from now on came from elsewhere.
+  void fill() { written = kElsewhere, finished = 0; }
 };
 
 class Pool {

@@ -161,6 +161,7 @@ void Queue::upload(void* to, const void* from, int64_t bytes) {
 
 void Queue::download(Pending* pending, const void* from) {
   if (recording_ != nullptr) recording_->spoil("values were read by JavaScript");
+  looked_ = sequence_;
   transfer(Kind::Download, {nullptr, const_cast<void*>(from), pending->bytes, pending});
 }
 
@@ -183,6 +184,7 @@ void Queue::wait_idle() {
 
 void Queue::wait_done() {
   if (recording_ != nullptr) recording_->spoil("JavaScript waited for the device");
+  looked_ = sequence_;
   if (behind_) {
     transfer(Kind::Mark, Transfer());
     wait_idle();
@@ -223,11 +225,27 @@ void Queue::recover() {
   dropping_.store(false);
 }
 
-const char* Queue::lost_work(uint64_t written) const {
-  if (written == 0 || dropped_.empty()) return nullptr;
-  auto after = std::upper_bound(dropped_.begin(), dropped_.end(), written, [](uint64_t w, const Dropped& d) { return w < d.from; });
-  if (after == dropped_.begin() || written > (after - 1)->to) return nullptr;
-  return (after - 1)->why.c_str();
+const Queue::Dropped* Queue::dropped(uint64_t sequence) const {
+  if (sequence == 0 || dropped_.empty()) return nullptr;
+  auto after = std::upper_bound(dropped_.begin(), dropped_.end(), sequence, [](uint64_t s, const Dropped& d) { return s < d.from; });
+  return after == dropped_.begin() || sequence > (after - 1)->to ? nullptr : &*(after - 1);
+}
+
+const char* Queue::lost_work(const Block& block) const {
+  const Dropped* found = dropped(block.written);
+  if (found == nullptr) found = dropped(block.finished);
+  return found == nullptr ? nullptr : found->why.c_str();
+}
+
+// Many tensors are made by several ops. Once JavaScript may have seen its value, a tensor that is written to again keeps the old one when that is dropped:
+// a parameter that was to be changed, for example.
+void Queue::written(Block& block) const {
+  if (block.written == 0 || lost_work(block) != nullptr) {
+    block.written = sequence_ + 1;
+    block.finished = 0;
+  } else if (block.written > looked_ && block.written != kElsewhere) {
+    block.finished = sequence_ + 1;
+  }
 }
 
 Failure Queue::failure() {

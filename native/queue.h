@@ -65,8 +65,10 @@ class Queue {
   void wait_idle();  // until everything enqueued has been run, which a device may still be working on
   void wait_done();  // until the device has done it too
   void recover();
-  // Why the tensor that `written` was the first op to write to holds nothing of use: that op was dropped. nullptr: it was not.
-  const char* lost_work(uint64_t written) const;
+  // Why a tensor holds nothing of use: an op that it was made by was dropped. nullptr: none was.
+  const char* lost_work(const Block& block) const;
+  // Takes note that the next op to be enqueued writes to it.
+  void written(Block& block) const;
   // Gives the ops' working memory back, in queue order.
   void trim();
   // Whether the device cannot be used any more; failure() says why.
@@ -104,6 +106,7 @@ class Queue {
     uint64_t from, to;
     std::string why;
   };
+  const Dropped* dropped(uint64_t sequence) const;
   struct Transfer {
     void* to;
     void* from;
@@ -141,6 +144,7 @@ class Queue {
   std::atomic<uint64_t> executed_{0};
   uint64_t pushed_ = 0;
   uint64_t sequence_ = 0;
+  uint64_t looked_ = 0;  // the newest op when JavaScript last asked for a result
   std::vector<Dropped> dropped_;
   std::atomic<uint64_t> first_dropped_{0};  // since the last recover(); 0: none
   std::atomic<uint64_t> completed_{0};      // the last op that is known to have been done

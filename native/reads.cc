@@ -75,7 +75,7 @@ const Ref& tensor(Runtime* r, const Napi::CallbackInfo& info, const char* what, 
 // A tensor that is read: what it should hold must have been computed.
 const Ref& computed(Runtime* r, const Napi::CallbackInfo& info, const char* what) {
   const Ref& ref = tensor(r, info, what);
-  const char* lost = r->queue.lost_work(r->memory.block(info[0].As<Napi::Number>().Int32Value())->written);
+  const char* lost = r->queue.lost_work(*r->memory.block(info[0].As<Napi::Number>().Int32Value()));
   if (lost == nullptr) return ref;
   try {
     never_computed(what, "the tensor", lost);
@@ -86,7 +86,7 @@ const Ref& computed(Runtime* r, const Napi::CallbackInfo& info, const char* what
 
 // What it holds from now on came from elsewhere.
 void filled(Runtime* r, const Napi::CallbackInfo& info, size_t argument = 0) {
-  r->memory.block(info[argument].As<Napi::Number>().Int32Value())->written = kElsewhere;
+  r->memory.block(info[argument].As<Napi::Number>().Int32Value())->fill();
 }
 
 // The bytes of a typed array argument, checked against a part of a tensor.

@@ -126,6 +126,43 @@ test("what dropped work should have computed is refused, not read as whatever st
   for (const h of [table, ids, y, kept, later, part, more]) native.free(h);
 });
 
+test("a tensor of which a part was dropped is refused, one that was looked at before keeps its value", async () => {
+  const table = send(random(12));
+  const ids = send(Int32Array.of(0, 7));
+  const x = send(new Float32Array(8).fill(3));
+  const seen = native.alloc(32, 0);
+  fill(seen, 8, 1);
+  assert.deepEqual([...(await read(seen, 8))], new Array(8).fill(1));
+  const made = native.alloc(32, 0);
+  const [first, second] = [native.view(made, 0, 16, 0), native.view(made, 16, 16, 0)];
+  fill(first, 4, 2);
+  const whole = native.alloc(32, 0);
+  fill(whole, 8, 1);
+  axpy(x, whole, 8, 1);
+  const y = native.alloc(32, 0);
+  embedding(table, ids, y, 2, 4, 3); // fails
+  fill(second, 4, 2); // dropped: half of it is there
+  axpy(x, seen, 8, 1); // dropped: it stays what it was
+  await assert.rejects(native.settle(), DeviceError);
+  native.recover();
+  for (const h of [made, first, second])
+    await assert.rejects(
+      read(h, 4),
+      /download: the tensor was never computed, since an operation failed before: embedding/,
+    );
+  assert.throws(
+    () => copy(made, seen, 8),
+    /copy: tensor "x" was never computed, since an operation failed before: embedding/,
+  );
+  assert.throws(() => axpy(x, made, 8, 1), /axpy: tensor "y" was never computed/);
+  assert.deepEqual([...(await read(seen, 8))], new Array(8).fill(1));
+  assert.deepEqual([...(await read(whole, 8))], new Array(8).fill(4));
+  fill(made, 8, 5); // made anew
+  axpy(x, made, 8, 1);
+  assert.deepEqual([...(await read(made, 8))], new Array(8).fill(8));
+  for (const h of [table, ids, x, seen, made, first, second, whole, y]) native.free(h);
+});
+
 test("the interrupt flag drops queued work and rejects reads; recover() starts anew", async () => {
   const flag = new Int32Array(new SharedArrayBuffer(4));
   native.setInterruptFlag(flag);
