@@ -368,6 +368,10 @@ void Queue::read(Entry* entry, const Transfer& t, bool alive) {
   deliver(t.pending, outcome);
 }
 
+void Queue::raise_flag() {
+  if (std::atomic<int32_t>* flag = interrupt_.load(); flag != nullptr) flag->store(1);
+}
+
 // Whether work still counts: nobody interrupted it, and nothing failed. An update that was begun goes on to its end.
 bool Queue::alive() {
   const std::atomic<int32_t>* flag = interrupt_.load(std::memory_order_acquire);
@@ -378,16 +382,15 @@ bool Queue::alive() {
 }
 
 void Queue::execute(Entry* entry) {
-  const bool alive = this->alive();
+  const bool alive = this->alive() && update_ != Update::Forgotten;
   if (entry->kind == Kind::Op) {
     uint64_t none = 0;
-    if (update_ == Update::Forgotten) return;
     if (!alive) {
-      first_dropped_.compare_exchange_strong(none, entry->sequence);
+      if (update_ != Update::Forgotten) first_dropped_.compare_exchange_strong(none, entry->sequence);
       return;
     }
     run_op(entry);
-    if (entry->sequence == strike_.load(std::memory_order_relaxed)) interrupt_.load()->store(1);
+    if (entry->sequence == strike_.load(std::memory_order_relaxed)) raise_flag();
     if (!behind_ && state_.load(std::memory_order_relaxed) == QueueState::Running) completed_.store(entry->sequence, std::memory_order_relaxed);
     return;
   }

@@ -81,7 +81,7 @@ class Queue {
   // Hands a read, or what began at its place in the queue, to finished(). Any thread.
   void deliver(Pending* pending, QueueState outcome);
   void set_interrupt(std::atomic<int32_t>* flag) { interrupt_.store(flag, std::memory_order_release); }
-  // For tests: raises the flag, which must be set, once the op of this number has been run (or, on a device behind the dispatcher, launched).
+  // For tests: raises the flag once the op of this number has been run (or, on a device behind the dispatcher, launched).
   void strike_after(uint64_t sequence) { strike_.store(sequence, std::memory_order_relaxed); }
 
   double busy_seconds() const { return (busy_.load(std::memory_order_relaxed) + (behind_ ? behind_->busy_nanoseconds() : 0)) * 1e-9; }
@@ -124,6 +124,7 @@ class Queue {
   void run_op(Entry* entry);
   void dispatch(const Entry* entry);
   bool alive();
+  void raise_flag();
   void replay(Graph& graph);
   void capture(Graph& graph);
   void discard(Graph& graph);
