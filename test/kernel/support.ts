@@ -23,7 +23,7 @@ export async function startKernel(env: NodeJS.ProcessEnv = {}): Promise<TestKern
 
 /** Executes code with a bound on its time. */
 export function execute(client: KernelClient, code: string, content: Record<string, unknown> = {}): Promise<Answer> {
-  return client.execute(code, { timeoutMs: 20_000 }, content);
+  return client.execute(code, { timeoutMs: 60_000 }, content);
 }
 
 /** Executes code that must succeed; returns the text of its result. */
