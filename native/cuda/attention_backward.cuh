@@ -303,19 +303,24 @@ template <class T, int D, bool kDrop> void launch_backward(const BackwardArgs<T>
   launch("attention's dq", query_gradients<T, D, kDrop>, p.queries.most * p.a.heads, Queries::kThreads, Queries::kBytes, p);
 }
 
-template <class T, int D> void run_backward(BackwardArgs<T>& p) {
+// Tiles of so many queries and keys, room for the parts of dk and dv, and what both passes read.
+template <class T> void prepare(BackwardArgs<T>& p, int queries, int keys) {
   const AttentionSizes& a = p.a;
-  const AttentionPlan plan = plan_attention(a, QueryShape<D>::kQueries, KeyShape<D>::kKeys);
+  const AttentionPlan plan = plan_attention(a, queries, keys);
   p.queries = plan.queries, p.keys = plan.keys;
-  p.parts = parts_of_group(a, blocks_for(a.k_rows, KeyShape<D>::kKeys));
+  p.parts = parts_of_group(a, blocks_for(a.k_rows, keys));
   const int64_t part = (int64_t)a.k_rows * a.kv_heads * a.head_dim;
   if (p.parts > 1) {
     p.dk_part = scratch_of<float>(kPartials, 2 * part * p.parts);
     p.dv_part = p.dk_part + part * p.parts;
   }
   prepare_backward(p);
+}
+
+template <class T, int D> void run_backward(BackwardArgs<T>& p) {
+  prepare<T>(p, QueryShape<D>::kQueries, KeyShape<D>::kKeys);
   if constexpr (kDrops<D>) {
-    if (a.drops) return launch_backward<T, D, true>(p);
+    if (p.a.drops) return launch_backward<T, D, true>(p);
   }
   launch_backward<T, D, false>(p);
 }

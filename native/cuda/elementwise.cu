@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(kThreads) unary_kernel(int kind, const T* x, T
   float v[N];
   if (whole) load_floats<N>(x + i, v);
   else load_some<N>(x + i, v, n - i);
-  unary_values(kind, v, alpha, beta);
+  unary_values<sizeof(T) == 2>(kind, v, alpha, beta);
   if (whole) store_floats<N>(y + i, v);
   else store_some<N>(y + i, v, n - i);
 }
@@ -33,7 +33,7 @@ __global__ void unary_any_kernel(int kind, const void* x, DType x_type, void* y,
   const int64_t i = thread_index();
   if (i >= n) return;
   float v[1] = {load_any(x, x_type, i)};
-  unary_values(kind, v, alpha, beta);
+  unary_values<false>(kind, v, alpha, beta);
   store_any(y, y_type, i, v[0]);
 }
 
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads)
   float v[N], d[N];
   if (whole) load_floats<N>(x + i, v), load_floats<N>(dy + i, d);
   else load_some<N>(x + i, v, n - i), load_some<N>(dy + i, d, n - i);
-  unary_derivatives(kind, v, alpha, beta);
+  unary_derivatives<sizeof(T) == 2>(kind, v, alpha, beta);
   each_pair(d, v, [](float a, float b) { return a * b; });
   if (whole) store_floats<N>(dx + i, d);
   else store_some<N>(dx + i, d, n - i);
@@ -82,7 +82,7 @@ __global__ void unary_backward_any_kernel(
   const int64_t i = thread_index();
   if (i >= n) return;
   float v[1] = {load_any(x, x_type, i)};
-  unary_derivatives(kind, v, alpha, beta);
+  unary_derivatives<false>(kind, v, alpha, beta);
   store_any(dx, dx_type, i, load_any(dy, dy_type, i) * v[0]);
 }
 

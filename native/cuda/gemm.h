@@ -41,6 +41,9 @@ bool matmul(const Product& p);
 // False where it has no kernel: other strides, other mixtures of types, more rows.
 bool gemv(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const float* absmax, const Ref& y, int64_t ldy, float alpha, float beta, const Ref& bias);
 
+// y = alpha * a op(b) + beta * y for up to 64 terms and many rows, y of 16 bits; b may be float32 and is rounded. False where it has no kernel.
+bool rank_update(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const Ref& y, int64_t ldy, float alpha, float beta);
+
 void check_compute(int64_t compute);
 // Fails unless `x` holds `rows` rows of `cols` elements that stand `ld` apart, from element `before` on, in one of the float types.
 void check_matrix(const char* name, const Ref& x, int64_t rows, int64_t cols, int64_t ld, int64_t before = 0);

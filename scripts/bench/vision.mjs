@@ -1,5 +1,8 @@
 // Qwen2-VL-2B with random weights: QLoRA steps on rows with an image, the time of the vision tower, decoding behind an image.
-//   node scripts/bench/vision.mjs [--device cuda] [--batch 4] [--side 448] [--text 256] [--steps 10] [--dense] [--small]
+//   node scripts/bench/vision.mjs [--device cuda] [--batch 4] [--side 448] [--text 256] [--steps 10] [--dense] [--small] [--peer]
+// --peer: then the same steps with transformers + PEFT + bitsandbytes (needs a GPU and these packages; TUNEBOOK_PYTHON names the Python).
+import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { generateIds, samplingSettings } from "../../dist/src/evaluation/generate.js";
 import { loadModel } from "../../dist/src/plan.js";
@@ -17,6 +20,7 @@ const { values } = parseArgs({
     text: { type: "string", default: "256" },
     steps: { type: "string", default: "10" },
     dense: { type: "boolean" },
+    peer: { type: "boolean" },
     small: { type: "boolean" }, // for trying this script on a CPU
   },
 });
@@ -116,3 +120,29 @@ for (const round of ["first", "second"]) {
   );
 }
 model.dispose();
+
+if (values.peer) {
+  const { vocab_size, tie_word_embeddings, vision_config, rope_scaling, rope_theta, model_type, ...language } = config;
+  const nested = {
+    model_type,
+    tie_word_embeddings,
+    image_token_id: 151655,
+    vision_start_token_id: 151652,
+    vision_end_token_id: 151653,
+    text_config: {
+      ...language,
+      vocab_size,
+      tie_word_embeddings,
+      rope_parameters: { rope_type: "default", rope_theta, mrope_section: rope_scaling.mrope_section },
+    },
+    vision_config: { ...vision_config, in_channels: 3, patch_size: 14, spatial_merge_size: 2, temporal_patch_size: 2 },
+  };
+  const script = fileURLToPath(new URL("../peers/gpu_qwen2_vl.py", import.meta.url));
+  const sizes = { config: JSON.stringify(nested), batch, side, text, steps, device };
+  const args = Object.entries(sizes).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const { status } = spawnSync(process.env.TUNEBOOK_PYTHON ?? "python3", [script, ...args], {
+    stdio: ["ignore", "inherit", "inherit"],
+    env: { ...process.env, PYTHONWARNINGS: "ignore" },
+  });
+  process.exitCode = status ?? 1;
+}

@@ -45,19 +45,24 @@ def as_glm(c):
     }
 
 
-def configured(fields, **changes):
-    fields = {**(as_glm(fields) if fields["model_type"] == "chatglm" else fields), **changes}
+def of_one_layer(fields):
+    counts = ("num_hidden_layers", "n_layer", "num_layers", "depth")
+    return {k: of_one_layer(v) if isinstance(v, dict) else 1 if k in counts else v for k, v in fields.items()}
+
+
+def configured(fields):
+    fields = dict(as_glm(fields) if fields["model_type"] == "chatglm" else fields)
     return CONFIG_MAPPING[fields.pop("model_type")](**fields)
 
 
-def quantised(fields, device="cuda"):
-    """The model of a config with random weights, linear layers but the head in NF4."""
+def quantised(fields, device="cuda", auto=AutoModelForCausalLM, dense=()):
+    """The model of a config with random weights, linear layers but the head, and those with a part of `dense` in their names, in NF4."""
     torch.set_default_dtype(torch.bfloat16)
     config = configured(fields)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = auto.from_config(config)
     for name, module in list(model.named_modules()):
-        if not isinstance(module, torch.nn.Linear) or name == "lm_head":
+        if not isinstance(module, torch.nn.Linear) or name == "lm_head" or any(part in name for part in dense):
             continue
         layer = bnb.nn.Linear4bit(
             module.in_features,
@@ -81,8 +86,7 @@ def quantised(fields, device="cuda"):
             setattr(owner, name.rpartition(".")[2], torch.nn.Parameter(value, requires_grad=False))
     model.tie_weights()
     # Tables that are not saved come from a real model of one layer.
-    count = "n_layer" if fields["model_type"] == "gpt_bigcode" else "num_hidden_layers"
-    small = dict(AutoModelForCausalLM.from_config(configured(fields, **{count: 1})).named_buffers())
+    small = dict(auto.from_config(configured(of_one_layer(fields))).named_buffers())
     for name, buffer in list(model.named_buffers()):
         if buffer.device.type == "meta":
             owner = model.get_submodule(name.rpartition(".")[0])

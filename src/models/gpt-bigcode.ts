@@ -5,7 +5,7 @@ import type { KvCache, Rows } from "../nn/cache.js";
 import { Dropout, Embedding, type EmbeddingLike, LayerNorm, Linear, type LinearLike } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { gelu } from "../tensor/ops/activation.js";
-import { attention } from "../tensor/ops/attention.js";
+import { attention, attentionOfOne } from "../tensor/ops/attention.js";
 import { inDType, reshape, split } from "../tensor/ops/layout.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { type CausalConfig, LmHeadModel, noisy } from "./causal.js";
@@ -83,32 +83,37 @@ class Attention extends Module {
   }
 
   forward(x: Tensor, rows: Rows, layer: number, cache?: KvCache): Tensor {
-    const { heads, kvHeads, headDim, scale } = this.config;
+    const { heads, kvHeads, headDim, scale, multiQuery } = this.config;
     const dropout = this.training ? this.config.dropout.attention : 0;
-    const [q, k, v] = this.queriesKeysValues(x);
-    const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
-    const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, scale, dropout });
+    const options = { heads, kvHeads, headDim, scale, dropout };
+    const all = this.c_attn.forward(x);
+    let o: Tensor;
+    if (cache || !multiQuery) {
+      const [q, k, v] = this.split(all);
+      discard([all], [x, q, k, v]);
+      const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
+      o = attention(q, keys, values, rows.segments, options);
+      discard([q, k, v], [x, o]);
+    } else {
+      o = attentionOfOne(all, rows.segments, options);
+      discard([all], [x, o]);
+    }
     rest(x);
     const y = this.c_proj.forward(o);
-    discard([q, k, v, o], [x, y]);
+    discard([o], [x, y]);
     const dropped = this.resid_dropout.forward(y);
     discard([y], [x, dropped]);
     return dropped;
   }
 
   /** q (rows, hidden), k and v (rows, kvHeads·headDim). */
-  private queriesKeysValues(x: Tensor): [Tensor, Tensor, Tensor] {
+  private split(all: Tensor): [Tensor, Tensor, Tensor] {
     const { hiddenSize, headDim, multiQuery } = this.config;
-    const all = this.c_attn.forward(x);
-    if (multiQuery) {
-      const parts = split(all, [hiddenSize, headDim, headDim]) as [Tensor, Tensor, Tensor];
-      discard([all], [x, ...parts]);
-      return parts;
-    }
+    if (multiQuery) return split(all, [hiddenSize, headDim, headDim]) as [Tensor, Tensor, Tensor];
     const each = reshape(all, [-1, 3 * headDim]); // (rows·heads, q|k|v)
     const parts = split(each, [headDim, headDim, headDim]);
     const joined = parts.map((part) => reshape(part, [-1, hiddenSize])) as [Tensor, Tensor, Tensor];
-    discard([all, each, ...parts], [x, ...joined]);
+    discard([each, ...parts], [all, ...joined]);
     return joined;
   }
 }

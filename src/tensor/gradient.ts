@@ -1,5 +1,5 @@
 import { outsideScope } from "./scope.js";
-import { emptyLike, type Tensor } from "./tensor.js";
+import { activationDType, activationLike, emptyLike, type Tensor } from "./tensor.js";
 
 /**
  * Where a backward pass may add a leaf's gradient directly, sparing a tensor and an addition: the accumulated gradient and the factor of
@@ -11,4 +11,16 @@ export function leafGradient(t: Tensor): { grad: Tensor; beta: 0 | 1 } | undefin
   if (t.grad) return { grad: t.grad, beta: 1 };
   t.grad = outsideScope(() => emptyLike(t));
   return { grad: t.grad, beta: 0 };
+}
+
+/**
+ * Where a backward pass may add the gradient of one of its inputs, when it can add to what stands there: to what later readers of that input have given already
+ * (then nothing is returned for it), or to a tensor of its own, which is to be returned.
+ */
+export function inputGradient(x: Tensor): { grad: Tensor; beta: 0 | 1; returned: Tensor | undefined } {
+  const before = x.adjoint;
+  if (before && !x.leaf && before.holders === 1 && !before.aliased && before.dtype === activationDType(x))
+    return { grad: before, beta: 1, returned: undefined };
+  const grad = activationLike(x);
+  return { grad, beta: 0, returned: grad };
 }

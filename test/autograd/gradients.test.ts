@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { backward } from "../../src/autograd/tape.js";
 import { Random } from "../../src/data/random.js";
 import { geglu, gelu, swiglu, swigluHalves } from "../../src/tensor/ops/activation.js";
-import { attention, rope, type Segments } from "../../src/tensor/ops/attention.js";
+import { attention, attentionOfOne, rope, type Segments } from "../../src/tensor/ops/attention.js";
 import { where } from "../../src/tensor/ops/elementwise.js";
 import { concat, split } from "../../src/tensor/ops/layout.js";
 import { linearLora } from "../../src/tensor/ops/lora.js";
@@ -197,6 +197,9 @@ test("gradient of attention: packed, grouped heads, window, not causal", async (
   const base = { heads: 4, kvHeads: 2, headDim: 4 };
   await check("causal", shapes, (q, k, v) => attention(q, k, v, packed, base));
   await check("window", shapes, (q, k, v) => attention(q, k, v, packed, { ...base, window: 2 }));
+  const [width, kvWidth] = [base.heads * base.headDim, base.kvHeads * base.headDim];
+  const row = width + 2 * kvWidth;
+  await check("of one tensor", [[shapes[0]![0]!, row]], (qkv) => attentionOfOne(qkv, packed, base));
   await check("full", shapes, (q, k, v) => attention(q, k, v, packed, { ...base, causal: false }));
   await check("dropout", shapes, (q, k, v) => {
     seed(5);

@@ -144,6 +144,17 @@ const odd = [
     beta: 1,
     alpha: 2,
   }),
+  ...[8, 16, 24, 32, 64].flatMap((rank) =>
+    (
+      [
+        [0, 1],
+        [0, 0],
+      ] as const
+    ).flatMap((t) => [
+      gemm("rank update", 100, 72, rank, { transposed: [...t], types: [undefined, "float32", undefined], alpha: 0.5 }),
+      gemm("rank update, added", 300, 264, rank, { transposed: [...t], beta: 1, alpha: 2, gaps: [2, 3, 8] }),
+    ]),
+  ),
   gemm("decode", 1, 4096, 4096, { transposed: [0, 1] }),
   gemm("decode", 4, 1000, 4096, { transposed: [0, 1], bias: f32(1000) }),
   ...[1, 3, 4].flatMap((m) => [

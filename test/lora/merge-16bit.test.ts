@@ -53,8 +53,9 @@ async function sums(model: Model): Promise<Map<string, Float64Array>> {
   return all;
 }
 
+// Each weight is rounded once more than without merging: by 2^-9 of its value in bfloat16.
 for (const [dtype, limit] of [
-  ["bfloat16", 1e-2],
+  ["bfloat16", 1.2e-2],
   ["float16", 2e-3],
 ] as const) {
   test(`merging into ${dtype} weights rounds the sum once and keeps the logits within ${limit}`, () =>

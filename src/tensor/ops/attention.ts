@@ -2,7 +2,7 @@ import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
-import { activationLike, emptyLike, requireOneDevice, type Tensor } from "../tensor.js";
+import { activationLike, emptyLike, requireOneDevice, type Tensor, view } from "../tensor.js";
 import { inDType } from "./layout.js";
 import { reserveRandom } from "./random.js";
 
@@ -79,58 +79,104 @@ function attentionCached(
  * heads/kvHeads consecutive heads. Computed in blocks with an online softmax (Dao et al. 2022): no T × T matrix exists.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, segments: Segments, options: AttentionOptions): Tensor {
-  const { heads, kvHeads, headDim, causal = true, window = 0, scale = 1 / Math.sqrt(headDim), dropout = 0 } = options;
-  if (
-    q.dim(-1) !== heads * headDim ||
-    k.dim(-1) !== kvHeads * headDim ||
-    v.dim(-1) !== kvHeads * headDim ||
-    k.dim(0) !== v.dim(0)
-  ) {
-    shapeMismatch(
-      "attention",
-      `q (rows, ${heads * headDim}), k and v (rows, ${kvHeads * headDim})`,
-      q.shape,
-      k.shape,
-      v.shape,
-    );
+  const { heads, kvHeads, headDim, causal = true, window = 0, scale = 1 / Math.sqrt(headDim) } = options;
+  const [width, kvWidth] = [heads * headDim, kvHeads * headDim];
+  if (q.dim(-1) !== width || k.dim(-1) !== kvWidth || v.dim(-1) !== kvWidth || k.dim(0) !== v.dim(0)) {
+    shapeMismatch("attention", `q (rows, ${width}), k and v (rows, ${kvWidth})`, q.shape, k.shape, v.shape);
   }
   if (heads % kvHeads !== 0)
     throw new ShapeError(`attention: ${heads} heads cannot share ${kvHeads} key heads evenly.`);
-  const { queryBegin, queryLength, keyBegin, keyLength, count } = segments;
-  requireOneDevice("attention", q, k, v, queryBegin);
+  requireOneDevice("attention", q, k, v, segments.queryBegin);
   if (k.dtype !== q.dtype && cached.has(k))
     return attentionCached(q, k, v, segments, { heads, kvHeads, headDim, causal, window, scale });
   if (k.dtype !== q.dtype || v.dtype !== q.dtype)
     return attention(q, inDType(k, q.dtype), inDType(v, q.dtype), segments, options);
-  const qRows = q.dim(0);
-  const kRows = k.dim(0);
-  const o = activationLike(q);
-  const lse = emptyLike(q, [qRows, heads], "float32");
-  const qs = heads * headDim;
-  const ks = kvHeads * headDim;
+  return attend(
+    [q, k, v],
+    ([q, k, v]) => ({ q: q!, k: k!, v: v!, strides: [width, kvWidth, kvWidth] }),
+    segments,
+    options,
+  );
+}
+
+/**
+ * The same of one tensor qkv (rows, (heads + 2·kvHeads)·headDim) that holds q, k and v of a row side by side, as a joint projection makes them: nothing is copied, and the gradient
+ * is one tensor too.
+ */
+export function attentionOfOne(qkv: Tensor, segments: Segments, options: AttentionOptions): Tensor {
+  const { heads, kvHeads, headDim } = options;
+  const [width, kvWidth] = [heads * headDim, kvHeads * headDim];
+  const row = width + 2 * kvWidth;
+  if (qkv.dim(-1) !== row) shapeMismatch("attention", `q, k and v side by side (rows, ${row})`, qkv.shape);
+  requireOneDevice("attention", qkv, segments.queryBegin);
+  const part = (from: Tensor, offset: number): Tensor => view(from, [from.size - offset], offset);
+  const place = ([all]: readonly Tensor[]): Operands => ({
+    q: all!,
+    k: part(all!, width),
+    v: part(all!, width + kvWidth),
+    strides: [row, row, row],
+  });
+  return attend([qkv], place, segments, options);
+}
+
+/** Queries, keys and values as the kernels take them: from their first elements on, with the distances of their rows. */
+interface Operands {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly strides: readonly [number, number, number];
+}
+
+/** @param place where the operands stand in the inputs, or in tensors like them. */
+function attend(
+  inputs: readonly Tensor[],
+  place: (inputs: readonly Tensor[]) => Operands,
+  segments: Segments,
+  options: AttentionOptions,
+): Tensor {
+  const { heads, kvHeads, headDim, causal = true, window = 0, scale = 1 / Math.sqrt(headDim), dropout = 0 } = options;
+  const { queryBegin, queryLength, keyBegin, keyLength, count } = segments;
+  const [like, kRows] = [inputs[0]!, inputs.at(-1)!.dim(0)];
+  const qRows = like.dim(0);
+  const o = activationLike(like, [qRows, heads * headDim]);
+  const lse = emptyLike(like, [qRows, heads], "float32");
   const flag = causal ? 1 : 0;
   const random = dropout > 0 ? reserveRandom(4) : undefined;
   const seed = random ? (random.seed ^ Math.imul(random.offset + 1, 0x9e3779b1)) | 0 : 0; // gone through again with the same numbers
-  calls.attention(
-    q.handle, k.handle, v.handle, queryBegin.handle, queryLength.handle, keyBegin.handle, keyLength.handle, o.handle, lse.handle,
-    count, qRows, kRows, heads, kvHeads, headDim, qs, ks, ks, qs, flag, window, seed, scale, dropout,
-  ); // biome-ignore format: one line a group
+  const placed = <T>(tensors: readonly Tensor[], use: (at: Operands) => T): T => {
+    const at = place(tensors);
+    const result = use(at);
+    for (const t of [at.q, at.k, at.v]) if (!tensors.includes(t)) t.dispose();
+    return result;
+  };
+  placed(
+    inputs,
+    ({ q, k, v, strides: [qs, ks, vs] }) =>
+    calls.attention(
+      q.handle, k.handle, v.handle, queryBegin.handle, queryLength.handle, keyBegin.handle, keyLength.handle, o.handle, lse.handle,
+      count, qRows, kRows, heads, kvHeads, headDim, qs, ks, vs, heads * headDim, flag, window, seed, scale, dropout,
+    ), // biome-ignore format: one line a group
+  );
   record(
     "attention",
-    [q, k, v],
+    inputs,
     [o],
     (dO) => {
-      const dq = activationLike(q);
-      const dk = activationLike(k);
-      const dv = activationLike(v);
-      calls.attentionBackward(
-        q.handle, k.handle, v.handle, o.handle, lse.handle, dO.handle, queryBegin.handle, queryLength.handle, keyBegin.handle, keyLength.handle,
-        dq.handle, dk.handle, dv.handle, count, qRows, kRows, heads, kvHeads, headDim, qs, ks, ks, qs, flag, window, seed, scale, dropout,
-      ); // biome-ignore format: one line a group
-      return [dq, dk, dv];
+      const gradients = inputs.map((t) => activationLike(t));
+      placed(inputs, ({ q, k, v, strides: [qs, ks, vs] }) =>
+        placed(
+          gradients,
+          (d) =>
+          calls.attentionBackward(
+            q.handle, k.handle, v.handle, o.handle, lse.handle, dO.handle, queryBegin.handle, queryLength.handle, keyBegin.handle, keyLength.handle,
+            d.q.handle, d.k.handle, d.v.handle, count, qRows, kRows, heads, kvHeads, headDim, qs, ks, vs, heads * headDim, flag, window, seed, scale, dropout,
+          ), // biome-ignore format: one line a group
+        ),
+      );
+      return gradients;
     },
     [lse],
-    [q, k, v, o],
+    [...inputs, o],
   );
   return o;
 }

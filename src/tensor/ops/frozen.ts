@@ -1,6 +1,7 @@
 import { DeviceError, ShapeError } from "../../errors.js";
 import type { Device } from "../device.js";
 import type { Compute } from "../dtype.js";
+import { inputGradient } from "../gradient.js";
 import { whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { shapeMismatch, shapeText, sizeOf } from "../shape.js";
@@ -111,9 +112,9 @@ export function linearFrozen(given: Tensor, w: FrozenWeight, bias?: Tensor, comp
     return out;
   });
   const back = (dy: Tensor): (Tensor | undefined)[] => {
-    const dx = x.requiresGrad ? activationLike(x) : undefined;
-    if (dx) weightProduct(dy, w, dx, rows, false, { compute });
-    return [dx, biasGradient(bias, dy, rows, outputs)];
+    const dx = x.requiresGrad ? inputGradient(x) : undefined;
+    if (dx) weightProduct(dy, w, dx.grad, rows, false, { compute, beta: dx.beta });
+    return [dx?.returned, biasGradient(bias, dy, rows, outputs)];
   };
   record("linearFrozen", [x, bias], [y], back, [], []);
   return y;

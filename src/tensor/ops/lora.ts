@@ -1,9 +1,11 @@
 import * as calls from "../calls.js";
 import type { Compute } from "../dtype.js";
+import { inputGradient } from "../gradient.js";
 import { endReading, handOver, whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
+import { addScaled } from "./elementwise.js";
 import { type FrozenWeight, requireWeightDevice, weightProduct } from "./frozen.js";
 import { widened } from "./layout.js";
 import { biasGradient, gemm, weightGradient } from "./matmul.js";
@@ -22,8 +24,8 @@ export interface LoraTerm {
 }
 
 /**
- * y = x Wᵀ + bias + s · (dropout(x) Aᵀ) Bᵀ with W (out, in) frozen, dense or quantised (LoRA, Hu et al. 2021, section 4.1). The update is added
- * to the base product in place; of its own intermediates only x Aᵀ (…, r) is kept for the backward pass, the mask is drawn again.
+ * y = x Wᵀ + bias + s · (dropout(x) Aᵀ) Bᵀ with W (out, in) frozen, dense or quantised (LoRA, Hu et al. 2021, section 4.1). The base product is added
+ * to the update in place; of its own intermediates only x Aᵀ (…, r) is kept for the backward pass, the mask is drawn again.
  * A and B are float32; the update is made in the dtype of x.
  * @param compute of the base product, by default that of its weight.
  */
@@ -62,8 +64,9 @@ export function linearLora(
   const shape = [...x.shape.slice(0, -1), outputs];
   const y = whenRead(x, shape, () => {
     const out = activationLike(x, shape);
-    weightProduct(x, w, out, rows, true, { bias, compute });
-    gemm(reduced, b, out, rows, outputs, rank, { transB: true, alpha: scale, beta: 1 });
+    // The large product adds to the small one, whose kernel writes at memory's speed; the other way round the small one would read the output as well.
+    gemm(reduced, b, out, rows, outputs, rank, { transB: true, alpha: scale });
+    weightProduct(x, w, out, rows, true, { bias, compute, beta: 1 });
     return out;
   });
   record(
@@ -87,15 +90,21 @@ export function linearLora(
       }
       let dx: Tensor | undefined;
       if (x.requiresGrad) {
-        dx = activationLike(x);
+        const { grad, beta, returned } = inputGradient(x);
         if (mask) {
-          gemm(dReduced, a, dx, rows, inputs, rank);
-          drop(dx, true);
-          weightProduct(dy, w, dx, rows, false, { compute, beta: 1 });
+          const part = beta === 0 ? grad : activationLike(x);
+          gemm(dReduced, a, part, rows, inputs, rank);
+          drop(part, true);
+          weightProduct(dy, w, grad, rows, false, { compute, beta: 1 });
+          if (part !== grad) {
+            addScaled(grad, part);
+            part.dispose();
+          }
         } else {
-          weightProduct(dy, w, dx, rows, false, { compute });
-          gemm(dReduced, a, dx, rows, inputs, rank, { beta: 1 });
+          gemm(dReduced, a, grad, rows, inputs, rank, { beta });
+          weightProduct(dy, w, grad, rows, false, { compute, beta: 1 });
         }
+        dx = returned;
       }
       dReduced.dispose();
       return [dx, da, db, biasGradient(bias, dy, rows, outputs)];

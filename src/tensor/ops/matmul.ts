@@ -1,7 +1,7 @@
 import { ShapeError, StateError } from "../../errors.js";
 import * as calls from "../calls.js";
 import { COMPUTE_CODE, type Compute, computeOf } from "../dtype.js";
-import { leafGradient } from "../gradient.js";
+import { inputGradient, leafGradient } from "../gradient.js";
 import { whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { sameShape, shapeMismatch, shapeText, sizeOf } from "../shape.js";
@@ -66,13 +66,10 @@ export function linear(given: Tensor, weight: Tensor, bias?: Tensor): Tensor {
     return out;
   });
   const back = (dy: Tensor): (Tensor | undefined)[] => {
-    let dx: Tensor | undefined;
-    if (x.requiresGrad) {
-      dx = activationLike(x);
-      gemm(dy, weight, dx, rows, inputs, outputs);
-    }
+    const dx = x.requiresGrad ? inputGradient(x) : undefined;
+    if (dx) gemm(dy, weight, dx.grad, rows, inputs, outputs, { beta: dx.beta });
     return [
-      dx,
+      dx?.returned,
       weight.requiresGrad ? weightGradient(weight, dy, x, rows, outputs, inputs) : undefined,
       biasGradient(bias, dy, rows, outputs),
     ];
