@@ -30,7 +30,8 @@ export interface MaskOptions {
  * - Text: BOS as declared, the text, one EOS; every token is trained.
  * - Prompt and completion: the prompt exactly as it is tokenised alone (so as at inference), then the completion, going on from it.
  *   No token spans the boundary. The prompt is not trained; the completion and its EOS are.
- * - Messages: the chat template's own text. Trained is each assistant's turn: what follows the generation prompt, up to the turn's end.
+ * - Messages: the chat template's own text. Trained is each assistant's turn: what follows the generation prompt, up to the turn's end. ChatGLM's
+ *   template writes no end: the EOS follows the last turn.
  * - Ids: as they are, with their labels; no EOS is added.
  *
  * @throws TokenizerError when messages are given and there is no template. @throws DataError when turns cannot be told apart.
@@ -101,7 +102,13 @@ export function exampleOfTurns(
   return build([
     [before, false],
     [after, true],
+    [endOf(messages, tokenizer), true],
   ]);
+}
+
+/** What ends the last turn, where it is the assistant's and the template writes nothing there. */
+function endOf(messages: readonly Message[], { unwrittenEnd }: Tokenizer): number[] {
+  return unwrittenEnd !== undefined && messages.at(-1)?.role === "assistant" ? [unwrittenEnd] : [];
 }
 
 function ofMessages(given: readonly Message[], tokenizer: Tokenizer): Example {
@@ -124,6 +131,7 @@ function ofMessages(given: readonly Message[], tokenizer: Tokenizer): Example {
     take(end, true);
   }
   take(turns.whole.length, false);
+  parts.push([endOf(messages, tokenizer), true]);
   return build(parts);
 }
 
