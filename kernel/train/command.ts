@@ -42,7 +42,7 @@ async function untilInterrupted(job: Job, again: string): Promise<void> {
   let asked = 0;
   const interrupt = (): void => {
     asked++;
-    if (asked === 1 && run !== undefined) {
+    if (asked === 1 && run?.over === false) {
       run.stop();
       console.error("\nStopping after this step. Ctrl-C again stops at once.");
     } else if (asked <= 2) control.abort();
@@ -67,8 +67,8 @@ async function untilInterrupted(job: Job, again: string): Promise<void> {
     process.exitCode = INTERRUPTED;
   } catch (error) {
     if (asked === 0) throw error;
-    const saved = (run?.steps.length ?? 0) > 0;
-    console.error(`${(error as Error).message}${saved ? ` To go on from the newest checkpoint: ${again}` : ""}`);
+    // The library's words are for a program, where something is saved to go on from.
+    console.error((error as Error).message.replace(/: the same call with resume: true.*$/s, `. To go on: ${again}`));
     process.exitCode = INTERRUPTED;
   } finally {
     process.off("SIGINT", interrupt);

@@ -4,7 +4,8 @@ import { pathToFileURL } from "node:url";
 
 /** A run under way. */
 export interface Run {
-  readonly steps: readonly unknown[];
+  /** Whether it has ended. */
+  readonly over: boolean;
   stop(): void;
 }
 
