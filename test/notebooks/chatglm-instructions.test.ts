@@ -72,7 +72,7 @@ test("the steps are the document's: prompt, columns, labels, half precision, nam
 test("the adapter teaches the small model to do what it is asked", () => {
   const results = shownBy(cells.find((cell) => cell.metadata.tags?.includes("results")));
   const [before, after] = rowOf(results, "answers right, to the letter");
-  assert.ok(before === 0 && after! > 0.7, `${before} → ${after}`);
+  assert.ok(before! < 0.4 && after! > 0.7, `${before} → ${after}`);
   const [high, low] = rowOf(results, "loss (nats a token)");
   assert.ok(low! < high! / 3, `${high} → ${low}`);
   assert.equal(shownBy(cellWith("model.eval()")).trim(), "Dora found a silver ring at the lighthouse.");
