@@ -7,6 +7,7 @@ import { joinParameters, type Parameter, parseParameter, readParameters } from "
 import { VERSION } from "./protocol/info.js";
 import { runNotebook } from "./run.js";
 import type { ServerOptions } from "./run-server.js";
+import { addTrain } from "./train/command.js";
 
 interface PlaceOptions {
   user?: boolean;
@@ -116,6 +117,8 @@ program
     }
     console.error(`${report.executed} cells in ${report.seconds.toFixed(1)} s; written to ${report.output}`);
   });
+
+addTrain(program);
 
 function place({ user, sysPrefix, prefix }: PlaceOptions): Place | undefined {
   if ([user, sysPrefix, prefix].filter(Boolean).length > 1) {

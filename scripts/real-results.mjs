@@ -1,4 +1,4 @@
-// node scripts/real-results.mjs [01|02|03]: runs a notebook through the kernel with a real model on real rows, checks what came out, and
+// node scripts/real-results.mjs [01|02|03|05]: runs a notebook through the kernel with a real model on real rows, checks what came out, and
 // puts the figures (no row) into the notebook's cell tagged "figures". The executed notebook, which does show rows, stays in .cache/real.
 // Models and data are those of ../shared or TUNEBOOK_SHARED. Afterwards execute the notebook anew:
 //   node dist/kernel/cli.js run notebooks/NAME.ipynb -o notebooks/NAME.ipynb
@@ -129,6 +129,32 @@ const RUNS = {
         ],
       ];
     },
+  },
+  "05": {
+    files: {
+      modelId: "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf",
+      rowsFile: "data/alpaca_gpt4_zh/alpaca_zh_demo.json",
+    },
+    parameters: {
+      dtype: "bfloat16",
+      trainRows: 400,
+      testRows: 40,
+      answeredRows: 0,
+      maxLength: 128,
+      epochs: 1,
+      accumulate: 4,
+      learningRate: 1e-2,
+      maxNewTokens: 24,
+    },
+    checks: (f) => [
+      ["the whole notebook takes at most 15 minutes", f.seconds, f.seconds <= 15 * 60],
+      [
+        "the loss of the answers falls by at least 0.15",
+        f.measured.loss.map((x) => x.toFixed(3)).join(" → "),
+        f.measured.loss[0] - f.measured.loss[1] >= 0.15,
+      ],
+      ["r 8 on two matrices of 30 layers", f.model.trainable, f.model.trainable === 460_800],
+    ],
   },
 };
 

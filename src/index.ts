@@ -45,6 +45,8 @@ export { bundledData, embeddedModel } from "./hub/bundled.js";
 export type { Message } from "./hub/chat.js";
 export { Tokenizer } from "./hub/tokenizer.js";
 export type { ImageSource } from "./images/decode.js";
+export { type JobOptions, type JobResult, TrainJob } from "./job.js";
+export type { JobConfig, JobData } from "./job-config.js";
 export type { MergeReport } from "./lora/merge-report.js";
 export type { LoraOptions } from "./lora/options.js";
 export type { BatchOptions } from "./lora/row-adapters.js";

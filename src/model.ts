@@ -17,7 +17,7 @@ import { type AdapterOptions, adapterTokenizer, findAdapter } from "./fetch.js";
 import type { Message } from "./hub/chat.js";
 import type { GenerationConfig } from "./hub/config.js";
 import type { Tokenizer } from "./hub/tokenizer.js";
-import { type AdapterInfo, loadAdapterFiles, saveAdapter } from "./lora/adapter.js";
+import { type AdapterInfo, loadAdapterFiles, saveAdapter, savedConfig } from "./lora/adapter.js";
 import { disposeBiases } from "./lora/biases.js";
 import { initialise, requireImmediate } from "./lora/initialise.js";
 import { mergeChecked } from "./lora/merge-checked.js";
@@ -322,6 +322,12 @@ export class Model implements Disposable {
     yield* streamText(this.network, this.tokenizer, prompt, options, this.stopIds());
   }
 
+  /** Switches dropout off, as PyTorch's `eval` does. Nothing needs it: only `train` switches it on, and off again at its end. */
+  eval(): this {
+    this.network.train(false);
+    return this;
+  }
+
   /** Ids at which generation ends: the generation config's and the tokenizer's end of sequence. */
   stopIds(): number[] {
     const { tokenizer, generation } = this.parts;
@@ -389,7 +395,6 @@ export class Model implements Disposable {
   /**
    * Merges the active adapter into the weights and takes it out: sums are made in float32 and rounded once where weights have 16 bits; quantised
    * layers that it adapts become dense. The logits of a probe before and after are compared.
-   *
    * @throws StateError without an active adapter, with other adapters beside it, or when the logits changed by more than rounding.
    */
   async merge(): Promise<MergeReport> {
@@ -415,10 +420,7 @@ export class Model implements Disposable {
 
   /**
    * Writes the whole model to a folder that `loadModel` and transformers read: config, weights (float32 unless `dtype` says otherwise; quantised
-   * ones restored), tokenizer.
-   *
-   * With `format: "gguf"` it is one file for llama.cpp, `<name>-<dtype>.gguf` (F16 unless `dtype` says otherwise), with tokenizer and template.
-   *
+   * ones restored), tokenizer. With `format: "gguf"` it is one file for llama.cpp, `<name>-<dtype>.gguf` (F16 unless `dtype` says otherwise), with tokenizer and template.
    * @throws StateError while there are adapters: merge them, or save them by themselves.
    */
   async export(folder: string, options: ExportOptions = {}): Promise<void> {
@@ -448,6 +450,13 @@ export class Model implements Disposable {
   async saveTrained(folder: string): Promise<void> {
     if (this.active !== undefined || this.adapters.size > 0) await this.save(folder);
     else await exportFolder(this.network, folder, { ...this.parts, eosIds: this.stopIds() });
+  }
+
+  /** adapter_config.json of the active adapter as `save` writes it: PEFT's LoraConfig by its names. @throws StateError without one. */
+  adapterConfig(): Record<string, unknown> {
+    const info = this.adapters.get(this.active ?? "");
+    if (!info) throw new StateError("adapterConfig: the model has no active adapter; call addLora first.");
+    return savedConfig(this.network, info);
   }
 
   /** How the active adapter was made. @internal */

@@ -1,4 +1,5 @@
 import { formatBytes, formatCount } from "./display/format.js";
+import { defineDisplay } from "./display/host.js";
 import { type Table, table } from "./display/table.js";
 import { listParameters, type ParameterInfo, weightBytes } from "./lora/parameters.js";
 import type { CausalLM } from "./models/causal.js";
@@ -7,12 +8,27 @@ import { openDevice, stats } from "./tensor/native.js";
 
 const elements = (p: ParameterInfo): number => p.shape.reduce((a, b) => a * b, 1);
 
-/** Counts as PEFT's `print_trainable_parameters` gives them; percent is 100 · trainable / total. */
-export interface TrainableCount {
-  trainable: number;
-  total: number;
-  percent: number;
+/** Counts as PEFT's `print_trainable_parameters` gives them, and shown as its line. */
+export class TrainableCount {
+  readonly trainable: number;
+  readonly total: number;
+  /** 100 · trainable / total. */
+  readonly percent: number;
+
+  constructor(trainable: number, total: number) {
+    this.trainable = trainable;
+    this.total = total;
+    this.percent = (100 * trainable) / total;
+  }
+
+  /** "trainable params: 1,949,696 || all params: 6,245,533,696 || trainable%: 0.0312" */
+  toString(): string {
+    const count = (n: number): string => n.toLocaleString("en-US");
+    return `trainable params: ${count(this.trainable)} || all params: ${count(this.total)} || trainable%: ${this.percent.toFixed(4)}`;
+  }
 }
+
+defineDisplay(TrainableCount, (count) => ({ "text/plain": count.toString() }), String);
 
 export function countTrainable(model: CausalLM): TrainableCount {
   let trainable = 0;
@@ -21,7 +37,7 @@ export function countTrainable(model: CausalLM): TrainableCount {
     total += elements(p);
     if (p.trainable) trainable += elements(p);
   }
-  return { trainable, total, percent: (100 * trainable) / total };
+  return new TrainableCount(trainable, total);
 }
 
 /** Parameters grouped over the layers: "model.layers.*.mlp.up_proj.weight × 30". */
@@ -36,7 +52,7 @@ export function summaryTable(model: CausalLM, device: string): Table {
     group.bytes += p.bytes;
     groups.set(key, group);
   }
-  const { trainable, total, percent } = countTrainable(model);
+  const count = countTrainable(model);
   const { config } = model;
   const rows = [...groups.values()].map((g) => [
     g.count > 1 ? `${g.info.name} × ${g.count}` : g.info.name,
@@ -48,8 +64,8 @@ export function summaryTable(model: CausalLM, device: string): Table {
   ]);
   const { weights, adapters } = weightBytes(model);
   return table(["parameter", "shape", "dtype", "elements", "memory", "trained"], rows, {
-    title: `${config.modelType}: ${formatCount(total)} parameters, ${config.layers} layers, hidden ${config.hiddenSize}, ${config.heads} heads (${config.kvHeads} for keys), context ${config.maxPositions}, on ${device}`,
-    footer: `trainable params: ${trainable.toLocaleString("en-US")} || all params: ${total.toLocaleString("en-US")} || trainable%: ${percent.toFixed(4)} · weights ${formatBytes(weights)}${adapters > 0 ? ` · adapters ${formatBytes(adapters)}` : ""}`,
+    title: `${config.modelType}: ${formatCount(count.total)} parameters, ${config.layers} layers, hidden ${config.hiddenSize}, ${config.heads} heads (${config.kvHeads} for keys), context ${config.maxPositions}, on ${device}`,
+    footer: `${count} · weights ${formatBytes(weights)}${adapters > 0 ? ` · adapters ${formatBytes(adapters)}` : ""}`,
     maxRows: 60,
     maxTextCell: 64,
     align: { elements: "right", memory: "right", shape: "right" },

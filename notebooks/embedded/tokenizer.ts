@@ -37,6 +37,19 @@ export function trainBpe(texts: Iterable<string>, size: number): Bpe {
     ids: [...new TextEncoder().encode(word)].map((b) => firstByte + b),
     count,
   }));
+  const merges = learnMerges(words, tokens, size);
+  return { vocab: new Map(tokens.map((token, id) => [token, id])), merges };
+}
+
+/**
+ * Adds the merges of the most frequent pairs to `tokens` until there are `size`.
+ * @param words their ids, which become longer tokens on the way, and how often each occurs.
+ */
+export function learnMerges(
+  words: readonly { ids: number[]; count: number }[],
+  tokens: string[],
+  size: number,
+): [string, string][] {
   const merges: [string, string][] = [];
   while (tokens.length < size) {
     const best = bestPair(words, size);
@@ -46,7 +59,7 @@ export function trainBpe(texts: Iterable<string>, size: number): Bpe {
     tokens.push(tokens[left]! + tokens[right]!);
     for (const word of words) merge(word.ids, left, right, tokens.length - 1);
   }
-  return { vocab: new Map(tokens.map((token, id) => [token, id])), merges };
+  return merges;
 }
 
 function countWords(texts: Iterable<string>): Map<string, number> {

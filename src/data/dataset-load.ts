@@ -14,6 +14,7 @@ import { type CsvOptions, readCsv } from "./read-csv.js";
 import { readJson, readJsonLines } from "./read-json.js";
 import { readParquet } from "./read-parquet.js";
 import { isPacked } from "./read-text.js";
+import { savedToDisk } from "./saved-folder.js";
 
 export type { DatasetFormat } from "./dataset-files.js";
 
@@ -33,8 +34,8 @@ export interface LoadDatasetOptions extends CsvOptions {
 }
 
 /**
- * Loads a data set: a file of JSON Lines, JSON, CSV, TSV (each also packed with gzip), Arrow or Parquet, a folder of such files, or a
- * data set's name on the hub.
+ * Loads a data set: a file of JSON Lines, JSON, CSV, TSV (each also packed with gzip), Arrow or Parquet, a folder of such files, one that Python's
+ * `save_to_disk` wrote, or a data set's name on the hub.
  *
  * @throws DataError naming the file and line of what cannot be read.
  * @example const data = await loadDataset("reviews.jsonl");
@@ -124,5 +125,7 @@ async function filesOf(folder: string, options: LoadDatasetOptions): Promise<str
   const names = (await readdir(folder, { withFileTypes: true }))
     .filter((entry) => !entry.isDirectory() && !entry.name.startsWith("."))
     .map((entry) => entry.name);
+  const saved = options.format === undefined ? await savedToDisk(folder, names, options.split) : undefined;
+  if (saved) return saved;
   return chooseFiles(folder, names, options).map((name) => join(folder, name));
 }

@@ -264,7 +264,7 @@ export class Dataset<Row extends object = AnyRow> implements Iterable<Row> {
   toTable(rows = 8): ShownTable {
     const count = (n: number, noun: string): string => `${n.toLocaleString("en-US")} ${noun}${n === 1 ? "" : "s"}`;
     const head = this.head(rows);
-    const cells = head.columns.map((name) => head.column(name as never) as unknown[]);
+    const cells = head.columns.map((name) => (head.column(name as never) as unknown[]).map(shortList));
     return table(
       this.columns,
       Array.from({ length: head.length }, (_, row) => cells.map((column) => column[row])),
@@ -307,6 +307,12 @@ export class Dataset<Row extends object = AnyRow> implements Iterable<Row> {
   #noColumn(name: string): DataError {
     return new DataError(`no column ${JSON.stringify(name)}: there are ${this.columns.join(", ") || "none"}`);
   }
+}
+
+/** Long lists of numbers, such as ids, by their beginning and end. */
+function shortList(value: unknown): unknown {
+  if (!Array.isArray(value) || value.length <= 12 || !value.every((n) => typeof n === "number")) return value;
+  return `[${value.slice(0, 3).join(", ")}, … ${value.length - 5} more …, ${value.slice(-2).join(", ")}]`;
 }
 
 defineDisplay(

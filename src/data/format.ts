@@ -1,7 +1,8 @@
-/** From a row of a data set to what is trained on: a text, a prompt with its completion, or the messages of a chat. */
+/** From a row of a data set to what is trained on: a text, a prompt with its completion, the messages of a chat, or ids. */
 import { DataError } from "../errors.js";
 import type { Message } from "../hub/chat.js";
 import { describe } from "../hub/json.js";
+import { isTokenized, type TokenizedRow, tokenizedRow } from "./tokenized.js";
 
 /** One row, as a data set gives it. */
 export type Row = Readonly<Record<string, unknown>>;
@@ -12,8 +13,8 @@ export interface PromptCompletion {
   completion: string;
 }
 
-/** What a format gives: a text (trained on whole), a prompt with its completion, or messages (trained on the assistant's turns). */
-export type Formatted = string | PromptCompletion | readonly Message[];
+/** What a format gives: a text (trained on whole), a prompt with its completion, messages (trained on the assistant's turns), or ids with labels. */
+export type Formatted = string | PromptCompletion | readonly Message[] | TokenizedRow;
 
 /** Makes of a row what is trained on. */
 export type Format = (row: Row, index: number) => Formatted | Promise<Formatted>;
@@ -22,7 +23,7 @@ export type Format = (row: Row, index: number) => Formatted | Promise<Formatted>
 export interface FormatOptions {
   /** Called for each row; without it the row's fields decide. */
   format?: Format;
-  /** The field that holds the text. Without it: `text`, else `messages`, else `prompt` and `completion`. */
+  /** The field that holds the text. Without it: `input_ids` with `labels`, else `text`, else `messages`, else `prompt` and `completion`. */
   textField?: string;
 }
 
@@ -41,13 +42,14 @@ export function formatter(options: FormatOptions): (row: Row, index: number) => 
 
 function byFields(row: Row, index: number): Formatted {
   if (isRow(row)) {
+    if (isTokenized(row)) return tokenizedRow(row, index);
     if (Object.hasOwn(row, "text")) return textOf(row, "text", index);
     if (Object.hasOwn(row, "messages")) return messagesOf(row.messages, index, 'the field "messages"');
     if (Object.hasOwn(row, "prompt") && Object.hasOwn(row, "completion"))
       return { prompt: textOf(row, "prompt", index), completion: textOf(row, "completion", index) };
   }
   throw new DataError(
-    `Row ${index} has none of the fields that are read without being named: "text", "messages", or "prompt" with "completion". ${fieldsOf(row)} Give textField: "NAME", or format: (row) => ….`,
+    `Row ${index} has none of the fields that are read without being named: "text", "messages", "prompt" with "completion", or "input_ids" with "labels". ${fieldsOf(row)} Give textField: "NAME", or format: (row) => ….`,
   );
 }
 
@@ -66,6 +68,7 @@ function checkFormatted(value: unknown, index: number): Formatted {
   if (typeof value === "string") return value;
   if (isIterable(value)) return messagesOf(value, index, "what format gave");
   if (typeof value === "object" && value !== null) {
+    if (isTokenized(value)) return tokenizedRow(value, index);
     const { prompt, completion } = value as Partial<PromptCompletion>;
     if (typeof prompt === "string" && typeof completion === "string") return { prompt, completion };
     if (prompt !== undefined || completion !== undefined)
@@ -74,7 +77,7 @@ function checkFormatted(value: unknown, index: number): Formatted {
       );
   }
   throw new DataError(
-    `format gave ${describe(value)} for row ${index}: expected a string, { prompt, completion }, or a list of messages { role, content }.`,
+    `format gave ${describe(value)} for row ${index}: expected a string, { prompt, completion }, a list of messages { role, content }, or { input_ids, labels }.`,
   );
 }
 

@@ -4,9 +4,9 @@ import type { Message } from "../hub/chat.js";
 import type { Tokenizer } from "../hub/tokenizer.js";
 import type { Picture } from "../images/patches.js";
 import type { Formatted, PromptCompletion } from "./format.js";
+import { IGNORED, isTokenized, tokenizedExample } from "./tokenized.js";
 
-/** The label of a token that is not trained, as in torch. */
-export const IGNORED = -100;
+export { IGNORED } from "./tokenized.js";
 
 /** One tokenised row. `labels[i]` belongs to `ids[i]`; the shift by one comes with collating. */
 export interface Example {
@@ -30,13 +30,16 @@ export interface MaskOptions {
  * - Text: BOS as declared, the text, one EOS; every token is trained.
  * - Prompt and completion: the prompt exactly as it is tokenised alone (so as at inference), then the completion, going on from it.
  *   No token spans the boundary. The prompt is not trained; the completion and its EOS are.
- * - Messages: the chat template's own text. Trained is each assistant's turn: what follows the generation prompt, up to the turn's end.
+ * - Messages: the chat template's own text. Trained is each assistant's turn: what follows the generation prompt, up to the turn's end. ChatGLM's
+ *   template writes no end: the EOS follows the last turn.
+ * - Ids: as they are, with their labels; no EOS is added.
  *
  * @throws TokenizerError when messages are given and there is no template. @throws DataError when turns cannot be told apart.
  */
 export function exampleOf(formatted: Formatted, tokenizer: Tokenizer, options: MaskOptions = {}): Example {
   const appendEos = options.appendEos ?? true;
   if (typeof formatted === "string") return ofText(formatted, tokenizer, appendEos);
+  if (isTokenized(formatted)) return tokenizedExample(formatted, tokenizer);
   if ("prompt" in formatted) return ofCompletion(formatted, tokenizer, appendEos);
   return ofMessages(formatted, tokenizer);
 }
@@ -99,7 +102,13 @@ export function exampleOfTurns(
   return build([
     [before, false],
     [after, true],
+    [endOf(messages, tokenizer), true],
   ]);
+}
+
+/** What ends the last turn, where it is the assistant's and the template writes nothing there. */
+function endOf(messages: readonly Message[], { unwrittenEnd }: Tokenizer): number[] {
+  return unwrittenEnd !== undefined && messages.at(-1)?.role === "assistant" ? [unwrittenEnd] : [];
 }
 
 function ofMessages(given: readonly Message[], tokenizer: Tokenizer): Example {
@@ -122,6 +131,7 @@ function ofMessages(given: readonly Message[], tokenizer: Tokenizer): Example {
     take(end, true);
   }
   take(turns.whole.length, false);
+  parts.push([endOf(messages, tokenizer), true]);
   return build(parts);
 }
 

@@ -68,6 +68,7 @@ const styleProperties = {
   minWidth: "min-width",
   opacity: "opacity",
   overflow: "overflow",
+  overflowWrap: "overflow-wrap",
   padding: "padding",
   textAlign: "text-align",
   verticalAlign: "vertical-align",

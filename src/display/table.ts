@@ -179,7 +179,8 @@ const tableStyle: Style = {
   fontVariantNumeric: "tabular-nums",
 };
 const headStyle: Style = { borderBottom: line, padding: "4px 10px", fontWeight: "600", verticalAlign: "bottom" };
-const cellStyle: Style = { padding: "3px 10px", verticalAlign: "top", maxWidth: "36em" };
+// A word wider than its cell, such as a list of ids, would lie over the next one.
+const cellStyle: Style = { padding: "3px 10px", verticalAlign: "top", maxWidth: "36em", overflowWrap: "break-word" };
 const imageStyle: Style = { maxHeight: "120px", maxWidth: "240px" };
 const quiet: Style = { opacity: "0.6" };
 

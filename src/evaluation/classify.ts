@@ -2,7 +2,6 @@ import { type Format, type Formatted, formatter } from "../data/format.js";
 import { refuseImages } from "../data/images.js";
 import { exampleOf } from "../data/mask.js";
 import { ConfigError, DataError } from "../errors.js";
-import type { Message } from "../hub/chat.js";
 import type { CausalLM } from "../models/causal.js";
 import { classificationResult } from "./classification.js";
 import type { Evaluated, EvaluateOptions } from "./evaluate.js";
@@ -175,9 +174,10 @@ async function questionOf(
       answer,
     };
   }
-  const last = typeof formatted === "object" ? (formatted.at(-1) as Message) : undefined;
-  if (last?.role === "assistant" && typeof formatted === "object" && formatted.length > 1) {
-    const before = formatted.slice(0, -1) as Message[];
+  const messages = typeof formatted === "object" && "at" in formatted ? formatted : [];
+  const last = messages.at(-1);
+  if (last?.role === "assistant" && messages.length > 1) {
+    const before = messages.slice(0, -1);
     refuseImages(before, `evaluate: row ${index}: classification`);
     return {
       answered: (label) => [...before, { ...last, content: label }],

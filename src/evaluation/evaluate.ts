@@ -31,7 +31,8 @@ export type MetricName =
   | "multipleChoice"
   | "rouge"
   | "preference";
-const METRICS: readonly string[] = [
+/** Names of all metrics. */
+export const EVALUATE_METRICS: readonly string[] = [
   ...["loss", "perplexity", "accuracy", "exactMatch", "classification", "multipleChoice", "rouge", "preference"],
 ];
 
@@ -74,10 +75,10 @@ export async function evaluate(
   options: EvaluateOptions,
 ): Promise<Metrics> {
   const { metrics, batch = 8, progress = true } = options;
-  const unknown = (metrics ?? []).filter((m) => !METRICS.includes(m));
+  const unknown = (metrics ?? []).filter((m) => !EVALUATE_METRICS.includes(m));
   if (!Array.isArray(metrics) || metrics.length === 0 || unknown.length > 0) {
     throw new ConfigError(
-      `evaluate: metrics must name some of ${METRICS.join(", ")}; received ${unknown.join(", ") || "none"}.`,
+      `evaluate: metrics must name some of ${EVALUATE_METRICS.join(", ")}; received ${unknown.join(", ") || "none"}.`,
     );
   }
   const ofTokens = metrics.find((name) => !["loss", "accuracy", "classification"].includes(name));

@@ -89,7 +89,7 @@ async function taskOf(
   if (typeof formatted === "object" && "prompt" in formatted) {
     const ids = tokenizer.encode(formatted.prompt, { addSpecialTokens: "before" });
     task = { ids, pictures: [], references: references(formatted.completion) };
-  } else if (typeof formatted === "object") {
+  } else if (typeof formatted === "object" && "at" in formatted) {
     const answer = formatted.at(-1) as Message;
     if (answer.role === "assistant" && formatted.length > 1) {
       const prompt = await encodeConversation(tokenizer, formatted.slice(0, -1), sight, row);

@@ -144,6 +144,11 @@ export class Tokenizer {
     return this.#stops;
   }
 
+  /** What ends an answer although the chat template does not write it, as with ChatGLM. @internal */
+  get unwrittenEnd(): number | undefined {
+    return isChatGlm(this.#files.config) ? this.eosId : undefined;
+  }
+
   /** What the tokenizer puts before a text: the BOS, or nothing. */
   get prefixIds(): readonly number[] {
     return this.#pipeline.prefix;

@@ -35,6 +35,15 @@ export interface AdapterInfo {
   tokenizer?: Tokenizer | undefined;
 }
 
+/** adapter_config.json of an adapter: as it was read, or as it is written for one that was made here. */
+export function savedConfig(
+  model: CausalLM,
+  { settings, ...info }: AdapterInfo,
+  doubled: boolean = settings.init === "pissa",
+): Record<string, unknown> {
+  return info.raw ?? adapterConfig({ settings, ...info }, doubled, model.labels ? "SEQ_CLS" : "CAUSAL_LM");
+}
+
 /**
  * Saves one adapter as PEFT lays it out: adapter_config.json and adapter_model.safetensors. One that began by PiSSA is written as a plain adapter
  * of twice the rank beside the original weights, W + s (B A - B₀ A₀), which is what PEFT's `path_initial_model_for_weight_conversion` makes of it.
@@ -69,7 +78,7 @@ export async function saveAdapter(model: CausalLM, info: AdapterInfo, folder: st
   }
   await mkdir(folder, { recursive: true });
   await writeSafetensors(join(folder, "adapter_model.safetensors"), tensors, { format: "pt" });
-  const text = `${JSON.stringify(info.raw ?? adapterConfig(info, initial.size > 0, model.labels ? "SEQ_CLS" : "CAUSAL_LM"), null, 2)}\n`;
+  const text = `${JSON.stringify(savedConfig(model, info, initial.size > 0), null, 2)}\n`;
   await replaceFile(join(folder, "adapter_config.json"), async (file) => void (await file.writeFile(text)));
   await saveLabels(model, folder);
 }

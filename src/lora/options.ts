@@ -97,12 +97,15 @@ const KNOWN: Readonly<Record<keyof LoraOptions, true>> = {
   name: true,
 };
 
+/** Names of all options of `addLora`. */
+export const LORA_OPTIONS: readonly string[] = Object.keys(KNOWN).sort();
+
 /** Checks the user's options. @throws ConfigError naming the option, what it must be and what came. */
 export function loraSettings(options: LoraOptions): LoraSettings {
   const given = options ?? ({} as LoraOptions);
   for (const key of Object.keys(given)) {
     if (!Object.hasOwn(KNOWN, key))
-      throw new ConfigError(`addLora: unknown option "${key}"; there are ${Object.keys(KNOWN).sort().join(", ")}.`);
+      throw new ConfigError(`addLora: unknown option "${key}"; there are ${LORA_OPTIONS.join(", ")}.`);
   }
   const { rank, alpha = rank, dropout = 0, bias = "none", init = "default", name = "default" } = given;
   const { rankPattern = {}, alphaPattern = {}, modulesToSave = [], seed } = given;

@@ -210,6 +210,13 @@ const DEFAULTS: TrainSettings = {
   progress: true,
 };
 
+/** Names of all options of `train`. */
+export const TRAIN_OPTIONS: readonly string[] = [
+  ...Object.keys(DEFAULTS),
+  ...["validation", "steps", "maxLength", "maxPromptLength", "evalEvery", "log", "output", "saveEvery", "resume"],
+  ...["textField", "format", "signal"],
+].sort();
+
 /** Defaults of transformers' TrainingArguments, but for the learning rate (2e-4, LoRA's usual one) and sizes that fit a notebook. */
 export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
   const given = options as TrainOptions & Record<string, unknown>;
@@ -217,25 +224,10 @@ export function trainSettings<Row>(options: TrainOptions<Row>): TrainSettings {
     ...DEFAULTS,
     ...Object.fromEntries(Object.entries(given).filter(([, v]) => v !== undefined)),
   } as TrainSettings;
-  const known = new Set([
-    ...Object.keys(DEFAULTS),
-    "validation",
-    "steps",
-    "maxLength",
-    "maxPromptLength",
-    "evalEvery",
-    "log",
-    "output",
-    "saveEvery",
-    "resume",
-    "textField",
-    "format",
-    "signal",
-  ]);
-  const unknown = Object.keys(given).filter((k) => !known.has(k));
+  const unknown = Object.keys(given).filter((k) => !TRAIN_OPTIONS.includes(k));
   if (unknown.length > 0)
     throw new ConfigError(
-      `train: unknown option${unknown.length > 1 ? "s" : ""} ${unknown.map((k) => `"${k}"`).join(", ")}; there are ${[...known].sort().join(", ")}.`,
+      `train: unknown option${unknown.length > 1 ? "s" : ""} ${unknown.map((k) => `"${k}"`).join(", ")}; there are ${TRAIN_OPTIONS.join(", ")}.`,
     );
   check("epochs", s.epochs, (v) => v > 0, "a positive number");
   if (s.steps !== undefined) check("steps", s.steps, (v) => Number.isInteger(v) && v > 0, "a whole number from 1");

@@ -256,6 +256,41 @@ test("folders: one format, splits by name", async () => {
   await assert.rejects(loadDataset(put("nothing", {})), /found nothing/);
 });
 
+test("folders that Python's datasets saved: the Arrow files that state.json names, a folder for each split", async () => {
+  const saved = (name: string, state: object, parts: Record<string, object[]>): string => {
+    const path = join(folder, name);
+    mkdirSync(path, { recursive: true });
+    writeFileSync(join(path, "state.json"), JSON.stringify(state));
+    writeFileSync(join(path, "dataset_info.json"), '{"features":{}}');
+    for (const [each, rows] of Object.entries(parts))
+      writeFileSync(join(path, each), tableToIPC(Dataset.from(rows).toArrow(), "stream"));
+    return path;
+  };
+  const state = (...names: string[]) => ({ _data_files: names.map((filename) => ({ filename })), _split: null });
+  const [first, second] = ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"] as const;
+  const two = saved("disk", state(second, first), {
+    [first]: [{ a: 1 }],
+    [second]: [{ a: 2 }],
+    "other.arrow": [{ a: 3 }],
+  });
+  assert.deepEqual((await loadDataset(two)).column("a"), [2, 1], "in the order of state.json, without other files");
+  const dict = join(folder, "dict");
+  saved("dict/train", state(first), { [first]: [{ a: 4 }] });
+  saved("dict/test", state(first), { [first]: [{ a: 5 }] });
+  writeFileSync(join(dict, "dataset_dict.json"), '{"splits":["train","test"]}');
+  assert.deepEqual((await loadDataset(dict, { split: "test" })).column("a"), [5]);
+  await assert.rejects(loadDataset(dict), /holds the splits train, test; pass split, such as \{ split: "train" \}/);
+  const wrong = (name: string, text: object): Promise<unknown> =>
+    assert.rejects(loadDataset(saved(name, text, { [first]: [{ a: 1 }] })), (error: Error) => {
+      assert.ok(error instanceof DataError);
+      assert.match(error.message, /state\.json.*(should list names in its folder|flatten_indices)/);
+      return true;
+    });
+  await wrong("outside", state("../disk/other.arrow"));
+  await wrong("absent", {});
+  await wrong("chosen", { ...state(first), _indices_data_files: [{ filename: "indices.arrow" }] });
+});
+
 test("paths and names that do not work say why", async () => {
   await assert.rejects(loadDataset("no/such/file.jsonl"), /no such file or folder/);
   const { HF_HUB_OFFLINE: former } = process.env;

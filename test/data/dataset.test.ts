@@ -232,4 +232,6 @@ test("the display shows shape, types and the first rows", () => {
   const bundle = (people as unknown as Record<symbol, () => Record<string, string>>)[displaySymbol]!();
   assert.match(bundle["text/html"]!, /3 rows × 4 columns/);
   assert.equal(bundle["text/plain"], text);
+  const ids = Dataset.from([{ ids: Array.from({ length: 40 }, (_, i) => i), few: [1, 2] }]);
+  assert.match(inspect(ids), /\[0, 1, 2, … 35 more …, 38, 39\] +\[1,2\]/);
 });

@@ -19,6 +19,20 @@ describe("formats", () => {
     assert.equal(read({ summary: "s", text: "a" }, { textField: "summary" }), "s");
   });
 
+  it("take rows that are ids already", () => {
+    const row = { input_ids: [1, 2, 3], labels: [-100, 2, 3], attention_mask: [1, 1, 0] };
+    assert.deepEqual(read(row), row);
+    assert.deepEqual(read({ input_ids: Int32Array.of(4, 5), labels: null, text: "a" }), { input_ids: [4, 5] });
+    assert.deepEqual(read({ a: 1 }, { format: () => ({ input_ids: [7] }) }), { input_ids: [7] });
+    fails(() => read({ input_ids: "12" }), /input_ids should be a list of numbers, got "12"/);
+    fails(() => read({ input_ids: [] }), /input_ids is an empty list/);
+    fails(() => read({ input_ids: [1, -2] }), /input_ids\[1\] should be an id from 0, got -2/);
+    fails(() => read({ input_ids: [1.5] }), /input_ids\[0\] should be an id from 0, got 1.5/);
+    fails(() => read({ input_ids: [1, 2], labels: [1] }), /labels has 1 numbers, input_ids has 2/);
+    fails(() => read({ input_ids: [1], labels: [-1] }), /labels\[0\] should be an id from 0, or -100, got -1/);
+    fails(() => read({ input_ids: [1], attention_mask: [2] }), /attention_mask\[0\] should be 0 or 1, got 2/);
+  });
+
   it("call the user's function, asynchronous too", async () => {
     assert.equal(read({ a: 1 }, { format: (row, i) => `${row.a} ${i}` }), "1 7");
     assert.deepEqual(read({ a: 1 }, { format: () => ({ prompt: "p", completion: "c" }) }), {

@@ -31,6 +31,21 @@ const talk: Message[] = [
   { role: "assistant", content: "in the river." },
 ];
 
+describe("masks of ChatGLM's turns", () => {
+  it("end the last answer, which its template does not", async () => {
+    const glm = await Tokenizer.fromFolder(join(import.meta.dirname, "../../../notebooks/embedded/chatglm/model"));
+    const example = exampleOf(talk, glm);
+    assert.equal(glm.decode(example.ids).split("</s>").length, 2);
+    assert.equal(example.ids.at(-1), glm.eosId);
+    assert.equal(example.labels.at(-1), glm.eosId);
+    assert.equal(
+      shown(example, glm),
+      "[gMASK]sop<|user|> \n the cat?<|assistant|>⟦ \n the old cat.⟧<|user|> \n a boat?<|assistant|>⟦ \n in the river.</s>⟧",
+    );
+    assert.equal(count(exampleOf(talk.slice(0, 3), glm), glm.eosId), 0, "the user has the last word");
+  });
+});
+
 describe("masks of texts", () => {
   it("train the whole text, with one BOS as declared and one EOS", () => {
     for (const text of ["the boat", "<s>the boat", "the boat</s>", "<s>the boat</s>"]) {
