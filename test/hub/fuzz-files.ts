@@ -213,15 +213,22 @@ let peak = 0;
 async function once(target: Target, seed: number, result: FuzzResult): Promise<void> {
   const size = await target.damage(new Random(seed));
   const before = process.memoryUsage.rss();
-  const begun = performance.now();
-  try {
-    await target.load();
-    result.loaded++;
-  } catch (error) {
+  const timed = async (): Promise<{ error?: unknown; ms: number }> => {
+    const begun = performance.now();
+    const failed = await target.load().then(
+      () => ({}),
+      (error: unknown) => ({ error }),
+    );
+    return { ...failed, ms: performance.now() - begun };
+  };
+  const first = await timed();
+  if ("error" in first) {
     result.refused++;
-    if (!(error instanceof TunebookError)) result.findings.push(`seed ${seed}: ${(error as Error).stack}`);
-  }
-  const took = performance.now() - begun;
+    if (!(first.error instanceof TunebookError)) result.findings.push(`seed ${seed}: ${(first.error as Error).stack}`);
+  } else result.loaded++;
+  // A machine that does other work, too, holds any file up now and then; one that is slow by itself is so every time.
+  let took = first.ms;
+  for (let i = 0; i < 2 && took > SLOWEST_MS; i++) took = Math.min(took, (await timed()).ms);
   // What is kept from one file to the next (compiled code, freed memory that is used again) is no file's own.
   const after = process.memoryUsage.rss();
   const grown = after > peak ? after - Math.max(before, peak) : 0;
