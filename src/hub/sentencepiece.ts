@@ -131,13 +131,30 @@ function expected<T>(value: T | undefined, what: string): T {
   return value;
 }
 
-/** What stands around the model: spaces become "▁", one of them before each text, and all of it back again. */
+/** What stands around the model. */
 function around({ pieces, dummyPrefix, removeSpaces }: Model): JsonObject {
   const added = pieces.flatMap(({ text: content, type }, id): JsonObject[] => {
     if (type !== UNKNOWN && type !== CONTROL && type !== USER_DEFINED) return [];
     const special = type !== USER_DEFINED;
     return [{ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special }];
   });
+  return {
+    added_tokens: added,
+    pre_tokenizer: null,
+    post_processor: null,
+    ...sentencePieceSpaces(dummyPrefix, removeSpaces),
+  };
+}
+
+/**
+ * How sentencepiece treats spaces: they become "▁", one of them before each text, and all of it back again.
+ *
+ * @param removeSpaces whether those around a text go, and those beside another.
+ */
+export function sentencePieceSpaces(
+  dummyPrefix: boolean,
+  removeSpaces: boolean,
+): { normalizer: JsonObject; decoder: JsonObject } {
   const replace = (pattern: JsonObject, content: string): JsonObject => ({ type: "Replace", pattern, content });
   const trimmed = removeSpaces ? [replace({ Regex: "\\A +|(?<! ) +\\z" }, ""), replace({ Regex: " {2,}" }, " ")] : [];
   const prepend: Json[] = dummyPrefix ? [{ type: "Prepend", prepend: SPACE }] : [];
@@ -145,10 +162,7 @@ function around({ pieces, dummyPrefix, removeSpaces }: Model): JsonObject {
   const ends = removeSpaces ? [replace({ Regex: `(?<!${SPACE})${SPACE}+\\z` }, "")] : [];
   const strip: Json[] = dummyPrefix ? [{ type: "Strip", content: " ", start: removeSpaces ? 1000 : 1, stop: 0 }] : [];
   return {
-    added_tokens: added,
     normalizer: { type: "Sequence", normalizers: [...trimmed, ...prepend, replace({ String: " " }, SPACE), ...ends] },
-    pre_tokenizer: null,
-    post_processor: null,
     decoder: {
       type: "Sequence",
       decoders: [replace({ String: SPACE }, " "), { type: "ByteFallback" }, { type: "Fuse" }, ...strip],

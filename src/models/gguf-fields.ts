@@ -126,9 +126,8 @@ function epsOf(config: CausalConfig): number {
 /** The tokenizer, and where generation ends. */
 function tokens({ config }: CausalLM, { tokenizer: given, eosIds }: GgufParts): Map<string, GgufField> {
   const tokenizer = given instanceof Error ? undefined : given;
-  const fields = tokenizer === undefined ? new Map() : tokenizerFields(tokenizer, config.vocabSize);
-  // A file without a tokenizer says so, and takes ids.
-  if (tokenizer === undefined) fields.set("tokenizer.ggml.model", { kind: "string", value: "none" });
+  const fields: Map<string, GgufField> =
+    tokenizer === undefined ? new Map() : tokenizerFields(tokenizer, config.vocabSize);
   // A chat's turn may end with another token than a text, and a message to a tool with a third.
   const eos = tokenizer?.eosId ?? eosIds[0];
   const others = eosIds.filter((id) => id !== eos);

@@ -1,0 +1,162 @@
+/** Exported files of every architecture in llama.cpp itself: the same probabilities, the same greedy ids, the same ids of texts. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { Tokenizer } from "../../src/hub/tokenizer.js";
+import { Model } from "../../src/model.js";
+import type { GgufDType } from "../../src/models/export-options.js";
+import { loadModel } from "../../src/plan.js";
+import { relativeError } from "../golden.js";
+import { characters, WIDE, wideModel } from "./gguf-models.js";
+
+const root = new URL("../../../", import.meta.url).pathname;
+const llamaCpp = join(root, ".cache", "llama-cpp");
+const shared: string = process.env.TUNEBOOK_SHARED ?? join(root, "../shared");
+const tokenizers = join(shared, "tokenizers");
+const quiet = { progress: false } as const;
+const noLlamaCpp: string | false = existsSync(join(llamaCpp, "node_modules"))
+  ? false
+  : "node-llama-cpp is not installed: npm run bench -- decode does so";
+const noTokenizers: string | false = existsSync(tokenizers)
+  ? false
+  : `no real tokenizers in ${tokenizers} (TUNEBOOK_SHARED names another place)`;
+let folder: string;
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), "tunebook-llama-cpp-"));
+});
+after(() => rm(folder, { recursive: true, force: true }));
+
+interface Answer {
+  greedy: number[][];
+  probabilities: number[][];
+  tokens: [text: number[], special: number[]][];
+}
+
+async function ask(request: object): Promise<Answer> {
+  const file = join(folder, "request.json");
+  await writeFile(file, JSON.stringify(request));
+  const worker = join(root, "scripts", "bench", "llama-cpp-ids.mjs");
+  const options = { encoding: "utf8", timeout: 120_000, maxBuffer: 2 ** 28 } as const;
+  const { stdout, stderr, status } = spawnSync(process.execPath, [worker, llamaCpp, `@${file}`], options);
+  assert.equal(status, 0, stderr);
+  return JSON.parse(stdout) as Answer;
+}
+
+async function exported(model: Model, dtype: GgufDType): Promise<string> {
+  const out = join(folder, "out");
+  await rm(out, { recursive: true, force: true });
+  await model.export(out, { format: "gguf", dtype });
+  return join(out, (await readdir(out))[0]!);
+}
+
+/** Probabilities of all tokens behind a row. */
+async function behind(model: Model, row: readonly number[]): Promise<number[]> {
+  const logits = (await model.logits([[...row]])).slice(-model.config.vocabSize);
+  const most = logits.reduce((a, b) => Math.max(a, b));
+  const powers = Array.from(logits, (logit) => Math.exp(logit - most));
+  const sum = powers.reduce((a, b) => a + b);
+  return powers.map((power) => power / sum);
+}
+
+const rows = [[3, 1, 4, 1, 5], Array.from({ length: 40 }, (_, i) => (i * 7 + 2) % 330)];
+const COUNT = 16;
+
+describe("every architecture in llama.cpp", { skip: noLlamaCpp }, () => {
+  // llama.cpp keeps keys and values in 16 bits, and rounds activations to 8 bits where weights are in blocks.
+  for (const [dtype, limit, count] of [
+    ["F32", 5e-3, COUNT],
+    ["F16", 1e-2, COUNT],
+    ["Q8_0", 5e-2, 1],
+    ["Q4_0", 0.15, 1],
+    ["Q4_K_M", 0.15, 1],
+  ] as const) {
+    for (const type of Object.keys(WIDE)) {
+      it(`${type} in ${dtype}: the same probabilities and greedy ids`, async () => {
+        using model = await wideModel(type, characters(340));
+        const path = await exported(model, dtype);
+        using again = await loadModel(path, { ...quiet, dtype: "float32" });
+        const answer = await ask({ path, rows, count });
+        for (const [i, row] of rows.entries()) {
+          const probabilities = await behind(again, row);
+          const error = relativeError(answer.probabilities[i]!, probabilities);
+          assert.ok(error < limit, `row ${i}: relative error ${error}`);
+          const ids = [...row];
+          for (const [at, id] of answer.greedy[i]!.entries()) {
+            const each = await behind(again, ids);
+            // The highest, or as high as roundings let it be.
+            const highest = each.reduce((a, b) => Math.max(a, b));
+            assert.ok(each[id]! >= highest * (1 - limit), `row ${i}, token ${at}: ${id} has ${each[id]} of ${highest}`);
+            ids.push(id);
+          }
+        }
+      });
+    }
+  }
+
+  it("Mistral's window: llama.cpp does not look at it, beyond it the two differ", async () => {
+    using model = await wideModel("mistral", characters(340));
+    const long = Array.from({ length: 150 }, (_, i) => (i * 11) % 330); // the window is 96
+    const { probabilities } = await ask({ path: await exported(model, "F32"), rows: [long], count: 1 });
+    assert.ok(relativeError(probabilities[0]!, await behind(model, long)) > 0.05);
+  });
+});
+
+const VECTORS = ["gpt-2", "llama-bpe", "llama-spm", "qwen2", "refact", "starcoder"];
+
+async function texts(): Promise<string[]> {
+  const found = new Set(["philosophy (sop) eop", "<|user|> hi [gMASK] sop", "中文字符 and 日本語", "a  b   c\n\n d\t"]);
+  for (const name of VECTORS)
+    for (const text of (await readFile(join(tokenizers, "vectors", `${name}.inp`), "utf8")).split(
+      "\n__ggml_vocab_test__\n",
+    ))
+      if (text !== "") found.add(text);
+  return [...found];
+}
+
+describe("exported tokenizers in llama.cpp", { skip: noLlamaCpp || noTokenizers }, () => {
+  for (const [name, type] of [
+    ["llama2", "llama"],
+    ["mistral-7b-v0.1", "mistral"],
+    ["llama3", "llama"],
+    ["qwen2", "qwen2"],
+    ["smollm2", "llama"],
+    ["starcoder", "gpt_bigcode"],
+    ["chatglm3", "chatglm"],
+  ] as const) {
+    it(`${name}: the ids of the test strings, and of special tokens`, async () => {
+      const tokenizer = await Tokenizer.fromFolder(join(tokenizers, name));
+      const small = { vocab_size: tokenizer.vocabSize, padded_vocab_size: tokenizer.vocabSize };
+      using random = await loadModel({ ...WIDE[type], ...small, ...SMALL[type] }, { weights: "random", ...quiet });
+      const network = random.module;
+      using model = new Model({ network, tokenizer, generation: undefined, base: "", name });
+      const strings = await texts();
+      const { tokens } = await ask({ path: await exported(model, "F16"), texts: strings });
+      const special = { addSpecialTokens: false, parseSpecial: true };
+      for (const [i, text] of strings.entries()) {
+        const plain = tokenizer.encode(text, { ...special, parseSpecial: false });
+        assert.deepEqual(tokens[i]![0], plain, JSON.stringify(text));
+        if (name !== "chatglm3") assert.deepEqual(tokens[i]![1], tokenizer.encode(text, special), JSON.stringify(text));
+      }
+    });
+  }
+});
+
+// Large vocabularies with little else.
+const TINY = {
+  hidden_size: 32,
+  intermediate_size: 32,
+  num_hidden_layers: 1,
+  num_attention_heads: 2,
+  num_key_value_heads: 2,
+};
+const SMALL: Readonly<Record<string, object>> = {
+  llama: TINY,
+  mistral: TINY,
+  qwen2: TINY,
+  gpt_bigcode: { n_embd: 32, n_inner: 32, n_layer: 1, n_head: 2 },
+  chatglm: { ...TINY, ffn_hidden_size: 32, num_layers: 1, kv_channels: 16 },
+};
