@@ -5,7 +5,7 @@ import type { GgufFile } from "./gguf.js";
 import type { JsonObject } from "./json.js";
 import { describe, type Json } from "./json.js";
 import { mergesByScore } from "./merges.js";
-import { sentencePieceSpaces } from "./sentencepiece.js";
+import { MAX_MERGE_WORK, sentencePieceSpaces } from "./sentencepiece.js";
 import { Tokenizer } from "./tokenizer.js";
 
 // tokenizer.ggml.token_type
@@ -261,6 +261,8 @@ function sentencePiece(fields: Fields, { tokens, types, ids }: Vocabulary): Part
   const scores = fields.numbers("tokenizer.ggml.scores", tokens.length);
   const prefix = fields.boolean("tokenizer.ggml.add_space_prefix", true);
   const glm = fields.string("tokenizer.ggml.pre", "default") === "chatglm-spm";
+  if (tokens.reduce((sum, { length }) => sum + length ** 2, 0) > MAX_MERGE_WORK)
+    throw fields.error("its tokens are too long to find their merges");
   return {
     ...sentencePieceSpaces(prefix, fields.boolean("tokenizer.ggml.remove_extra_whitespaces", false)),
     pre_tokenizer: null,

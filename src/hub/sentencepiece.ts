@@ -8,8 +8,8 @@ import { mergesByScore } from "./merges.js";
 import { fields, ProtobufError } from "./protobuf.js";
 
 const MAX_PIECES = 2 ** 20;
-// Finding merges takes the square of a piece's length; vocabularies in use come to 20 million.
-const MAX_WORK = 100_000_000;
+/** Finding merges takes the square of a piece's length; vocabularies in use come to 20 million. */
+export const MAX_MERGE_WORK = 100_000_000;
 const SPACE = "\u2581";
 
 // ModelProto.SentencePiece.Type
@@ -174,7 +174,7 @@ function bpe(model: Model, ids: Record<string, number>, unknown: number, fail: (
   // What stands for itself alone is no part of words.
   const words = model.pieces.filter(({ type }) => type === NORMAL || type === USER_DEFINED);
   const work = words.reduce((sum, { text }) => sum + text.length ** 2, 0);
-  if (work > MAX_WORK) fail("its pieces are too long to find their merges");
+  if (work > MAX_MERGE_WORK) fail("its pieces are too long to find their merges");
   const sides: Record<string, number> = Object.create(null);
   for (const { text } of words) sides[text] = ids[text]!;
   const merges = mergesByScore(

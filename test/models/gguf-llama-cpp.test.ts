@@ -107,8 +107,16 @@ describe("every architecture in llama.cpp", { skip: noLlamaCpp }, () => {
 
 const VECTORS = ["gpt-2", "llama-bpe", "llama-spm", "qwen2", "refact", "starcoder"];
 
+const COMMANDS = "(sop) eop";
+
 async function texts(): Promise<string[]> {
-  const found = new Set(["philosophy (sop) eop", "<|user|> hi [gMASK] sop", "中文字符 and 日本語", "a  b   c\n\n d\t"]);
+  const found = new Set([
+    "philosophy",
+    COMMANDS,
+    "<|user|> hi [gMASK] there",
+    "中文字符 and 日本語",
+    "a  b   c\n\n d\t",
+  ]);
   for (const name of VECTORS)
     for (const text of (await readFile(join(tokenizers, "vectors", `${name}.inp`), "utf8")).split(
       "\n__ggml_vocab_test__\n",
@@ -137,9 +145,11 @@ describe("exported tokenizers in llama.cpp", { skip: noLlamaCpp || noTokenizers 
       const { tokens } = await ask({ path: await exported(model, "F16"), texts: strings });
       const special = { addSpecialTokens: false, parseSpecial: true };
       for (const [i, text] of strings.entries()) {
+        // llama.cpp joins letters to a command where these stand beside each other as words of their own.
+        if (name === "chatglm3" && text === COMMANDS) continue;
         const plain = tokenizer.encode(text, { ...special, parseSpecial: false });
         assert.deepEqual(tokens[i]![0], plain, JSON.stringify(text));
-        if (name !== "chatglm3") assert.deepEqual(tokens[i]![1], tokenizer.encode(text, special), JSON.stringify(text));
+        assert.deepEqual(tokens[i]![1], tokenizer.encode(text, special), JSON.stringify(text));
       }
     });
   }
