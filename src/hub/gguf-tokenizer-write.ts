@@ -1,7 +1,8 @@
 /** A tokenizer as the metadata of a GGUF file: the inverse of gguf-tokenizer.ts. */
 import { isDeepStrictEqual } from "node:util";
 import { TokenizerError } from "../errors.js";
-import { BYTE_TOKEN, GLM_PREFIXES, PRE_TOKENIZERS, wordMerges } from "./gguf-tokenizer.js";
+import type { GgufValue } from "./gguf.js";
+import { BYTE_TOKEN, GLM_PREFIXES, ggufTokenizer, PRE_TOKENIZERS, wordMerges } from "./gguf-tokenizer.js";
 import type { GgufField } from "./gguf-write.js";
 import { describe, isObject, type Json, type JsonObject, own } from "./json.js";
 import type { Tokenizer } from "./tokenizer.js";
@@ -61,7 +62,23 @@ export function tokenizerFields(tokenizer: Tokenizer, rows: number): Map<string,
   fields.set("tokenizer.ggml.add_eos_token", { kind: "bool", value: eos });
   const template = tokenizer.chatTemplate;
   if (template !== undefined) fields.set("tokenizer.chat_template", { kind: "string", value: template });
+  compareWithFields(tokenizer, fields);
   return fields;
+}
+
+// Where what has no field in such a file would show: cases, accents, digits, characters beyond the vocabulary, spaces.
+const PROBES: readonly string[] = [
+  "The Quick brown fox isn't here, is it?!",
+  "two  spaces, 1234567 + 3.14 = x_2;\n\n\tif (a) {\r\n",
+  "na\u00efve caf\u00e9 cafe\u0301 \ufb01\u00bd \u65e5\u672c\u8a9e \ud55c\uad6d\uc5b4 \u0420\u0443\u0441\u0441\u043a\u0438\u0439 \u{1f642}\u200d\u{1f680}",
+];
+
+/** Reads the fields as `loadModel` does. @throws TokenizerError when they give a text other ids, with that text. */
+function compareWithFields(tokenizer: Tokenizer, fields: ReadonlyMap<string, GgufField>): void {
+  const metadata = new Map([...fields].map(([key, { value }]) => [key, value as GgufValue]));
+  const again = ggufTokenizer({ path: "the file", metadata });
+  const differs = PROBES.find((text) => !isDeepStrictEqual(again.encode(text), tokenizer.encode(text)));
+  if (differs !== undefined) throw refused(`read back from there, ${describe(differs)} has other ids`);
 }
 
 /** Whether a tokenizer begins texts as those do that have this name for how words are split. */

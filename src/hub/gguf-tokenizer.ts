@@ -24,7 +24,7 @@ interface Vocabulary {
 }
 
 /** Makes the tokenizer. @throws TokenizerError when the metadata has none, or one of a kind that is not known. */
-export function ggufTokenizer(file: GgufFile): Tokenizer {
+export function ggufTokenizer(file: Pick<GgufFile, "metadata" | "path">): Tokenizer {
   const fields = new Fields(file);
   const kind = fields.string("tokenizer.ggml.model");
   const vocabulary = readVocabulary(fields);
@@ -35,9 +35,9 @@ export function ggufTokenizer(file: GgufFile): Tokenizer {
 
 /** Metadata with the kinds that are expected. */
 class Fields {
-  readonly #file: GgufFile;
+  readonly #file: Pick<GgufFile, "metadata" | "path">;
 
-  constructor(file: GgufFile) {
+  constructor(file: Pick<GgufFile, "metadata" | "path">) {
     this.#file = file;
   }
 
