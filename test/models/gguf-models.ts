@@ -56,8 +56,9 @@ export async function wideModel(
   type: string,
   tokenizer: Tokenizer,
   change: (name: string, values: Float32Array) => Float32Array = (_, values) => values,
+  more: object = {},
 ): Promise<Model> {
-  const random = await loadModel(WIDE[type]!, { weights: "random", seed: 7, progress: false });
+  const random = await loadModel({ ...WIDE[type]!, ...more }, { weights: "random", seed: 7, progress: false });
   for (const [name, parameter] of random.module.namedParameters()) {
     // Biases and norms are all alike at first, and ChatGLM's weights very small.
     const values = Float32Array.from((await parameter.data()) as Float32Array);
