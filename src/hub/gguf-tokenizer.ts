@@ -155,7 +155,7 @@ function make(fields: Fields, vocabulary: Vocabulary, parts: Parts, bosByDefault
     ...rest,
     post_processor: around(prefix, after === undefined ? [] : [after], vocabulary.ids),
   };
-  return Tokenizer.fromJson(source, config);
+  return Tokenizer.fromParsed(source, config);
 }
 
 /** The post-processor that puts tokens around a text. */
