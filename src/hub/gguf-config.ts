@@ -2,10 +2,12 @@
 import { ConfigError } from "../errors.js";
 import { ConfigFields } from "./config.js";
 import type { GgufFile, GgufValue } from "./gguf.js";
-import { describe, type Json, type JsonObject } from "./json.js";
+import { COUNT_KEYS, GGUF_FORMS, type GgufForm } from "./gguf-forms.js";
+import { decimal, ggufRope } from "./gguf-rope.js";
+import type { Json, JsonObject } from "./json.js";
 
-const ARCHITECTURES = ["llama"];
-const ROPE_FACTORS = "rope_freqs.weight";
+/** How GPTBigCode's activation is kept, which llama.cpp always takes for GELU's approximation by tanh: a key of our own. */
+export const ACTIVATION_KEY = "tunebook.activation_function";
 
 /**
  * What config.json would say. Fields that the file leaves out are left out here.
@@ -14,44 +16,92 @@ const ROPE_FACTORS = "rope_freqs.weight";
  */
 export async function ggufConfig(file: GgufFile): Promise<ConfigFields> {
   const meta = new ConfigFields(metadataFields(file.metadata), `the metadata of ${file.path}`);
-  const arch = meta.string("general.architecture");
-  if (!ARCHITECTURES.includes(arch))
-    throw new ConfigError(
-      `${file.path}: general.architecture is "${arch}", expected ${ARCHITECTURES.map((a) => `"${a}"`).join(" or ")}. Other architectures are loaded from a folder with config.json and safetensors.`,
-    );
-  refuseParts(file, meta, arch);
-  const size = (key: string) => meta.integer(`${arch}.${key}`, { min: 1 });
-  const heads = size("attention.head_count");
-  const hidden = size("embedding_length");
-  const headDim = meta.integer(`${arch}.attention.key_length`, { default: hidden / heads, min: 1 });
-  checkCounts(file, meta, arch, heads * headDim);
-  const same = (key: string) => {
-    const value = meta.integer(`${arch}.${key}`, { default: headDim });
-    if (value !== headDim) throw meta.wrong(`${arch}.${key}`, `${headDim}, as the keys of a head have`);
+  const form = formFor(file, meta);
+  const key = (name: string): string => `${form.architecture}.${name}`;
+  refuseParts(file, meta, form.architecture);
+  const size = (name: string, otherwise?: number): number =>
+    meta.integer(key(name), { min: 1, ...(otherwise !== undefined && { default: otherwise }) });
+  const hidden = size(COUNT_KEYS.hiddenSize);
+  const heads = size(COUNT_KEYS.heads);
+  const kvHeads = size(COUNT_KEYS.kvHeads, heads);
+  const headDim = size(COUNT_KEYS.headDim, hidden / heads);
+  const counts = {
+    layers: size(COUNT_KEYS.layers),
+    maxPositions: size(COUNT_KEYS.maxPositions),
+    hiddenSize: hidden,
+    intermediateSize: size(COUNT_KEYS.intermediateSize),
+    heads,
+    kvHeads,
+    headDim,
   };
-  same("attention.value_length");
-  same("rope.dimension_count");
-  const fields: JsonObject = {
-    model_type: arch,
-    vocab_size: file.entry("token_embd.weight").shape[0]!,
-    hidden_size: hidden,
-    num_hidden_layers: size("block_count"),
-    num_attention_heads: heads,
-    num_key_value_heads: meta.integer(`${arch}.attention.head_count_kv`, { default: heads, min: 1 }),
-    head_dim: headDim,
-    intermediate_size: size("feed_forward_length"),
-    max_position_embeddings: size("context_length"),
-    rms_norm_eps: decimal(meta.number(`${arch}.attention.layer_norm_rms_epsilon`)),
-    rope_theta: decimal(meta.number(`${arch}.rope.freq_base`, { default: 10000 })),
-    tie_word_embeddings: !file.has("output.weight"),
+  checkCounts(file, meta, form, counts.layers, heads * headDim, kvHeads * headDim);
+  const same = (name: string, wanted: number): void => {
+    if (meta.integer(key(name), { default: wanted }) !== wanted) throw meta.wrong(key(name), `${wanted}`);
+  };
+  same("attention.value_length", headDim);
+  if (form.turned > 0) same("rope.dimension_count", headDim * form.turned);
+  if (form.counts.headDim === undefined) same(COUNT_KEYS.headDim, hidden / heads);
+  const [epsKey, epsField] = form.eps;
+  const fields: JsonObject = { model_type: form.modelType, [form.vocab]: file.entry("token_embd.weight").shape[0]! };
+  for (const [count, field] of Object.entries(form.counts)) fields[field] = counts[count as keyof typeof counts];
+  fields[epsField] = decimal(meta.number(key(epsKey)));
+  fields.tie_word_embeddings = !file.has("output.weight");
+  const turned = (): Promise<JsonObject> => ggufRope(file, meta, form.architecture, headDim * form.turned);
+  Object.assign(fields, await OWN[form.modelType]!(file, meta, turned), tokenIds(meta));
+  return new ConfigFields(fields, meta.where);
+}
+
+type Own = (file: GgufFile, meta: ConfigFields, turned: () => Promise<JsonObject>) => Promise<JsonObject>;
+
+/** What is an architecture's own, by model_type; `turned` reads the rotary positions. */
+const OWN: Readonly<Record<string, Own>> = {
+  llama: async (file, _, turned) => ({
     attention_bias: file.has("blk.0.attn_q.bias"),
     mlp_bias: file.has("blk.0.ffn_up.bias"),
     hidden_act: "silu",
-    ...tokenIds(meta),
-  };
-  const scaling = await ropeScaling(file, meta, arch, fields.rope_theta as number, headDim);
-  if (scaling !== undefined) fields.rope_scaling = scaling;
-  return new ConfigFields(fields, meta.where);
+    ...(await turned()),
+  }),
+  mistral: async (_, meta, turned) => ({ sliding_window: meta.integer(WINDOW_KEY), ...(await turned()) }),
+  qwen2: (_, __, turned) => turned(),
+  qwen3: async (file, _, turned) => ({ attention_bias: file.has("blk.0.attn_q.bias"), ...(await turned()) }),
+  gemma: async (file, _, turned) => ({
+    attention_bias: file.has("blk.0.attn_q.bias"),
+    hidden_act: "gelu_pytorch_tanh",
+    ...(await turned()),
+  }),
+  gpt_bigcode: async (_, meta) => {
+    const groups = `starcoder.${COUNT_KEYS.kvHeads}`;
+    if (meta.integer(groups) !== 1) throw meta.wrong(groups, "1: all heads share one of keys and values");
+    const activation = meta.string(ACTIVATION_KEY, { default: "gelu_pytorch_tanh" });
+    return { multi_query: true, activation_function: activation };
+  },
+  chatglm: async (file, meta, turned) => {
+    const { rope_theta, rope_scaling } = await turned();
+    if (rope_scaling !== undefined) throw meta.wrong("chatglm.rope.scaling.type", '"none"');
+    return {
+      rope_ratio: (rope_theta as number) / 10000,
+      multi_query_attention: true,
+      add_qkv_bias: file.has("blk.0.attn_qkv.bias") || file.has("blk.0.attn_q.bias"),
+    };
+  },
+};
+
+/** A window over the keys of Llama makes it Mistral. */
+export const WINDOW_KEY = "llama.attention.sliding_window";
+
+function formFor(file: GgufFile, meta: ConfigFields): GgufForm {
+  const arch = meta.string("general.architecture");
+  const known = GGUF_FORMS.filter(({ architecture }) => architecture === arch);
+  if (known.length === 0) {
+    const names = [...new Set(GGUF_FORMS.map(({ architecture }) => `"${architecture}"`))];
+    const images =
+      arch === "qwen2vl" || arch === "clip"
+        ? `: ${arch === "clip" ? "the eyes of a model that sees (an mmproj file)" : "Qwen2-VL without its eyes, which llama.cpp keeps in an mmproj file"}. Such pairs are not read; load the model from its folder with config.json and safetensors, or by its name on the hub`
+        : `, expected ${names.slice(0, -1).join(", ")} or ${names.at(-1)}. Other architectures are loaded from a folder with config.json and safetensors`;
+    throw new ConfigError(`${file.path}: general.architecture is "${arch}"${images}.`);
+  }
+  const windowed = arch === "llama" && meta.integer(WINDOW_KEY, { default: 0, min: 0 }) > 0;
+  return known.find(({ modelType }) => (modelType === "mistral") === windowed)!;
 }
 
 function metadataFields(metadata: ReadonlyMap<string, GgufValue>): JsonObject {
@@ -78,78 +128,42 @@ function refuseParts(file: GgufFile, meta: ConfigFields, arch: string): void {
 }
 
 // A model is made as large as its config says before its tensors are compared: so these counts must be those of the tensors.
-function checkCounts(file: GgufFile, meta: ConfigFields, arch: string, rows: number): void {
-  const blocks = file.names().filter((name) => /^blk\.\d+\.attn_q\.weight$/.test(name)).length;
-  if (blocks !== meta.integer(`${arch}.block_count`, { min: 1 }))
-    throw meta.wrong(`${arch}.block_count`, `${blocks}, the number of blk.*.attn_q.weight in the file`);
-  const query = file.entry("blk.0.attn_q.weight").shape[0];
-  if (query !== rows) throw meta.wrong(`${arch}.attention.head_count`, `heads that share the ${query} rows of Q`);
+function checkCounts(
+  file: GgufFile,
+  meta: ConfigFields,
+  form: GgufForm,
+  layers: number,
+  queries: number,
+  keys: number,
+): void {
+  const fused = Object.hasOwn(form.inBlock, "attn_qkv") && file.has("blk.0.attn_qkv.weight");
+  const part = fused ? "attn_qkv" : "attn_q";
+  const pattern = new RegExp(`^blk\\.\\d+\\.${part}\\.weight$`);
+  const blocks = file.names().filter((name) => pattern.test(name)).length;
+  if (blocks !== layers)
+    throw meta.wrong(
+      `${form.architecture}.${COUNT_KEYS.layers}`,
+      `${blocks}, the number of blk.*.${part}.weight in the file`,
+    );
+  const rows = file.entry(`blk.0.${part}.weight`).shape[0];
+  const wanted = fused ? queries + 2 * keys : queries;
+  if (rows !== wanted)
+    throw meta.wrong(
+      `${form.architecture}.${COUNT_KEYS.heads}`,
+      `heads that share the ${rows} rows of ${fused ? "Q, K and V" : "Q"}`,
+    );
 }
 
 function tokenIds(meta: ConfigFields): JsonObject {
   const id = (name: string) =>
     meta.has(`tokenizer.ggml.${name}`) ? meta.integer(`tokenizer.ggml.${name}`, { min: 0 }) : undefined;
   const ids: JsonObject = {};
-  // A chat's turn may end with another token than a text.
-  const ends = [id("eos_token_id"), id("eot_token_id")].filter((end) => end !== undefined);
+  // A chat's turn may end with another token than a text, and a message to a tool with a third.
+  const ends = ["eos_token_id", "eot_token_id", "eom_token_id"].map(id).filter((end) => end !== undefined);
   if (ends.length > 0) ids.eos_token_id = [...new Set(ends)];
   const bos = id("bos_token_id");
   if (bos !== undefined) ids.bos_token_id = bos;
   const pad = id("padding_token_id");
   if (pad !== undefined) ids.pad_token_id = pad;
   return ids;
-}
-
-async function ropeScaling(
-  file: GgufFile,
-  meta: ConfigFields,
-  arch: string,
-  theta: number,
-  dim: number,
-): Promise<JsonObject | undefined> {
-  if (file.has(ROPE_FACTORS)) return llama3Scaling(file, await file.readFloat32(ROPE_FACTORS), theta, dim);
-  const old = `${arch}.rope.scale_linear`;
-  const linear = (key: string) => {
-    const factor = decimal(meta.number(key));
-    return factor === 1 || factor === 0 ? undefined : { rope_type: "linear", factor };
-  };
-  const type = meta.string(`${arch}.rope.scaling.type`, { default: meta.has(old) ? "old" : "none" });
-  if (type === "none") return undefined;
-  if (type === "old") return linear(old);
-  if (type !== "linear") throw meta.wrong(`${arch}.rope.scaling.type`, '"none" or "linear"');
-  return linear(`${arch}.rope.scaling.factor`);
-}
-
-/**
- * Llama 3.1's scaling: GGUF files hold what each frequency is divided by instead of the numbers it follows from. The largest divisor is
- * the factor; the other numbers are those that all published models have, and the divisors they give are compared.
- */
-function llama3Scaling(file: GgufFile, divisors: Float32Array, theta: number, dim: number): JsonObject {
-  const scaling = {
-    rope_type: "llama3",
-    factor: divisors.reduce((a, b) => Math.max(a, b), 1),
-    low_freq_factor: 1,
-    high_freq_factor: 4,
-    original_max_position_embeddings: 8192,
-  };
-  const wrong = divisors.findIndex((divisor, i) => {
-    const wavelength = 2 * Math.PI * theta ** ((2 * i) / dim);
-    const smooth = (scaling.original_max_position_embeddings / wavelength - 1) / (scaling.high_freq_factor - 1);
-    const expected = 1 / (Math.min(1, Math.max(0, smooth)) * (1 - 1 / scaling.factor) + 1 / scaling.factor);
-    return !(Math.abs(divisor - expected) <= 1e-3 * expected);
-  });
-  if (wrong >= 0 || divisors.length !== dim / 2)
-    throw new ConfigError(
-      `${file.path}: the divisors of ${ROPE_FACTORS} (number ${wrong}: ${describe(divisors[wrong])}) are not those of Llama 3's rope scaling with factor ${scaling.factor}, which is the only such form that is known. Load the model from a folder with config.json and safetensors.`,
-    );
-  return scaling;
-}
-
-/** The shortest decimal that gives the same 32-bit float: 1e-5 for the 9.999999747378752e-6 that the file holds. */
-function decimal(value: number): number {
-  for (let digits = 1; digits < 9; digits++) {
-    const short = Number(value.toPrecision(digits));
-    if (Math.fround(short) === value) return short;
-  }
-  return value;
 }

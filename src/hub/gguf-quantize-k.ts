@@ -17,8 +17,8 @@ function writeHalf(out: Uint8Array, at: number, value: number): number {
   return halfValue(bits);
 }
 
-/** Scale and minimum (not negative, to be taken off) of 32 elements as codes from 0 to 15, which it puts at `result`. */
-function fitPair(x: Float32Array, from: number, result: Float32Array): void {
+/** Scale and minimum (not negative, to be taken off) of 32 elements as codes from 0 to `top`, which it puts at `result`. */
+function fitPair(x: Float32Array, from: number, top: number, result: Float32Array): void {
   const n = 32;
   let [low, high, squares] = [0, Number.NEGATIVE_INFINITY, 0]; // the minimum is never above 0: codes have no sign
   for (let i = from; i < from + n; i++) {
@@ -34,12 +34,12 @@ function fitPair(x: Float32Array, from: number, result: Float32Array): void {
   const usual = Math.sqrt(squares / n); // elements of common size count too, large ones more
   let least = Number.POSITIVE_INFINITY;
   for (let step = -1; step <= 20; step++) {
-    const inverse = (step < 0 ? 15 : 14 + 0.1 * step) / (high - low);
+    const inverse = (step < 0 ? top : top - 1 + 0.1 * step) / (high - low);
     let [sw, sq, sqq, sx, sqx, sxx] = [0, 0, 0, 0, 0, 0];
     for (let i = from; i < from + n; i++) {
       const value = x[i]!;
       const w = usual + Math.abs(value);
-      const q = nearest((value - low) * inverse, 0, 15);
+      const q = nearest((value - low) * inverse, 0, top);
       sw += w;
       sq += w * q;
       sqq += w * q * q;
@@ -66,13 +66,23 @@ function fitPair(x: Float32Array, from: number, result: Float32Array): void {
 
 /** Q4_K: blocks of 144 bytes. */
 export function quantizeQ4K(values: Float32Array): Uint8Array {
-  const out = new Uint8Array((values.length / SUPER) * 144);
+  return quantizePairs(values, 15, 144);
+}
+
+/** Q5_K: blocks of 176 bytes. */
+export function quantizeQ5K(values: Float32Array): Uint8Array {
+  return quantizePairs(values, 31, 176);
+}
+
+/** Eight parts of 32 with a scale and a minimum each; fifth bits stand before the others. */
+function quantizePairs(values: Float32Array, top: number, bytes: number): Uint8Array {
+  const out = new Uint8Array((values.length / SUPER) * bytes);
   const fit = new Float32Array(2);
   const [scales, minima] = [new Float32Array(8), new Float32Array(8)];
   const codes = new Uint8Array(SUPER);
-  for (let from = 0, at = 0; from < values.length; from += SUPER, at += 144) {
+  for (let from = 0, at = 0; from < values.length; from += SUPER, at += bytes) {
     for (let part = 0; part < 8; part++) {
-      fitPair(values, from + 32 * part, fit);
+      fitPair(values, from + 32 * part, top, fit);
       scales[part] = fit[0]!;
       minima[part] = fit[1]!;
     }
@@ -85,11 +95,13 @@ export function quantizeQ4K(values: Float32Array): Uint8Array {
       packScale(out, at + 4, part, s, m);
       const [scale, minimum] = [d * s, least * m];
       for (let i = 32 * part; i < 32 * (part + 1); i++)
-        codes[i] = scale > 0 ? nearest((values[from + i]! + minimum) / scale, 0, 15) : 0;
+        codes[i] = scale > 0 ? nearest((values[from + i]! + minimum) / scale, 0, top) : 0;
     }
-    for (let pair = 0; pair < 4; pair++) {
-      for (let i = 0; i < 32; i++)
-        out[at + 16 + 32 * pair + i] = codes[64 * pair + i]! | (codes[64 * pair + 32 + i]! << 4);
+    const low = at + bytes - 128;
+    for (let i = 0; i < SUPER; i++) {
+      const [pair, half, place] = [i >> 6, (i >> 5) & 1, i & 31];
+      out[low + 32 * pair + place]! |= (codes[i]! & 15) << (4 * half);
+      if (top > 15) out[at + 16 + place]! |= (codes[i]! >> 4) << (2 * pair + half);
     }
   }
   return out;

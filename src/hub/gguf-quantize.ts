@@ -1,6 +1,6 @@
 /** Numbers packed into the blocks of GGUF files; Q8_0, Q4_0 and Q5_0 have the bytes of the gguf package's `quantize`. */
 import { float32ToBfloat16, float32ToFloat16, narrowHalf } from "./float16.js";
-import { quantizeQ4K, quantizeQ6K } from "./gguf-quantize-k.js";
+import { quantizeQ4K, quantizeQ5K, quantizeQ6K } from "./gguf-quantize-k.js";
 
 const BLOCK = 32;
 const { fround } = Math;
@@ -16,6 +16,7 @@ const PACK: Readonly<Record<string, Pack>> = {
   Q4_0: quantizeQ4,
   Q5_0: quantizeQ5,
   Q4_K: quantizeQ4K,
+  Q5_K: quantizeQ5K,
   Q6_K: quantizeQ6K,
 };
 
@@ -28,6 +29,7 @@ export const WRITTEN_BLOCKS: Readonly<Record<string, number>> = {
   Q4_0: BLOCK,
   Q5_0: BLOCK,
   Q4_K: 256,
+  Q5_K: 256,
   Q6_K: 256,
 };
 

@@ -1,10 +1,10 @@
 /** A tokenizer as the metadata of a GGUF file: the inverse of gguf-tokenizer.ts. */
 import { isDeepStrictEqual } from "node:util";
 import { TokenizerError } from "../errors.js";
-import { BYTE_TOKEN, PRE_TOKENIZERS } from "./gguf-tokenizer.js";
+import type { GgufValue } from "./gguf.js";
+import { BYTE_TOKEN, GLM_PREFIXES, ggufTokenizer, PRE_TOKENIZERS, wordMerges } from "./gguf-tokenizer.js";
 import type { GgufField } from "./gguf-write.js";
 import { describe, isObject, type Json, type JsonObject, own } from "./json.js";
-import { mergesByScore } from "./merges.js";
 import type { Tokenizer } from "./tokenizer.js";
 
 /** tokenizer.ggml.token_type */
@@ -27,10 +27,14 @@ export function tokenizerFields(tokenizer: Tokenizer, rows: number): Map<string,
   const ids: Readonly<Record<string, number>> = Object.fromEntries(vocabulary.tokens.map((token, id) => [token, id]));
   if (own(model, "byte_fallback") === true) {
     fields.set("tokenizer.ggml.model", { kind: "string", value: "llama" });
-    fields.set("tokenizer.ggml.pre", { kind: "string", value: "default" });
-    const scores = scoresOf(model, vocabulary.tokens, ids);
+    fields.set("tokenizer.ggml.pre", {
+      kind: "string",
+      value: hasPrefix(tokenizer, "chatglm-spm") ? "chatglm-spm" : "default",
+    });
+    const scores = scoresOf(model, vocabulary, ids);
     fields.set("tokenizer.ggml.scores", { kind: "float32s", value: scores });
     fields.set("tokenizer.ggml.add_space_prefix", { kind: "bool", value: prependsSpace(source) });
+    if (removesSpaces(source)) fields.set("tokenizer.ggml.remove_extra_whitespaces", { kind: "bool", value: true });
   } else {
     fields.set("tokenizer.ggml.model", { kind: "string", value: "gpt2" });
     fields.set("tokenizer.ggml.pre", { kind: "string", value: preTokenizer(source, model) });
@@ -46,16 +50,44 @@ export function tokenizerFields(tokenizer: Tokenizer, rows: number): Map<string,
   id("padding", tokenizer.padId);
   const unknown = own(model, "unk_token");
   id("unknown", typeof unknown === "string" ? tokenizer.idOf(unknown) : undefined);
-  const around = tokenizer.encode("");
-  const bos = tokenizer.bosId !== undefined && tokenizer.prefixIds.includes(tokenizer.bosId);
-  const eos = tokenizer.eosId !== undefined && around.slice(tokenizer.prefixIds.length).includes(tokenizer.eosId);
-  if (around.length !== (bos ? 1 : 0) + (eos ? 1 : 0))
-    throw refused(`it puts ${around.length} tokens around a text, and such a file knows the BOS and the EOS alone`);
+  const suffix = tokenizer.encode("").slice(tokenizer.prefixIds.length);
+  const bos = tokenizer.bosId !== undefined && tokenizer.prefixIds[0] === tokenizer.bosId;
+  const eos = tokenizer.eosId !== undefined && suffix[0] === tokenizer.eosId;
+  const pre = fields.get("tokenizer.ggml.pre")!.value as string;
+  if (!(hasPrefix(tokenizer, pre) || tokenizer.prefixIds.length === (bos ? 1 : 0)) || suffix.length !== (eos ? 1 : 0))
+    throw refused(
+      `it puts ${tokenizer.prefixIds.length + suffix.length} tokens around a text, and such a file knows the BOS and the EOS alone`,
+    );
   fields.set("tokenizer.ggml.add_bos_token", { kind: "bool", value: bos });
   fields.set("tokenizer.ggml.add_eos_token", { kind: "bool", value: eos });
   const template = tokenizer.chatTemplate;
   if (template !== undefined) fields.set("tokenizer.chat_template", { kind: "string", value: template });
+  compareWithFields(tokenizer, fields);
   return fields;
+}
+
+// Where what has no field in such a file would show: cases, accents, digits, characters beyond the vocabulary, spaces.
+const PROBES: readonly string[] = [
+  "The Quick brown fox isn't here, is it?!",
+  "two  spaces, 1234567 + 3.14 = x_2;\n\n\tif (a) {\r\n",
+  "na\u00efve caf\u00e9 cafe\u0301 \ufb01\u00bd \u65e5\u672c\u8a9e \ud55c\uad6d\uc5b4 \u0420\u0443\u0441\u0441\u043a\u0438\u0439 \u{1f642}\u200d\u{1f680}",
+];
+
+/** Reads the fields as `loadModel` does. @throws TokenizerError when they give a text other ids, with that text. */
+function compareWithFields(tokenizer: Tokenizer, fields: ReadonlyMap<string, GgufField>): void {
+  const metadata = new Map([...fields].map(([key, { value }]) => [key, value as GgufValue]));
+  const again = ggufTokenizer({ path: "the file", metadata });
+  const differs = PROBES.find((text) => !isDeepStrictEqual(again.encode(text), tokenizer.encode(text)));
+  if (differs !== undefined) throw refused(`read back from there, ${describe(differs)} has other ids`);
+}
+
+/** Whether a tokenizer begins texts as those do that have this name for how words are split. */
+function hasPrefix(tokenizer: Tokenizer, pre: string): boolean {
+  const prefix = Object.hasOwn(GLM_PREFIXES, pre) ? GLM_PREFIXES[pre]! : undefined;
+  return isDeepStrictEqual(
+    prefix,
+    tokenizer.prefixIds.map((id) => tokenizer.tokenOf(id)),
+  );
 }
 
 function refused(reason: string): TokenizerError {
@@ -114,10 +146,17 @@ function preTokenizer(source: JsonObject, model: JsonObject): string {
   return found.write;
 }
 
+// Below all merges: llama.cpp would join letters of a text to such a token.
+const NEVER = -1e9;
+
 /** A score for each token that a merge makes, falling with the merge's place: llama.cpp joins whatever is a token, the highest score first. */
-function scoresOf(model: JsonObject, tokens: readonly string[], ids: Readonly<Record<string, number>>): number[] {
+function scoresOf(
+  model: JsonObject,
+  { tokens, types }: { tokens: readonly string[]; types: readonly number[] },
+  ids: Readonly<Record<string, number>>,
+): number[] {
   const merges = mergesOf(model);
-  const scores = tokens.map(() => 0);
+  const scores = types.map((type): number => (type === TYPE.control || type === TYPE.unused ? NEVER : 0));
   const scored = new Set<number>();
   for (const [left, right] of merges) {
     const id = ids[left + right];
@@ -126,9 +165,13 @@ function scoresOf(model: JsonObject, tokens: readonly string[], ids: Readonly<Re
     scored.add(id);
     scores[id] = -scored.size;
   }
-  if (mergesByScore(tokens, scores, ids).length !== merges.length)
+  if (wordMerges(tokens, types, scores, ids).length !== merges.length)
     throw refused("its merges are not all pairs that make a token, as those of a sentencepiece vocabulary are");
   return scores;
+}
+
+function removesSpaces(source: JsonObject): boolean {
+  return JSON.stringify(own(source, "normalizer") ?? null).includes('" {2,}"');
 }
 
 function prependsSpace(source: JsonObject): boolean {

@@ -1,12 +1,15 @@
 /** The tokenizer that a GGUF file's metadata describes, written as tokenizer.json and tokenizer_config.json would say it. */
 import { TokenizerError } from "../errors.js";
+import { chatGlmConfig } from "./chatglm-tokenizer.js";
 import type { GgufFile } from "./gguf.js";
 import type { JsonObject } from "./json.js";
 import { describe, type Json } from "./json.js";
 import { mergesByScore } from "./merges.js";
+import { MAX_MERGE_WORK, sentencePieceSpaces } from "./sentencepiece.js";
 import { Tokenizer } from "./tokenizer.js";
 
 // tokenizer.ggml.token_type
+const NORMAL = 1;
 const UNKNOWN = 2;
 const CONTROL = 3;
 const USER_DEFINED = 4;
@@ -21,7 +24,7 @@ interface Vocabulary {
 }
 
 /** Makes the tokenizer. @throws TokenizerError when the metadata has none, or one of a kind that is not known. */
-export function ggufTokenizer(file: GgufFile): Tokenizer {
+export function ggufTokenizer(file: Pick<GgufFile, "metadata" | "path">): Tokenizer {
   const fields = new Fields(file);
   const kind = fields.string("tokenizer.ggml.model");
   const vocabulary = readVocabulary(fields);
@@ -32,9 +35,9 @@ export function ggufTokenizer(file: GgufFile): Tokenizer {
 
 /** Metadata with the kinds that are expected. */
 class Fields {
-  readonly #file: GgufFile;
+  readonly #file: Pick<GgufFile, "metadata" | "path">;
 
-  constructor(file: GgufFile) {
+  constructor(file: Pick<GgufFile, "metadata" | "path">) {
     this.#file = file;
   }
 
@@ -124,9 +127,10 @@ function make(fields: Fields, vocabulary: Vocabulary, parts: Parts, bosByDefault
   const { tokenizerClass, ...rest } = parts;
   const bos = fields.token("tokenizer.ggml.bos_token_id", tokens);
   const eos = fields.token("tokenizer.ggml.eos_token_id", tokens);
-  const before = fields.boolean("tokenizer.ggml.add_bos_token", bosByDefault) ? bos : undefined;
+  const glm = GLM_PREFIXES[fields.string("tokenizer.ggml.pre", "default")];
+  const before = fields.boolean("tokenizer.ggml.add_bos_token", bosByDefault && glm === undefined) ? bos : undefined;
   const after = fields.boolean("tokenizer.ggml.add_eos_token", false) ? eos : undefined;
-  const config: JsonObject = {
+  let config: JsonObject = {
     bos_token: bos ?? null,
     eos_token: eos ?? null,
     pad_token: fields.token("tokenizer.ggml.padding_token_id", tokens) ?? null,
@@ -134,25 +138,32 @@ function make(fields: Fields, vocabulary: Vocabulary, parts: Parts, bosByDefault
     clean_up_tokenization_spaces: false,
     tokenizer_class: tokenizerClass,
   };
+  // Its ids are fixed, and files leave them out.
+  if (tokenizerClass === CHATGLM)
+    config = { ...config, ...chatGlmConfig({ bos_token: tokens[1]!, eos_token: tokens[2]! }) };
   if (fields.has("tokenizer.chat_template")) config.chat_template = fields.string("tokenizer.chat_template");
+  const prefix = glm?.every((token) => vocabulary.ids[token] !== undefined)
+    ? glm
+    : before === undefined
+      ? []
+      : [before];
   const source = {
     version: "1.0",
     truncation: null,
     padding: null,
     added_tokens: added,
     ...rest,
-    post_processor: around(before, after, vocabulary.ids),
+    post_processor: around(prefix, after === undefined ? [] : [after], vocabulary.ids),
   };
-  return Tokenizer.fromJson(source, config);
+  return Tokenizer.fromParsed(source, config);
 }
 
 /** The post-processor that puts tokens around a text. */
-function around(before: string | undefined, after: string | undefined, ids: Record<string, number>): Json {
-  if (before === undefined && after === undefined) return null;
-  const special = (token: string | undefined): Json[] =>
-    token === undefined ? [] : [{ SpecialToken: { id: token, type_id: 0 } }];
-  const single: Json[] = [...special(before), { Sequence: { id: "A", type_id: 0 } }, ...special(after)];
-  const used = [before, after].filter((token) => token !== undefined);
+function around(before: readonly string[], after: readonly string[], ids: Record<string, number>): Json {
+  const used = [...before, ...after];
+  if (used.length === 0) return null;
+  const special = (token: string): Json => ({ SpecialToken: { id: token, type_id: 0 } });
+  const single: Json[] = [...before.map(special), { Sequence: { id: "A", type_id: 0 } }, ...after.map(special)];
   return {
     type: "TemplateProcessing",
     single,
@@ -160,6 +171,14 @@ function around(before: string | undefined, after: string | undefined, ids: Reco
     special_tokens: Object.fromEntries(used.map((id) => [id, { id, ids: [ids[id]!], tokens: [id] }])),
   };
 }
+
+const CHATGLM = "ChatGLMTokenizer";
+/** What stands before each text of ChatGLM's, by tokenizer.ggml.pre: llama.cpp leaves it to the chat template, the models want it always. */
+export const GLM_PREFIXES: Readonly<Record<string, readonly string[]>> = {
+  "chatglm-spm": ["[gMASK]", "sop"],
+  "chatglm-bpe": ["[gMASK]", "<sop>"],
+  glm4: ["[gMASK]", "<sop>"],
+};
 
 const LLAMA3_NAMES = ["llama3", "llama-v3", "llama-bpe", "falcon3", "smaug-bpe"];
 const WORDS = {
@@ -202,6 +221,7 @@ export const PRE_TOKENIZERS: readonly {
   },
   // `whole`: a word that the vocabulary has is taken without merging.
   { names: LLAMA3_NAMES, write: "llama-bpe", part: split(WORDS.llama3), whole: true },
+  { names: ["chatglm-bpe", "glm4"], write: "chatglm-bpe", part: split(WORDS.llama3) },
   { names: ["qwen2", "deepseek-r1-qwen"], write: "qwen2", part: split(WORDS.qwen2), normalizer: { type: "NFC" } },
 ];
 
@@ -237,29 +257,39 @@ function bpe(ids: Record<string, number>, merges: string[] | [string, string][],
   };
 }
 
-function sentencePiece(fields: Fields, { tokens, ids }: Vocabulary): Parts {
+function sentencePiece(fields: Fields, { tokens, types, ids }: Vocabulary): Parts {
   const scores = fields.numbers("tokenizer.ggml.scores", tokens.length);
   const prefix = fields.boolean("tokenizer.ggml.add_space_prefix", true);
-  const spaces = { type: "Replace", pattern: { String: " " }, content: "\u2581" };
-  const prepend: Json[] = prefix ? [{ type: "Prepend", prepend: "\u2581" }] : [];
-  const strip: Json[] = prefix ? [{ type: "Strip", content: " ", start: 1, stop: 0 }] : [];
+  const glm = fields.string("tokenizer.ggml.pre", "default") === "chatglm-spm";
+  if (tokens.reduce((sum, { length }) => sum + length ** 2, 0) > MAX_MERGE_WORK)
+    throw fields.error("its tokens are too long to find their merges");
   return {
-    normalizer: { type: "Sequence", normalizers: [...prepend, spaces] },
+    ...sentencePieceSpaces(prefix, fields.boolean("tokenizer.ggml.remove_extra_whitespaces", false)),
     pre_tokenizer: null,
-    decoder: {
-      type: "Sequence",
-      decoders: [
-        { type: "Replace", pattern: { String: "\u2581" }, content: " " },
-        { type: "ByteFallback" },
-        { type: "Fuse" },
-        ...strip,
-      ],
-    },
-    model: bpe(ids, mergesByScore(tokens, scores, ids), {
+    model: bpe(ids, wordMerges(tokens, types, scores, ids), {
       unk_token: fields.token("tokenizer.ggml.unknown_token_id", tokens) ?? null,
       fuse_unk: true,
       byte_fallback: true,
     }),
-    tokenizerClass: "LlamaTokenizer",
+    tokenizerClass: glm ? CHATGLM : "LlamaTokenizer",
   };
+}
+
+/** The merges of a sentencepiece vocabulary: of words alone, as what stands for itself (a role, a byte) is no part of them. */
+export function wordMerges(
+  tokens: readonly string[],
+  types: readonly number[],
+  scores: readonly number[],
+  ids: Readonly<Record<string, number>>,
+): [string, string][] {
+  const words = tokens.flatMap((token, id) =>
+    (types[id] === NORMAL || types[id] === USER_DEFINED) && ids[token] === id ? [id] : [],
+  );
+  const sides: Record<string, number> = Object.create(null);
+  for (const id of words) sides[tokens[id]!] = id;
+  return mergesByScore(
+    words.map((id) => tokens[id]!),
+    words.map((id) => scores[id]!),
+    sides,
+  );
 }

@@ -79,7 +79,7 @@ function headerOf(
   sizes: readonly number[],
 ): Uint8Array {
   const out: Uint8Array[] = [Buffer.from("GGUF"), uint32(3), uint64(tensors.length), uint64(metadata.size)];
-  for (const [key, field] of metadata) out.push(text(key), ...fieldBytes(field));
+  for (const [key, field] of metadata) out.push(text(key), Buffer.concat(fieldBytes(field))); // vocabularies have too many parts for arguments
   let at = 0;
   for (const [i, { name, dtype, shape }] of tensors.entries()) {
     out.push(text(name), uint32(shape.length), ...shape.toReversed().map(uint64), uint32(typeOf(dtype).id), uint64(at));

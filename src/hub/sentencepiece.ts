@@ -8,8 +8,8 @@ import { mergesByScore } from "./merges.js";
 import { fields, ProtobufError } from "./protobuf.js";
 
 const MAX_PIECES = 2 ** 20;
-// Finding merges takes the square of a piece's length; vocabularies in use come to 20 million.
-const MAX_WORK = 100_000_000;
+/** Finding merges takes the square of a piece's length; vocabularies in use come to 20 million. */
+export const MAX_MERGE_WORK = 100_000_000;
 const SPACE = "\u2581";
 
 // ModelProto.SentencePiece.Type
@@ -131,13 +131,30 @@ function expected<T>(value: T | undefined, what: string): T {
   return value;
 }
 
-/** What stands around the model: spaces become "▁", one of them before each text, and all of it back again. */
+/** What stands around the model. */
 function around({ pieces, dummyPrefix, removeSpaces }: Model): JsonObject {
   const added = pieces.flatMap(({ text: content, type }, id): JsonObject[] => {
     if (type !== UNKNOWN && type !== CONTROL && type !== USER_DEFINED) return [];
     const special = type !== USER_DEFINED;
     return [{ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special }];
   });
+  return {
+    added_tokens: added,
+    pre_tokenizer: null,
+    post_processor: null,
+    ...sentencePieceSpaces(dummyPrefix, removeSpaces),
+  };
+}
+
+/**
+ * How sentencepiece treats spaces: they become "▁", one of them before each text, and all of it back again.
+ *
+ * @param removeSpaces whether those around a text go, and those beside another.
+ */
+export function sentencePieceSpaces(
+  dummyPrefix: boolean,
+  removeSpaces: boolean,
+): { normalizer: JsonObject; decoder: JsonObject } {
   const replace = (pattern: JsonObject, content: string): JsonObject => ({ type: "Replace", pattern, content });
   const trimmed = removeSpaces ? [replace({ Regex: "\\A +|(?<! ) +\\z" }, ""), replace({ Regex: " {2,}" }, " ")] : [];
   const prepend: Json[] = dummyPrefix ? [{ type: "Prepend", prepend: SPACE }] : [];
@@ -145,10 +162,7 @@ function around({ pieces, dummyPrefix, removeSpaces }: Model): JsonObject {
   const ends = removeSpaces ? [replace({ Regex: `(?<!${SPACE})${SPACE}+\\z` }, "")] : [];
   const strip: Json[] = dummyPrefix ? [{ type: "Strip", content: " ", start: removeSpaces ? 1000 : 1, stop: 0 }] : [];
   return {
-    added_tokens: added,
     normalizer: { type: "Sequence", normalizers: [...trimmed, ...prepend, replace({ String: " " }, SPACE), ...ends] },
-    pre_tokenizer: null,
-    post_processor: null,
     decoder: {
       type: "Sequence",
       decoders: [replace({ String: SPACE }, " "), { type: "ByteFallback" }, { type: "Fuse" }, ...strip],
@@ -160,7 +174,7 @@ function bpe(model: Model, ids: Record<string, number>, unknown: number, fail: (
   // What stands for itself alone is no part of words.
   const words = model.pieces.filter(({ type }) => type === NORMAL || type === USER_DEFINED);
   const work = words.reduce((sum, { text }) => sum + text.length ** 2, 0);
-  if (work > MAX_WORK) fail("its pieces are too long to find their merges");
+  if (work > MAX_MERGE_WORK) fail("its pieces are too long to find their merges");
   const sides: Record<string, number> = Object.create(null);
   for (const { text } of words) sides[text] = ids[text]!;
   const merges = mergesByScore(

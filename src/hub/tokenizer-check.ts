@@ -23,7 +23,8 @@ export function checkTokenizer(source: JsonObject, where: string): void {
     checkParts(part, name, fail, 0);
   }
   const vocab = own(model as JsonObject, "vocab");
-  const count = Array.isArray(vocab) ? vocab.length : isObject(vocab) ? Object.keys(vocab).length : 0;
+  const entries = isObject(vocab) ? Object.entries(vocab) : [];
+  const count = Array.isArray(vocab) ? vocab.length : entries.length;
   const added = own(source, "added_tokens") ?? [];
   if (!Array.isArray(added)) fail(`"added_tokens" is ${describe(added)}, expected a list`);
   // Ids with large gaps would make large, empty tables.
@@ -33,12 +34,14 @@ export function checkTokenizer(source: JsonObject, where: string): void {
   if (Array.isArray(vocab)) checkUnigram(model as JsonObject, vocab, fail);
   else if (isObject(vocab)) {
     const seen = new Set<number>();
-    for (const [token, id] of Object.entries(vocab)) {
+    const tokens = new Set<string>(); // quicker to ask than an object of so many
+    for (const [token, id] of entries) {
+      tokens.add(token);
       if (!isId(id)) fail(`token ${describe(token)} has the id ${describe(id)}, expected a whole number below ${most}`);
       if (seen.has(id as number)) fail(`token ${describe(token)} has the id ${String(id)}, as another has`);
       seen.add(id as number);
     }
-    checkMerges(model as JsonObject, vocab, fail);
+    checkMerges(model as JsonObject, tokens, fail);
   } else fail(`"model.vocab" is ${describe(vocab)}, expected an object, or a list of [token, score]`);
 }
 
@@ -117,7 +120,7 @@ function checkUnigram(model: JsonObject, vocab: Json[], fail: (reason: string) =
     fail(`"model.unk_id" is ${describe(unknown)}, expected a number below ${vocab.length}`);
 }
 
-function checkMerges(model: JsonObject, vocab: JsonObject, fail: (reason: string) => never): void {
+function checkMerges(model: JsonObject, vocab: ReadonlySet<string>, fail: (reason: string) => never): void {
   const merges = own(model, "merges");
   const unknown = own(model, "unk_token");
   if (unknown !== undefined && unknown !== null && typeof unknown !== "string")
@@ -135,9 +138,10 @@ function checkMerges(model: JsonObject, vocab: JsonObject, fail: (reason: string
     const [left, right] = sides as Json[];
     if (typeof left !== "string" || typeof right !== "string" || left === "" || right === "")
       fail(`merge ${i} is ${describe(merge)}, expected two tokens that are not empty`);
-    for (const token of [left, right, (left as string) + (right as string).slice(inner)])
-      if (!Object.hasOwn(vocab, token as string))
-        fail(`merge ${i} needs the token ${describe(token)}, which the vocabulary does not have`);
+    const joined = (left as string) + (inner === 0 ? right : (right as string).slice(inner));
+    if (vocab.has(left as string) && vocab.has(right as string) && vocab.has(joined)) continue;
+    const missing = [left, right, joined].find((token) => !vocab.has(token as string))!;
+    fail(`merge ${i} needs the token ${describe(missing)}, which the vocabulary does not have`);
   }
 }
 

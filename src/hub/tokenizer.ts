@@ -79,19 +79,26 @@ export class Tokenizer {
 
   /** A tokenizer from the contents of tokenizer.json and tokenizer_config.json. @throws TokenizerError */
   static fromJson(tokenizer: object, config: object = {}): Tokenizer {
-    const text = {
-      "tokenizer.json": JSON.stringify(tokenizer),
-      "tokenizer_config.json": JSON.stringify(config, null, 2),
-    };
+    const copy = (value: object): JsonObject => JSON.parse(JSON.stringify(value)) as JsonObject;
+    return Tokenizer.fromParsed(copy(tokenizer), copy(config));
+  }
+
+  /** As `fromJson`, with plain data that nobody else changes; its text is made when it is saved. @internal */
+  static fromParsed(tokenizer: JsonObject, config: JsonObject): Tokenizer {
     const template = own(config, "chat_template");
     return new Tokenizer({
       folder: "",
-      tokenizer: JSON.parse(text["tokenizer.json"]),
-      config: JSON.parse(text["tokenizer_config.json"]),
+      tokenizer,
+      config,
       specialTokens: {},
       chatTemplate: typeof template === "string" ? template : undefined,
       namedTemplates: new Map(typeof template === "string" ? [["default", template]] : []),
-      bytes: new Map(Object.entries(text).map(([name, content]) => [name, Buffer.from(content)])),
+      get bytes() {
+        return new Map([
+          ["tokenizer.json", Buffer.from(JSON.stringify(tokenizer))],
+          ["tokenizer_config.json", Buffer.from(JSON.stringify(config, null, 2))],
+        ]);
+      },
     });
   }
 

@@ -34,6 +34,18 @@ interface Target {
   close?(): void;
 }
 
+const GGUFS = [
+  "llama-gqa",
+  "llama-bias",
+  "blocks",
+  "mistral",
+  "qwen2",
+  "qwen3",
+  "gemma",
+  "gpt-bigcode",
+  "chatglm",
+  "chatglm-parts",
+];
 const CONFIGS = [
   "llama-gqa",
   "llama-scaled",
@@ -71,9 +83,7 @@ async function targets(folder: string): Promise<Target[]> {
     }),
   );
   let shard = safetensors[0]!;
-  const ggufs = await Promise.all(
-    ["llama-gqa.gguf", "llama-bias.gguf", "blocks.gguf"].map((name) => readFile(join(HUB, "gguf", name))),
-  );
+  const ggufs = await Promise.all(GGUFS.map((name) => readFile(join(HUB, "gguf", `${name}.gguf`))));
   const gguf = join(folder, "model.gguf");
   const tokenizers = await Promise.all(
     ["chatml", "llama"].map(async (name) => ({

@@ -6,8 +6,9 @@ import { after, before, describe, it } from "node:test";
 import { CheckpointError } from "../../src/errors.js";
 import { GgufFile } from "../../src/hub/gguf.js";
 import { restoreBlocks } from "../../src/hub/gguf-blocks.js";
+import { checkpointName, formOf } from "../../src/hub/gguf-forms.js";
 import { MoreBytesNeeded, parseGgufHeader } from "../../src/hub/gguf-header.js";
-import { checkpointName, restoreRowOrder } from "../../src/hub/gguf-weights.js";
+import { restoreRowOrder } from "../../src/hub/gguf-weights.js";
 import { HeaderError } from "../../src/hub/safetensors-header.js";
 import { FileLoads } from "../../src/tensor/load.js";
 import { BlockWeight } from "../../src/tensor/ops/blocks.js";
@@ -212,9 +213,9 @@ describe("GGUF", () => {
   });
 
   it("names tensors as a checkpoint does and puts rows in its order", () => {
-    assert.equal(checkpointName("blk.12.attn_q.weight"), "model.layers.12.self_attn.q_proj.weight");
-    assert.equal(checkpointName("output_norm.weight"), "model.norm.weight");
-    assert.equal(checkpointName("blk.0.toString.weight"), "blk.0.toString.weight");
+    assert.equal(checkpointName(formOf("llama")!, "blk.12.attn_q.weight"), "model.layers.12.self_attn.q_proj.weight");
+    assert.equal(checkpointName(formOf("llama")!, "output_norm.weight"), "model.norm.weight");
+    assert.equal(checkpointName(formOf("llama")!, "blk.0.toString.weight"), "blk.0.toString.weight");
     const rows = Float32Array.from([0, 4, 1, 5, 2, 6, 3, 7, 10, 14, 11, 15, 12, 16, 13, 17]);
     assert.deepEqual([...restoreRowOrder(rows, 2, 1)], [0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 17]);
   });
