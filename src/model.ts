@@ -294,21 +294,20 @@ export class Model implements Disposable {
     return generateBatch(this.network, this.tokenizer, prompts, settings, { batch, stops, adapters, onDone });
   }
 
-  /** The text that follows a prompt, piece by piece, in whole characters. */
-  async *stream(prompt: string, options: SamplingOptions = {}): AsyncGenerator<string, void> {
-    const ids = this.tokenizer.encode(prompt, { addSpecialTokens: "before" });
-    yield* this.continue(await withImages(ids, options.images, this.network.sight), options);
+  /** The text that follows a prompt, or the assistant's answer to a conversation (see `chat`), piece by piece, in whole characters. */
+  async *stream(prompt: string | readonly Message[], options: SamplingOptions = {}): AsyncGenerator<string, void> {
+    const { sight } = this.network;
+    const encoded: Prompt =
+      typeof prompt === "string"
+        ? await withImages(this.tokenizer.encode(prompt, { addSpecialTokens: "before" }), options.images, sight)
+        : await encodeConversation(this.tokenizer, prompt, sight);
+    this.ready();
+    yield* streamText(this.network, this.tokenizer, encoded, options, this.stopIds());
   }
 
   /** The assistant's answer to a conversation, through the tokenizer's chat template; its messages may show images to a model that sees. */
   async chat(messages: readonly Message[], options: SamplingOptions = {}): Promise<string> {
-    const prompt = await encodeConversation(this.tokenizer, messages, this.network.sight);
-    return (await joinText(this.continue(prompt, options))).trim();
-  }
-
-  private async *continue(prompt: Prompt, options: SamplingOptions): AsyncGenerator<string, void> {
-    this.ready();
-    yield* streamText(this.network, this.tokenizer, prompt, options, this.stopIds());
+    return (await joinText(this.stream(messages, options))).trim();
   }
 
   /** Ids at which generation ends: the generation config's and the tokenizer's end of sequence. */
