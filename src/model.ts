@@ -31,6 +31,7 @@ import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { exportFolder } from "./models/export.js";
 import { exportGguf } from "./models/export-gguf.js";
 import { checkExport, type ExportOptions } from "./models/export-options.js";
+import { ownModules, refuseOwnModules, saveOwn } from "./models/own-modules.js";
 import { labelledLoss, rowLogits } from "./models/rows.js";
 import { weightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
@@ -415,6 +416,7 @@ export class Model implements Disposable {
     checkExport(options);
     if (this.adapters.size > 0)
       throw new StateError("export: the model has adapters; call merge() first, or save() the adapter alone.");
+    refuseOwnModules(this.network, "export");
     const { parts } = this;
     const base =
       options.format === "gguf"
@@ -426,15 +428,19 @@ export class Model implements Disposable {
   /** Saves the active adapter in PEFT's layout, with the tokenizer's files beside it. */
   async save(folder: string): Promise<void> {
     const info = this.active === undefined ? undefined : this.adapters.get(this.active);
-    if (!info) throw new StateError("save: the model has no adapter to save; call addLora first.");
+    if (!info)
+      throw new StateError(
+        "save: the model has no adapter to save; call addLora first. (Modules of your own: saveParameters(model.module, file).)",
+      );
     await saveAdapter(this.network, info, folder);
     const tokenizer = info.tokenizer ?? this.parts.tokenizer;
     if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
   }
 
-  /** Saves what `train` trains: the active adapter, or without adapters the whole model in float32. @internal */
+  /** Saves what `train` trains: the active adapter; the parameters of modules of one's own; else the whole model in float32. @internal */
   async saveTrained(folder: string): Promise<void> {
     if (this.active !== undefined || this.adapters.size > 0) await this.save(folder);
+    else if (ownModules(this.network).length > 0) await saveOwn(this.network, folder);
     else await exportFolder(this.network, folder, { ...this.parts, eosIds: this.stopIds() });
   }
 
