@@ -18,9 +18,9 @@ type Subject = "number" | "text" | "list";
 
 /** What a function is of: its parameter, and values to try it with, one of which has what was asked for. */
 const subjects: Readonly<Record<Subject, { parameter: string; tries: (k: number, w: string) => readonly Value[] }>> = {
-  number: { parameter: "n", tries: (k) => [0, k, 7, 24] },
+  number: { parameter: "n", tries: (k) => [0, k - 1, k, k + 1, 24] },
   text: { parameter: "t", tries: (_, w) => ["sea", `a ${w} boat`] },
-  list: { parameter: "l", tries: (k) => [[4, k, 1], [7], [2, 2, 5, 8]] },
+  list: { parameter: "l", tries: (k) => [[12, k, 15], [17], [2, 2, 5, 8]] },
 };
 
 /** Ways to ask for it (with {k} or {w}), and the expression that gives it. */
