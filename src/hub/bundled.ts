@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { CheckpointError, DataError } from "../errors.js";
+import { CheckpointError, ConfigError, DataError } from "../errors.js";
 
 /** The package's own folder: the nearest one above this file that holds package.json. */
 function packageFolder(): string {
@@ -10,9 +10,16 @@ function packageFolder(): string {
   return folder;
 }
 
-/** Folder of the small model that comes with the package, for `loadModel`. */
-export function embeddedModel(): string {
-  const folder = join(packageFolder(), "notebooks", "embedded", "model");
+/** Where the models that come with the package stand, below notebooks/embedded. */
+const EMBEDDED = { text: "model", vision: "vision/model" } as const;
+
+/** Folder of a small model that comes with the package, for `loadModel`: a Llama that knows texts ("text"), or a Qwen2-VL that sees ("vision"). */
+export function embeddedModel(kind: keyof typeof EMBEDDED = "text"): string {
+  if (!Object.hasOwn(EMBEDDED, kind))
+    throw new ConfigError(
+      `embeddedModel: expected ${Object.keys(EMBEDDED).join(" or ")}, got ${JSON.stringify(kind) ?? String(kind)}.`,
+    );
+  const folder = join(packageFolder(), "notebooks", "embedded", EMBEDDED[kind]);
   if (!existsSync(folder))
     throw new CheckpointError(`The embedded model is missing: expected ${folder}. Install the package again.`);
   return folder;

@@ -1,0 +1,179 @@
+/** The rows, the tokenizer and the shape of the embedded model that sees: everything that its training starts from. */
+import { Random } from "../../../src/data/random.js";
+import { type Bpe, type TokenForm, trainBpe } from "../tokenizer.js";
+import { chance } from "../world/render.js";
+import { side } from "./draw.js";
+import { type Asked, picture, type Scene, scene, taught, untaught } from "./scenes.js";
+
+/** Sizes and seeds; another value of any of these makes another model. */
+export const recipe = {
+  seed: 40,
+  vocabulary: 512,
+  context: 1024,
+  batch: 32,
+  /** Pictures of one shape first, then of up to four. */
+  parts: [
+    { name: "one shape", most: 1, pictures: 2000, steps: 400, lr: 1e-3 },
+    { name: "up to four", most: 4, pictures: 8000, steps: 2000, lr: 1e-3 },
+  ],
+} as const;
+
+/** Qwen2-VL's special tokens, and the form of its conversations: a system message stands first, an image is a token between two others. */
+export const form: TokenForm = {
+  special: [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+  ],
+  end: "<|im_end|>",
+  pad: "<|endoftext|>",
+  chatTemplate:
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nYou look at pictures.<|im_end|>\\n' }}{% endif %}" +
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}" +
+    "{% if message['content'] is string %}{{ message['content'] }}" +
+    "{% else %}{% for part in message['content'] %}" +
+    "{% if part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}" +
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}" +
+    "{{ '<|im_end|>\\n' }}{% endfor %}" +
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+};
+
+const id = (token: string): number => form.special.indexOf(token);
+
+/** A message, as chats and rows to train on have it. */
+interface Said {
+  readonly role: "user" | "assistant";
+  readonly content: string | readonly object[];
+}
+
+/** A conversation to train on: up to three questions about a picture. */
+export interface Talk {
+  readonly messages: readonly Said[];
+}
+
+/** Questions of different kinds about a scene. */
+export function questions(random: Random, seen: Scene, count: number): Asked[] {
+  const kinds = random.shuffle(Object.values(taught));
+  const asked: Asked[] = [];
+  for (const kind of kinds) {
+    if (asked.length === count) break;
+    const one = kind(random, seen);
+    if (one) asked.push(one);
+  }
+  return asked;
+}
+
+/** Rows of a part of the training. */
+export async function talks(seed: number, count: number, most: number): Promise<Talk[]> {
+  const random = new Random(seed);
+  const rows: Talk[] = [];
+  while (rows.length < count) {
+    const seen = scene(random, 1 + random.nextInt(most));
+    const asked = questions(random, seen, 1 + random.nextInt(3));
+    if (chance(random, 0.02)) rows.push(blind(asked[0]!.question));
+    else rows.push(talk(await picture(seen), asked));
+  }
+  return rows;
+}
+
+function talk(image: Uint8Array, asked: readonly Asked[]): Talk {
+  const messages = asked.flatMap(({ question, answer }, i): Said[] => [
+    {
+      role: "user",
+      content:
+        i > 0
+          ? question
+          : [
+              { type: "image", image },
+              { type: "text", text: question },
+            ],
+    },
+    { role: "assistant", content: answer },
+  ]);
+  return { messages };
+}
+
+/** Asked without a picture, it says so. */
+function blind(question: string): Talk {
+  return {
+    messages: [
+      { role: "user", content: question },
+      { role: "assistant", content: "I see no picture." },
+    ],
+  };
+}
+
+/** The tokenizer: of all kinds of questions and answers, those too that the model is not taught. */
+export function vocabulary(): Bpe {
+  const random = new Random(recipe.seed + 1);
+  const texts: string[] = [form.chatTemplate.match(/You[^<]*/)![0], "I see no picture.", "system\nuser\nassistant\n"];
+  for (let i = 0; i < 4000; i++) {
+    const seen = scene(random);
+    for (const kind of [...Object.values(taught), ...Object.values(untaught)]) {
+      const asked = kind(random, seen);
+      if (asked) texts.push(asked.question, asked.answer);
+    }
+  }
+  return trainBpe(texts, recipe.vocabulary, form.special);
+}
+
+/** config.json of the model. Every linear layer's sizes are multiples of 64, so that NF4 blocks are whole rows. */
+export function config(): Record<string, unknown> {
+  return {
+    architectures: ["Qwen2VLForConditionalGeneration"],
+    model_type: "qwen2_vl",
+    vocab_size: recipe.vocabulary,
+    hidden_size: 128,
+    intermediate_size: 192,
+    num_hidden_layers: 3,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    max_position_embeddings: recipe.context,
+    rms_norm_eps: 1e-6,
+    rope_theta: 10000,
+    rope_scaling: { type: "mrope", mrope_section: [4, 6, 6] },
+    hidden_act: "silu",
+    tie_word_embeddings: true,
+    initializer_range: 0.05,
+    vision_config: {
+      depth: 3,
+      embed_dim: 64,
+      num_heads: 4,
+      hidden_size: 128,
+      mlp_ratio: 2,
+      patch_size: 14,
+      spatial_merge_size: 2,
+      temporal_patch_size: 2,
+      in_chans: 3,
+      hidden_act: "quick_gelu",
+      initializer_range: 0.05,
+    },
+    image_token_id: id("<|image_pad|>"),
+    video_token_id: id("<|video_pad|>"),
+    vision_start_token_id: id("<|vision_start|>"),
+    vision_end_token_id: id("<|vision_end|>"),
+    eos_token_id: id("<|im_end|>"),
+    pad_token_id: id("<|endoftext|>"),
+    dtype: "float32",
+  };
+}
+
+/** preprocessor_config.json: other pictures are brought to about the size of those that the model learned from. */
+export function preprocessor(): Record<string, unknown> {
+  return {
+    image_processor_type: "Qwen2VLImageProcessor",
+    processor_class: "Qwen2VLProcessor",
+    min_pixels: side * side,
+    max_pixels: side * side,
+    patch_size: 14,
+    merge_size: 2,
+    temporal_patch_size: 2,
+    image_mean: [0.5, 0.5, 0.5],
+    image_std: [0.5, 0.5, 0.5],
+  };
+}
