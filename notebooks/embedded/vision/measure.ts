@@ -5,7 +5,7 @@
 import { pathToFileURL } from "node:url";
 import { Random } from "../../../src/data/random.js";
 import { loadModel, type Model } from "../../../src/index.js";
-import { picture, type SeenRow, scene, taught, untaught } from "./scenes.js";
+import { most, picture, type SeenRow, scene, taught, untaught } from "./scenes.js";
 
 /** So many rows of one kind of question, each of a picture of its own. */
 export async function rowsOf(kind: string, seed: number, count: number): Promise<SeenRow[]> {
@@ -13,7 +13,7 @@ export async function rowsOf(kind: string, seed: number, count: number): Promise
   const random = new Random(seed);
   const rows: SeenRow[] = [];
   while (rows.length < count) {
-    const seen = scene(random);
+    const seen = scene(random, 1 + random.nextInt(most));
     const asked = ask(random, seen);
     if (asked) rows.push({ image: await picture(seen), ...asked });
   }

@@ -1,5 +1,5 @@
 /**
- * What the embedded model that sees looks at: one to four shapes on a plain ground, and questions about them. Kinds of questions that it is taught, and
+ * What the embedded model that sees looks at: one to five shapes on a plain ground, and questions about them. Kinds of questions that it is taught, and
  * two that it is not, which notebooks teach it.
  */
 import type { Random } from "../../../src/data/random.js";
@@ -24,12 +24,14 @@ const grounds = {
   pink: [250, 200, 214],
 } as const satisfies Record<string, Rgb>;
 
-/** A shape with the name of its colour. */
+/** A shape with the name of its colour and its cell, counted from the left and from the top. */
 export interface Thing extends Figure {
   readonly colour: Colour;
+  readonly row: number;
+  readonly column: number;
 }
 
-/** A picture, before it is drawn. Things stand from left to right. */
+/** A picture, before it is drawn. Things stand row by row from the top, in each row from the left. */
 export interface Scene {
   readonly ground: keyof typeof grounds;
   readonly groundRgb: Rgb;
@@ -53,22 +55,36 @@ function nearly(random: Random, rgb: Rgb, by: number): Rgb {
   return [off(rgb[0]), off(rgb[1]), off(rgb[2])];
 }
 
-/** Things that do not touch each other. */
-export function scene(random: Random, count: number = 1 + random.nextInt(4)): Scene {
+/** Cells of the picture across and down; a thing stands in one of them. */
+export const cells = 3;
+const cell = side / cells;
+
+/** @param count of things, 1 to 9 */
+export function scene(random: Random, count: number): Scene {
   const ground = pick(random, Object.keys(grounds) as (keyof typeof grounds)[]);
-  const things: Thing[] = [];
-  for (let tries = 0; things.length < count; tries++) {
-    // A place may have been blocked for good by what stands there.
-    if (tries > 200) return scene(random, count);
-    const radius = 11 + random.nextFloat() * (count < 3 ? 7 : 4);
-    const place = (): number => radius + 1 + random.nextFloat() * (side - 2 * radius - 2);
-    const [x, y] = [place(), place()];
-    if (things.some((other) => Math.hypot(other.x - x, other.y - y) < other.radius + radius + 2)) continue;
+  const places = [...random.permutation(cells * cells).subarray(0, count)].sort((a, b) => a - b);
+  const things = places.map((place): Thing => {
+    const [row, column] = [Math.floor(place / cells), place % cells];
+    const radius = 11 + random.nextFloat() * 2.5;
+    const within = (index: number): number => {
+      const middle = (index + 0.5) * cell + (random.nextFloat() - 0.5) * 2 * (cell / 2 - radius);
+      return Math.min(side - radius, Math.max(radius, middle));
+    };
+    const [x, y] = [within(column), within(row)];
     const colour = pick(random, colourNames);
     const rgb = nearly(random, colours[colour], 14);
-    things.push({ shape: pick(random, shapes), colour, rgb, x, y, radius, turn: (random.nextFloat() - 0.5) * 0.5 });
-  }
-  things.sort((a, b) => a.x - b.x);
+    return {
+      shape: pick(random, shapes),
+      colour,
+      rgb,
+      x,
+      y,
+      radius,
+      turn: (random.nextFloat() - 0.5) * 0.3,
+      row,
+      column,
+    };
+  });
   return { ground, groundRgb: nearly(random, grounds[ground], 5), things };
 }
 
@@ -85,17 +101,12 @@ function alone<K extends "shape" | "colour">(things: readonly Thing[], key: K): 
   return things.filter((thing) => things.every((other) => other === thing || other[key] !== thing[key]));
 }
 
-/** The thing that is farthest to one side, if by enough to be seen. */
-function farthest(things: readonly Thing[], value: (thing: Thing) => number): Thing | undefined {
-  const [first, second] = [...things].sort((a, b) => value(b) - value(a));
-  return first && second && value(first) - value(second) > 8 ? first : undefined;
-}
-
-const edges: readonly (readonly [words: string, value: (thing: Thing) => number])[] = [
-  ["on the left", (thing) => -thing.x],
-  ["on the right", (thing) => thing.x],
-  ["at the top", (thing) => -thing.y],
-  ["at the bottom", (thing) => thing.y],
+const edges: readonly (readonly [words: string, is: (thing: Thing) => boolean])[] = [
+  ["on the left", ({ column }) => column === 0],
+  ["on the right", ({ column }) => column === 2],
+  ["at the top", ({ row }) => row === 0],
+  ["at the bottom", ({ row }) => row === 2],
+  ["in the middle", ({ row, column }) => row === 1 && column === 1],
 ];
 
 type Kind = (random: Random, scene: Scene) => Asked | undefined;
@@ -126,27 +137,37 @@ export const taught: Readonly<Record<string, Kind>> = {
     return { question: `Is there ${withArticle(`${colour} ${shape}`)}?`, answer: yes(found) };
   },
   side(random, { things }) {
-    const [words, value] = pick(random, edges);
-    const thing = farthest(things, value);
-    return thing && { question: `What is ${words}?`, answer: named(thing) };
+    const [words, is] = pick(random, edges);
+    const [thing, ...more] = things.filter(is);
+    return thing && more.length === 0 ? { question: `What is ${words}?`, answer: named(thing) } : undefined;
   },
   all(_, { things }) {
     return { question: "What do you see?", answer: list(things.map(named)) };
+  },
+  places(random, { things }) {
+    const asked = pick(random, ["shape", "colour"] as const);
+    const at = (place: number): string =>
+      things.find(({ row, column }) => row * cells + column === place)?.[asked] ?? "nothing";
+    const answer = Array.from({ length: cells * cells }, (_, place) => at(place)).join(", ");
+    return { question: `What ${asked} is in each place?`, answer };
   },
   ground(_, { ground }) {
     return { question: "What colour is the background?", answer: ground };
   },
 };
 
-const numbers = ["no", "one", "two", "three", "four"] as const;
+const numbers = ["no", "one", "two", "three", "four", "five"] as const;
+
+/** Things in a picture at most. */
+export const most = numbers.length - 1;
 
 /** What the model is not taught, and notebooks teach it. */
 export const untaught: Readonly<Record<"count" | "where", Kind>> = {
   count: (_, { things }) => ({ question: "How many shapes are there?", answer: numbers[things.length]! }),
   where(random, { things }) {
-    const fit = alone(things, "shape").filter(({ x }) => Math.abs(x - side / 2) > 6);
+    const fit = alone(things, "shape");
     if (fit.length === 0) return undefined;
-    const { shape, x } = pick(random, fit);
-    return { question: `Is the ${shape} on the left or on the right?`, answer: x < side / 2 ? "left" : "right" };
+    const { shape, column } = pick(random, fit);
+    return { question: `Where is the ${shape}?`, answer: ["left", "middle", "right"][column]! };
   },
 };

@@ -5,10 +5,10 @@
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { loadModel, type Model, type TrainStep } from "../../../src/index.js";
+import { loadModel, type TrainOptions, type TrainStep } from "../../../src/index.js";
 import { root } from "../prepare.js";
 import { tokenizerFiles } from "../tokenizer.js";
-import { config, form, preprocessor, recipe, talks, vocabulary } from "./prepare.js";
+import { config, form, looks, preprocessor, recipe, type Talk, talks, vocabulary } from "./prepare.js";
 
 const folder = resolve(process.argv[2] ?? join(root, "notebooks", "embedded", "vision", "model"));
 mkdirSync(folder, { recursive: true });
@@ -16,34 +16,32 @@ writeFiles();
 
 const model = await loadModel(folder, { weights: "random", seed: recipe.seed });
 console.log(`${model.trainable().total} parameters`);
-for (const [i, part] of recipe.parts.entries()) {
-  const begun = performance.now();
-  const rows = await talks(recipe.seed + 10 + i, part.pictures, part.most);
-  console.log(`${part.name}: ${rows.length} pictures in ${((performance.now() - begun) / 1000).toFixed(1)} s`);
-  const seen: number[] = [];
-  const result = await model.train(rows, {
-    steps: part.steps,
-    batch: recipe.batch,
-    lr: part.lr,
-    schedule: "cosine",
-    warmup: 60,
-    weightDecay: 0.05,
-    adamBetas: [0.9, 0.98],
-    seed: recipe.seed + i,
-    progress: false,
-    callbacks: [(step: TrainStep) => report(part.name, step, seen)],
-  });
-  console.log(`${part.name}: ${result.steps} steps in ${result.seconds.toFixed(0)} s`);
-}
-await write(model);
+const { looking, answering } = recipe;
+await part("looking", await looks(looking.pictures), looking.options);
+await part("answering", await talks(answering.pictures), answering.options);
+await model.export(folder, { dtype: "bfloat16" });
 console.log(`written to ${folder}`);
 model.dispose();
 
-function report(name: string, step: TrainStep, seen: number[]): void {
-  seen.push(step.loss);
-  if (step.step % 100 !== 0) return;
-  const mean = seen.splice(0).reduce((a, b) => a + b, 0) / 100;
-  console.log(`${name} ${step.step}: loss ${mean.toFixed(4)}, ${step.tokensPerSecond.toFixed(0)} tokens/s`);
+async function part(name: string, rows: Talk[], options: TrainOptions<Talk>): Promise<void> {
+  const losses: number[] = [];
+  const result = await model.train(rows, {
+    ...options,
+    warmup: 60,
+    weightDecay: 0.05,
+    adamBetas: [0.9, 0.98],
+    seed: recipe.seed,
+    progress: false,
+    callbacks: [
+      ({ step, loss, tokensPerSecond }: TrainStep) => {
+        losses.push(loss);
+        if (step % 100 !== 0) return;
+        const mean = losses.splice(0).reduce((a, b) => a + b, 0) / 100;
+        console.log(`${name} ${step}: loss ${mean.toFixed(4)}, ${tokensPerSecond.toFixed(0)} tokens/s`);
+      },
+    ],
+  });
+  console.log(`${name}: ${result.steps} steps in ${result.seconds.toFixed(0)} s`);
 }
 
 /** Everything but the weights. */
@@ -57,8 +55,4 @@ function writeFiles(): void {
     "generation_config.json": json({ eos_token_id: shape.eos_token_id, pad_token_id: shape.pad_token_id }),
   };
   for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
-}
-
-async function write(trained: Model): Promise<void> {
-  await trained.export(folder, { dtype: "bfloat16" });
 }
