@@ -143,7 +143,7 @@ const RUNS = {
       trainRows: 64,
       testRows: 24,
       maxLength: 384,
-      learningRate: 2e-4,
+      learningRate: 5e-4,
       maxNewTokens: 48,
     },
     checks: (f) => [

@@ -15,7 +15,7 @@ export interface Figure {
   /** Its middle in pixels from the left and from the top. */
   readonly x: number;
   readonly y: number;
-  /** Of the circle around it, in pixels. */
+  /** Half the side of the box that it keeps to, in pixels. */
   readonly radius: number;
   /** In radians, clockwise. */
   readonly turn: number;
@@ -54,7 +54,7 @@ function within(polygon: Float64Array, x: number, y: number): boolean {
   return inside;
 }
 
-/** Whether a point of the plane in which the shape's outer circle has radius 1 belongs to it. */
+/** Whether a point of the plane in which the shape's box goes from -1 to 1 belongs to it. */
 const covers: Readonly<Record<Shape, (x: number, y: number) => boolean>> = {
   circle: (x, y) => x * x + y * y < 0.81,
   ring: (x, y) => x * x + y * y < 0.88 && x * x + y * y > 0.3,

@@ -8,8 +8,8 @@ import { draw, type Figure, png, type Rgb, type Shape, shapes, side } from "./dr
 
 const colours = {
   red: [214, 40, 40],
-  orange: [247, 140, 30],
-  yellow: [250, 214, 40],
+  orange: [245, 122, 24],
+  yellow: [252, 224, 56],
   green: [50, 160, 70],
   blue: [40, 90, 210],
   purple: [130, 60, 170],
@@ -72,7 +72,7 @@ export function scene(random: Random, count: number): Scene {
     };
     const [x, y] = [within(column), within(row)];
     const colour = pick(random, colourNames);
-    const rgb = nearly(random, colours[colour], 14);
+    const rgb = nearly(random, colours[colour], 10);
     return {
       shape: pick(random, shapes),
       colour,
