@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { text } from "node:stream/consumers";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { Conversation } from "./conversation.js";
 import { type ChatModel, loadLibrary } from "./library.js";
@@ -63,7 +63,7 @@ async function chat(flags: ChatFlags): Promise<void> {
   const { input, output } = { input: process.stdin, output: process.stdout };
   const live = flags.prompt === undefined && input.isTTY === true && output.isTTY === true;
   // Before the model is loaded, which may take minutes.
-  const question = live ? undefined : (flags.prompt ?? readFileSync(input.fd, "utf8"));
+  const question = live ? undefined : (flags.prompt ?? (await text(input)));
   if (question?.trim() === "")
     throw new Error(
       'chat: there is nothing to answer. Give --prompt "…", send a text through a pipe, or call it in a terminal.',

@@ -107,7 +107,7 @@ test("parameters of one's own modules are saved and loaded by their names", asyn
       if (module instanceof nn.Linear) narrow.module.replace(name, new LowRankAdapter(module, 2));
     await assert.rejects(
       loadParameters(narrow.module, file),
-      /q_proj\.U has the shape \[64, 4\], here it is \[64, 2\]/,
+      /q_proj\.U has the shape 64x4, here it is 64x2/,
     );
     narrow.dispose();
 
