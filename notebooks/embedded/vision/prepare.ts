@@ -3,17 +3,24 @@ import { Random } from "../../../src/data/random.js";
 import { type Bpe, type TokenForm, trainBpe } from "../tokenizer.js";
 import { chance, pick } from "../world/render.js";
 import { side } from "./draw.js";
-import { type Asked, cells, most, picture, type Scene, scene, taught, untaught } from "./scenes.js";
+import { type Asked, cells, match, most, picture, type Scene, scene, taught, untaught } from "./scenes.js";
 
 /** Sizes and seeds; another value of any of these makes another model. */
 export const recipe = {
   seed: 40,
   vocabulary: 512,
   context: 1024,
-  /** Looking is learned first, place by place; see train.ts. */
-  looking: { pictures: 12_000, options: { steps: 1200, batch: 16, lr: 1.5e-3, schedule: "cosine" } },
-  answering: { pictures: 16_000, options: { steps: 3000, batch: 16, lr: 1.5e-3, schedule: "cosine" } },
+  /** One after another; see train.ts. */
+  parts: {
+    looking: { pictures: 12_000, rows: "looks", seed: 42, steps: 1000, batch: 16, lr: 1.5e-3 },
+    matching: { pictures: 12_000, rows: "matches", seed: 43, steps: 1200, batch: 16, lr: 1.5e-3 },
+    answering: { pictures: 16_000, rows: "talks", seed: 44, steps: 2000, batch: 16, lr: 1.2e-3 },
+    practising: { pictures: 16_000, rows: "talks", seed: 45, steps: 3000, batch: 16, lr: 1.5e-3 },
+  },
 } as const;
+
+/** A part of the training. */
+export type Part = keyof typeof recipe.parts;
 
 /** Qwen2-VL's special tokens, and the form of its conversations: a system message stands first, an image is a token between two others. */
 export const form: TokenForm = {
@@ -53,9 +60,13 @@ export interface Talk {
   readonly messages: readonly Said[];
 }
 
+/** Kinds of questions as often as they are asked: finding something by what it is takes the most practice. */
+const kinds = ["colour", "colour", "shape", "shape", "there", "there", "side", "all", "places", "ground"].map(
+  (name) => taught[name]!,
+);
+
 /** Questions of one kind about a scene, in a third of all cases of several, so that no answer is given away by what was asked before. */
 export function questions(random: Random, seen: Scene, count: number): Asked[] {
-  const kinds = Object.values(taught);
   const one = chance(random, 1 / 3) ? undefined : pick(random, kinds);
   const asked = new Map<string, Asked>();
   for (let tries = 0; tries < 12 && asked.size < count; tries++) {
@@ -66,8 +77,8 @@ export function questions(random: Random, seen: Scene, count: number): Asked[] {
 }
 
 /** Rows that ask for nothing but what is in each place, of pictures of up to nine things. */
-export async function looks(count: number): Promise<Talk[]> {
-  const random = new Random(recipe.seed + 2);
+async function looks(seed: number, count: number): Promise<Talk[]> {
+  const random = new Random(seed);
   const rows: Talk[] = [];
   while (rows.length < count) {
     const seen = scene(random, 1 + random.nextInt(cells * cells));
@@ -76,9 +87,20 @@ export async function looks(count: number): Promise<Talk[]> {
   return rows;
 }
 
+/** Rows that name shapes, no two alike, in random order, and the colour that belongs to each; or colours and their shapes. */
+async function matches(seed: number, count: number): Promise<Talk[]> {
+  const random = new Random(seed);
+  const rows: Talk[] = [];
+  while (rows.length < count) {
+    const seen = scene(random, 2 + random.nextInt(5), true);
+    rows.push(talk(await picture(seen), [match(random, seen)]));
+  }
+  return rows;
+}
+
 /** Rows of all kinds of questions. */
-export async function talks(count: number): Promise<Talk[]> {
-  const random = new Random(recipe.seed + 3);
+async function talks(seed: number, count: number): Promise<Talk[]> {
+  const random = new Random(seed);
   const rows: Talk[] = [];
   while (rows.length < count) {
     const seen = scene(random, 1 + random.nextInt(most));
@@ -89,6 +111,9 @@ export async function talks(count: number): Promise<Talk[]> {
   }
   return rows;
 }
+
+/** What the parts of the training ask. */
+export const exercises = { looks, matches, talks } as const;
 
 function talk(image: Uint8Array, asked: readonly Asked[]): Talk {
   const messages = asked.flatMap(({ question, answer }, i): Said[] => [

@@ -3,7 +3,7 @@
  * two that it is not, which notebooks teach it.
  */
 import type { Random } from "../../../src/data/random.js";
-import { chance, list, pick, withArticle } from "../world/render.js";
+import { chance, list, pick, sample, withArticle } from "../world/render.js";
 import { draw, type Figure, png, type Rgb, type Shape, shapes, side } from "./draw.js";
 
 const colours = {
@@ -59,11 +59,14 @@ function nearly(random: Random, rgb: Rgb, by: number): Rgb {
 export const cells = 3;
 const cell = side / cells;
 
-/** @param count of things, 1 to 9 */
-export function scene(random: Random, count: number): Scene {
+/** @param count of things, 1 to 9 @param distinct whether no two have the same shape or colour: at most 6 then */
+export function scene(random: Random, count: number, distinct: boolean = false): Scene {
   const ground = pick(random, Object.keys(grounds) as (keyof typeof grounds)[]);
   const places = [...random.permutation(cells * cells).subarray(0, count)].sort((a, b) => a - b);
-  const things = places.map((place): Thing => {
+  const own = distinct
+    ? { shapes: sample(random, shapes, count), colours: sample(random, colourNames, count) }
+    : undefined;
+  const things = places.map((place, i): Thing => {
     const [row, column] = [Math.floor(place / cells), place % cells];
     const radius = 11 + random.nextFloat() * 2.5;
     const within = (index: number): number => {
@@ -71,10 +74,10 @@ export function scene(random: Random, count: number): Scene {
       return Math.min(side - radius, Math.max(radius, middle));
     };
     const [x, y] = [within(column), within(row)];
-    const colour = pick(random, colourNames);
+    const colour = own?.colours[i] ?? pick(random, colourNames);
     const rgb = nearly(random, colours[colour], 10);
     return {
-      shape: pick(random, shapes),
+      shape: own?.shapes[i] ?? pick(random, shapes),
       colour,
       rgb,
       x,
@@ -155,6 +158,13 @@ export const taught: Readonly<Record<string, Kind>> = {
     return { question: "What colour is the background?", answer: ground };
   },
 };
+
+/** Things that one property tells apart, in random order, each with its other property: an exercise, whose answer cannot be foretold. */
+export function match(random: Random, { things }: Scene): Asked {
+  const [by, other] = random.nextInt(2) ? (["shape", "colour"] as const) : (["colour", "shape"] as const);
+  const pairs = random.shuffle(alone(things, by)).map((thing) => `${thing[by]} ${thing[other]}`);
+  return { question: `Which ${by} has which ${other}?`, answer: pairs.length > 0 ? pairs.join(", ") : "nothing" };
+}
 
 const numbers = ["no", "one", "two", "three", "four", "five"] as const;
 
