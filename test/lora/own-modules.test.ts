@@ -105,10 +105,7 @@ test("parameters of one's own modules are saved and loaded by their names", asyn
     narrow.module.setRequiresGrad(false);
     for (const [name, module] of [...narrow.module.namedModules()])
       if (module instanceof nn.Linear) narrow.module.replace(name, new LowRankAdapter(module, 2));
-    await assert.rejects(
-      loadParameters(narrow.module, file),
-      /q_proj\.U has the shape 64x4, here it is 64x2/,
-    );
+    await assert.rejects(loadParameters(narrow.module, file), /q_proj\.U has the shape 64x4, here it is 64x2/);
     narrow.dispose();
 
     const { U } = model.module.module("model.layers.0.mlp.up_proj") as LowRankAdapter;
