@@ -3,7 +3,7 @@ import { Random } from "../../../src/data/random.js";
 import { type Bpe, type TokenForm, trainBpe } from "../tokenizer.js";
 import { chance, pick } from "../world/render.js";
 import { side } from "./draw.js";
-import { type Asked, cells, match, most, picture, type Scene, scene, taught, untaught } from "./scenes.js";
+import { type Asked, cells, type Kind, match, most, picture, type Scene, scene, taught, untaught } from "./scenes.js";
 
 /** Sizes and seeds; another value of any of these makes another model. */
 export const recipe = {
@@ -16,6 +16,7 @@ export const recipe = {
     matching: { pictures: 12_000, rows: "matches", seed: 43, steps: 1200, batch: 16, lr: 1.5e-3 },
     answering: { pictures: 16_000, rows: "talks", seed: 44, steps: 2000, batch: 16, lr: 1.2e-3 },
     practising: { pictures: 16_000, rows: "talks", seed: 45, steps: 3000, batch: 16, lr: 1.5e-3 },
+    finishing: { pictures: 16_000, rows: "mixture", seed: 46, steps: 1700, batch: 16, lr: 1.5e-3 },
   },
 } as const;
 
@@ -60,17 +61,33 @@ export interface Talk {
   readonly messages: readonly Said[];
 }
 
+const named = (names: readonly string[]): readonly Kind[] => names.map((name) => taught[name]!);
+
 /** Kinds of questions as often as they are asked: finding something by what it is takes the most practice. */
-const kinds = ["colour", "colour", "shape", "shape", "there", "there", "side", "all", "places", "ground"].map(
-  (name) => taught[name]!,
-);
+const kinds = named(["colour", "colour", "shape", "shape", "there", "there", "side", "all", "places", "ground"]);
+
+/** As often as they are asked in the end, when colours are known best and shapes least. */
+const lastKinds = named([
+  "colour",
+  "shape",
+  "shape",
+  "shape",
+  "shape",
+  "there",
+  "there",
+  "side",
+  "side",
+  "all",
+  "places",
+  "ground",
+]);
 
 /** Questions of one kind about a scene, in a third of all cases of several, so that no answer is given away by what was asked before. */
-export function questions(random: Random, seen: Scene, count: number): Asked[] {
-  const one = chance(random, 1 / 3) ? undefined : pick(random, kinds);
+function questions(random: Random, seen: Scene, count: number, from: readonly Kind[]): Asked[] {
+  const one = chance(random, 1 / 3) ? undefined : pick(random, from);
   const asked = new Map<string, Asked>();
   for (let tries = 0; tries < 12 && asked.size < count; tries++) {
-    const next = (one ?? pick(random, kinds))(random, seen);
+    const next = (one ?? pick(random, from))(random, seen);
     if (next) asked.set(next.question, next);
   }
   return [...asked.values()];
@@ -99,12 +116,12 @@ async function matches(seed: number, count: number): Promise<Talk[]> {
 }
 
 /** Rows of all kinds of questions. */
-async function talks(seed: number, count: number): Promise<Talk[]> {
+async function talks(seed: number, count: number, from: readonly Kind[] = kinds): Promise<Talk[]> {
   const random = new Random(seed);
   const rows: Talk[] = [];
   while (rows.length < count) {
     const seen = scene(random, 1 + random.nextInt(most));
-    const asked = questions(random, seen, 1 + random.nextInt(4));
+    const asked = questions(random, seen, 1 + random.nextInt(4), from);
     if (asked.length === 0) continue;
     if (chance(random, 0.02)) rows.push(blind(asked[0]!.question));
     else rows.push(talk(await picture(seen), asked));
@@ -112,8 +129,14 @@ async function talks(seed: number, count: number): Promise<Talk[]> {
   return rows;
 }
 
+/** Three quarters questions, and the rest matches again. */
+async function mixture(seed: number, count: number): Promise<Talk[]> {
+  const matched = await matches(seed, Math.floor(count / 4));
+  return [...(await talks(seed, count - matched.length, lastKinds)), ...matched];
+}
+
 /** What the parts of the training ask. */
-export const exercises = { looks, matches, talks } as const;
+export const exercises = { looks, matches, talks, mixture } as const;
 
 function talk(image: Uint8Array, asked: readonly Asked[]): Talk {
   const messages = asked.flatMap(({ question, answer }, i): Said[] => [

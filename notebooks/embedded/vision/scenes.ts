@@ -112,9 +112,10 @@ const edges: readonly (readonly [words: string, is: (thing: Thing) => boolean])[
   ["in the middle", ({ row, column }) => row === 1 && column === 1],
 ];
 
-type Kind = (random: Random, scene: Scene) => Asked | undefined;
+/** Asks something about a scene; nothing of a scene that it does not fit. */
+export type Kind = (random: Random, scene: Scene) => Asked | undefined;
 
-/** What the model is taught. A kind gives nothing for a scene that it does not fit. */
+/** What the model is taught. */
 export const taught: Readonly<Record<string, Kind>> = {
   colour(random, { things }) {
     const fit = alone(things, "shape");
