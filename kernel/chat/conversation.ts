@@ -69,7 +69,7 @@ export class Conversation {
 
   /**
    * The model's answer piece by piece. What of it had come when it was stopped or failed stays in the conversation with its question; a question
-   * without any answer is taken back, and its images wait for the next one.
+   * without any answer is taken back, and its images wait for the next one, or are dropped where it failed.
    */
   async *ask(text: string, signal?: AbortSignal): AsyncGenerator<string, void> {
     const options = { ...this.#options, ...(signal === undefined ? {} : { signal }) };
@@ -82,17 +82,21 @@ export class Conversation {
     this.#messages.push(question);
     this.#images = [];
     let answer = "";
+    let failed = false;
     try {
       for await (const piece of this.#model.stream(this.#messages, options)) {
         const shown = answer === "" ? piece.trimStart() : piece;
         answer += shown;
         if (shown !== "") yield shown;
       }
+    } catch (error) {
+      failed = signal?.aborted !== true;
+      throw error;
     } finally {
       if (answer !== "") this.#messages.push({ role: "assistant", content: answer.trimEnd() });
       else if (this.#messages.at(-1) === question) {
         this.#messages.pop();
-        this.#images = [...images, ...this.#images];
+        this.#images = failed ? [] : images; // one that cannot be read would make every question fail
       }
     }
   }

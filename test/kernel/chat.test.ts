@@ -70,6 +70,9 @@ describe("a conversation", () => {
     conversation.show("cat.png");
     await text(conversation.ask("nothing"));
     assert.deepEqual([conversation.messages.length, conversation.images], [0, ["cat.png"]]);
+    await assert.rejects(text(conversation.ask("fail")), /no room/);
+    assert.deepEqual(conversation.images, [], "those of a question that failed are dropped");
+    conversation.show("cat.png");
     conversation.show("dog.png");
     await text(conversation.ask("which?"));
     await text(conversation.ask("and now?"));
