@@ -1,6 +1,6 @@
 /**
  * Trains the embedded model that sees with this engine, language layers and vision tower from random weights, and writes notebooks/embedded/vision/model.
- * Everything follows from the seed in prepare.ts. Run after the build (TIME):
+ * Everything follows from the seed in prepare.ts. Run after the build (18 minutes on two cores that others use, too):
  *   node dist/notebooks/embedded/vision/train.js [FOLDER [PART]]
  *
  * In parts. Looking asks for nothing but the colour or the shape in each place of a picture, until the tower sees shapes and the language layers know
