@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The `tunebook` command.
 import { Command, InvalidArgumentError, Option } from "commander";
+import { addChat } from "./chat/command.js";
 import { diagnose, formatFindings } from "./doctor.js";
 import { type InstallOptions, installKernel, KERNEL_NAME, type Place, uninstallKernel } from "./install.js";
 import { joinParameters, type Parameter, parseParameter, readParameters } from "./parameters.js";
@@ -118,6 +119,7 @@ program
     console.error(`${report.executed} cells in ${report.seconds.toFixed(1)} s; written to ${report.output}`);
   });
 
+addChat(program);
 addTrain(program);
 
 function place({ user, sysPrefix, prefix }: PlaceOptions): Place | undefined {
@@ -161,6 +163,7 @@ function positive(text: string): number {
 try {
   await program.parseAsync(joinParameters(process.argv));
 } catch (error) {
-  console.error(`tunebook: ${(error as Error).message}`);
+  const { name, message } = error as Error;
+  console.error(`tunebook: ${name === "Error" ? "" : `${name}: `}${message}`);
   process.exitCode = 1;
 }

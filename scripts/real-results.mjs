@@ -1,4 +1,4 @@
-// node scripts/real-results.mjs [01|02|03|05]: runs a notebook through the kernel with a real model on real rows, checks what came out, and
+// node scripts/real-results.mjs [01|02|03|04|05]: runs a notebook through the kernel with a real model on real rows, checks what came out, and
 // puts the figures (no row) into the notebook's cell tagged "figures". The executed notebook, which does show rows, stays in .cache/real.
 // Models and data are those of ../shared or TUNEBOOK_SHARED. Afterwards execute the notebook anew:
 //   node dist/kernel/cli.js run notebooks/NAME.ipynb -o notebooks/NAME.ipynb
@@ -129,6 +129,36 @@ const RUNS = {
         ],
       ];
     },
+  },
+  "04": {
+    files: {
+      modelId: "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf",
+      trainFile: "data/code_toy/mbpp.jsonl",
+      testFile: "data/code_toy/HumanEval.jsonl.gz",
+    },
+    parameters: {
+      dtype: "float32",
+      trainFields: "text,code",
+      testFields: "prompt,canonical_solution",
+      trainRows: 64,
+      testRows: 24,
+      maxLength: 384,
+      learningRate: 5e-4,
+      maxNewTokens: 48,
+    },
+    checks: (f) => [
+      ["the whole notebook takes at most 20 minutes", f.seconds, f.seconds <= 20 * 60],
+      [
+        "by hand and built in are the same: losses of a step differ by less than 0.01 nats",
+        f.furthest,
+        f.furthest < 0.01 && f.runs.byHand.trainable === f.runs.builtIn.trainable,
+      ],
+      [
+        "the loss on problems of another collection falls",
+        [f.before, f.after.byHand, f.after.builtIn].map(({ loss }) => loss.toFixed(3)).join(" → "),
+        f.after.byHand.loss < f.before.loss && f.after.builtIn.loss < f.before.loss,
+      ],
+    ],
   },
   "05": {
     files: {

@@ -51,6 +51,7 @@ export type { MergeReport } from "./lora/merge-report.js";
 export type { LoraOptions } from "./lora/options.js";
 export type { BatchOptions } from "./lora/row-adapters.js";
 export { Model } from "./model.js";
+export { loadParameters, saveParameters } from "./models/parameter-file.js";
 export type { CacheDType } from "./nn/cache.js";
 export * as nn from "./nn/index.js";
 export { type LoadOptions, type LoadPlan, loadModel } from "./plan.js";

@@ -15,7 +15,6 @@ import { stopsOf } from "./evaluation/stop-text.js";
 import { type GeneratedRows, streamText } from "./evaluation/stream.js";
 import { type AdapterOptions, adapterTokenizer, findAdapter } from "./fetch.js";
 import type { Message } from "./hub/chat.js";
-import type { GenerationConfig } from "./hub/config.js";
 import type { Tokenizer } from "./hub/tokenizer.js";
 import { type AdapterInfo, loadAdapterFiles, saveAdapter, savedConfig } from "./lora/adapter.js";
 import { disposeBiases } from "./lora/biases.js";
@@ -27,10 +26,12 @@ import { listParameters, type ParameterInfo, requireTrainable } from "./lora/par
 import { type BatchOptions, batchSettings } from "./lora/row-adapters.js";
 import { type AddTokensOptions, addTokens } from "./lora/tokens.js";
 import { activate, adaptedLayers, removeLora, targetNames, withHead, wrapLora } from "./lora/wrap.js";
+import type { ModelParts } from "./model-parts.js";
 import type { CausalConfig, CausalLM } from "./models/causal.js";
 import { exportFolder } from "./models/export.js";
 import { exportGguf } from "./models/export-gguf.js";
 import { checkExport, type ExportOptions } from "./models/export-options.js";
+import { ownModules, refuseOwnModules, saveOwn } from "./models/own-modules.js";
 import { labelledLoss, rowLogits } from "./models/rows.js";
 import { weightDType } from "./nn/dtype.js";
 import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quantization/nf4.js";
@@ -41,17 +42,6 @@ import { recover, setMemoryAdvice, state } from "./tensor/native.js";
 import { seed } from "./tensor/ops/random.js";
 import type { TrainOptions } from "./training/options.js";
 import { TrainRun } from "./training/run.js";
-
-/** What a model is made of; `loadModel` puts it together. */
-export interface ModelParts {
-  network: CausalLM;
-  /** The error when there is none: thrown where a tokenizer is needed. */
-  tokenizer: Tokenizer | Error | undefined;
-  generation: GenerationConfig | undefined;
-  /** What the user loaded it by, for adapter_config.json. */
-  base: string;
-  name: string;
-}
 
 /** A language model: inspect it, adapt it, train it, measure it, talk to it. Made by `await loadModel(…)`. */
 export class Model implements Disposable {
@@ -295,10 +285,15 @@ export class Model implements Disposable {
     return generateBatch(this.network, this.tokenizer, prompts, settings, { ...checked, stops });
   }
 
-  /** The text that follows a prompt, piece by piece, in whole characters. */
-  async *stream(prompt: string, options: SamplingOptions = {}): AsyncGenerator<string, void> {
-    const ids = this.tokenizer.encode(prompt, { addSpecialTokens: "before" });
-    yield* this.continue(await withImages(ids, options.images, this.network.sight), options);
+  /** The text that follows a prompt, or the assistant's answer to a conversation (see `chat`), piece by piece, in whole characters. */
+  async *stream(prompt: string | readonly Message[], options: SamplingOptions = {}): AsyncGenerator<string, void> {
+    const { sight } = this.network;
+    const encoded: Prompt =
+      typeof prompt === "string"
+        ? await withImages(this.tokenizer.encode(prompt, { addSpecialTokens: "before" }), options.images, sight)
+        : await encodeConversation(this.tokenizer, prompt, sight);
+    this.ready();
+    yield* streamText(this.network, this.tokenizer, encoded, options, this.stopIds());
   }
 
   /** The assistant's answer to a conversation, through the chat template, with its images if the model sees; of several all answers, in batches. */
@@ -308,18 +303,10 @@ export class Model implements Disposable {
     given: readonly Message[] | readonly (readonly Message[])[],
     options: SamplingOptions & BatchOptions = {},
   ): Promise<string | string[]> {
-    const { tokenizer, network } = this;
-    if (Array.isArray(given[0])) {
-      const all = await encodeConversations(tokenizer, given as readonly (readonly Message[])[], network.sight);
-      return (await this.continueAll(all, options)).map((answer) => answer.trim());
-    }
-    const prompt = await encodeConversation(tokenizer, given as readonly Message[], network.sight);
-    return (await joinText(this.continue(prompt, options))).trim();
-  }
-
-  private async *continue(prompt: Prompt, options: SamplingOptions): AsyncGenerator<string, void> {
-    this.ready();
-    yield* streamText(this.network, this.tokenizer, prompt, options, this.stopIds());
+    if (!Array.isArray(given[0])) return (await joinText(this.stream(given as readonly Message[], options))).trim();
+    const conversations = given as readonly (readonly Message[])[];
+    const all = await encodeConversations(this.tokenizer, conversations, this.network.sight);
+    return (await this.continueAll(all, options)).map((answer) => answer.trim());
   }
 
   /** Switches dropout off, as PyTorch's `eval` does. Nothing needs it: only `train` switches it on, and off again at its end. */
@@ -429,6 +416,7 @@ export class Model implements Disposable {
     checkExport(options);
     if (this.adapters.size > 0)
       throw new StateError("export: the model has adapters; call merge() first, or save() the adapter alone.");
+    refuseOwnModules(this.network, "export");
     const { parts } = this;
     const base =
       options.format === "gguf"
@@ -440,15 +428,19 @@ export class Model implements Disposable {
   /** Saves the active adapter in PEFT's layout, with the tokenizer's files beside it. */
   async save(folder: string): Promise<void> {
     const info = this.active === undefined ? undefined : this.adapters.get(this.active);
-    if (!info) throw new StateError("save: the model has no adapter to save; call addLora first.");
+    if (!info)
+      throw new StateError(
+        "save: the model has no adapter to save; call addLora first. (Modules of your own: saveParameters(model.module, file).)",
+      );
     await saveAdapter(this.network, info, folder);
     const tokenizer = info.tokenizer ?? this.parts.tokenizer;
     if (tokenizer && !(tokenizer instanceof Error)) await tokenizer.save(folder);
   }
 
-  /** Saves what `train` trains: the active adapter, or without adapters the whole model in float32. @internal */
+  /** Saves what `train` trains: the active adapter; the parameters of modules of one's own; else the whole model in float32. @internal */
   async saveTrained(folder: string): Promise<void> {
     if (this.active !== undefined || this.adapters.size > 0) await this.save(folder);
+    else if (ownModules(this.network).length > 0) await saveOwn(this.network, folder);
     else await exportFolder(this.network, folder, { ...this.parts, eosIds: this.stopIds() });
   }
 
@@ -475,10 +467,8 @@ export class Model implements Disposable {
   }
 
   private known(name: string): void {
-    if (!this.adapters.has(name))
-      throw new ConfigError(
-        `There is no adapter "${name}"; there are ${[...this.adapters.keys()].join(", ") || "none"}.`,
-      );
+    const names = [...this.adapters.keys()].join(", ") || "none";
+    if (!this.adapters.has(name)) throw new ConfigError(`There is no adapter "${name}"; there are ${names}.`);
   }
 
   private unused(what: string, name: string): void {

@@ -4,6 +4,7 @@ import type { Socket } from "node:net";
 import { StringDecoder } from "node:string_decoder";
 import { fileURLToPath } from "node:url";
 import { CHANNEL_FD, type Command, FrameReader, frame, type Outcome, type Report } from "./channel.js";
+import { withCommand } from "./command-path.js";
 import { explain, type OomKills, oomEvidence } from "./crash.js";
 
 /** What occupies the executor until it is reported as done: a cell, or a message of a comm. */
@@ -82,6 +83,7 @@ export class Executor extends EventEmitter<Events> {
     const main = fileURLToPath(new URL("./child/main.js", import.meta.url));
     const child = spawn(process.execPath, [...FLAGS, main], {
       cwd: this.#cwd,
+      env: withCommand(process.env),
       detached: true,
       stdio: ["ignore", "pipe", "pipe", "pipe"],
     });

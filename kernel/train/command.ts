@@ -1,5 +1,6 @@
 import type { Command } from "commander";
-import { type Job, loadLibrary, type Run } from "./library.js";
+import { loadLibrary } from "../library.js";
+import type { Job, Library, Run } from "./library.js";
 
 interface TrainFlags {
   set: string[];
@@ -25,7 +26,7 @@ export function addTrain(program: Command): void {
 const gather = (text: string, before: string[]): string[] => [...before, text];
 
 async function train(file: string, flags: TrainFlags): Promise<void> {
-  const { TrainJob } = await loadLibrary();
+  const { TrainJob } = await loadLibrary<Library>();
   const job = await TrainJob.fromFile(file, [...flags.set, ...(flags.resume ? ["train.resume=true"] : [])]);
   if (flags.dryRun) {
     console.log(await job.plan());

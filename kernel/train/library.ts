@@ -1,6 +1,4 @@
-// What the command needs of the library. It is found as cells find it, by the package's name: kernel and library never import each other.
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
+// What the command needs of the library.
 
 /** A run under way. */
 export interface Run {
@@ -18,12 +16,6 @@ export interface Job {
   }>;
 }
 
-interface Library {
+export interface Library {
   TrainJob: { fromFile(file: string, settings: readonly string[]): Promise<Job> };
-}
-
-/** The library that this command belongs to. */
-export async function loadLibrary(): Promise<Library> {
-  const path = createRequire(import.meta.url).resolve("tunebook");
-  return (await import(pathToFileURL(path).href)) as Library;
 }

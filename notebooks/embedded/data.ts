@@ -6,11 +6,13 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { root } from "./prepare.js";
+import { codeRow } from "./world/functions.js";
 import { dialogue, distinct, instruction, radio } from "./world/tasks.js";
 import { visit } from "./world/visits.js";
 
 /** Every bundled data set by file name. */
 export function dataSets(): Record<string, object[]> {
+  const functions = distinct(640, 107, codeRow, (row) => row.prompt);
   return {
     "radio-train.jsonl": distinct(
       800,
@@ -39,6 +41,9 @@ export function dataSets(): Record<string, object[]> {
       (random) => visit(random, 1 / 3),
       (row) => row.content,
     ),
+    // One list in two parts, so that no function to train on is one to measure on.
+    "functions-train.jsonl": functions.slice(0, 560),
+    "functions-test.jsonl": functions.slice(560),
     "instructions.jsonl": distinct(1000, 104, instruction, (row) => row.instruction + row.input),
   };
 }

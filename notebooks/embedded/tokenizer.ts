@@ -29,10 +29,30 @@ export interface Bpe {
   readonly merges: readonly (readonly [string, string])[];
 }
 
+/** What a tokenizer has beside its words. */
+export interface TokenForm {
+  /** The first ids of the vocabulary. */
+  readonly special: readonly string[];
+  /** Stands before every text; none: texts begin with their first word. */
+  readonly begin?: string;
+  readonly end: string;
+  readonly pad: string;
+  readonly chatTemplate: string;
+}
+
+/** The village's. */
+const conversation: TokenForm = {
+  special: specialTokens,
+  begin: "<|begin|>",
+  end: "<|end|>",
+  pad: "<|pad|>",
+  chatTemplate,
+};
+
 /** @param size of the vocabulary, special tokens included. */
-export function trainBpe(texts: Iterable<string>, size: number): Bpe {
-  const tokens = [...specialTokens, ...byteCharacters] as string[];
-  const firstByte = specialTokens.length;
+export function trainBpe(texts: Iterable<string>, size: number, special: readonly string[] = specialTokens): Bpe {
+  const tokens = [...special, ...byteCharacters];
+  const firstByte = special.length;
   const words = [...countWords(texts)].map(([word, count]) => ({
     ids: [...new TextEncoder().encode(word)].map((b) => firstByte + b),
     count,
@@ -101,15 +121,15 @@ function merge(ids: number[], left: number, right: number, id: number): void {
 }
 
 /** The files of a tokenizer by name, as `AutoTokenizer` and this library read them. */
-export function tokenizerFiles(bpe: Bpe, maxLength: number): Record<string, string> {
-  const begin = specialTokens.indexOf("<|begin|>");
+export function tokenizerFiles(bpe: Bpe, maxLength: number, form: TokenForm = conversation): Record<string, string> {
+  const { special, begin, end, pad } = form;
   const json = (value: unknown): string => `${JSON.stringify(value, null, 1)}\n`;
   return {
     "tokenizer.json": json({
       version: "1.0",
       truncation: null,
       padding: null,
-      added_tokens: specialTokens.map((content, id) => ({
+      added_tokens: special.map((content, id) => ({
         id,
         content,
         single_word: false,
@@ -126,16 +146,7 @@ export function tokenizerFiles(bpe: Bpe, maxLength: number): Record<string, stri
           { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
         ],
       },
-      post_processor: {
-        type: "TemplateProcessing",
-        single: [{ SpecialToken: { id: "<|begin|>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
-        pair: [
-          { SpecialToken: { id: "<|begin|>", type_id: 0 } },
-          { Sequence: { id: "A", type_id: 0 } },
-          { Sequence: { id: "B", type_id: 1 } },
-        ],
-        special_tokens: { "<|begin|>": { id: "<|begin|>", ids: [begin], tokens: ["<|begin|>"] } },
-      },
+      post_processor: begin === undefined ? null : beginning(begin, special.indexOf(begin)),
       decoder: { type: "ByteLevel", add_prefix_space: true, trim_offsets: true, use_regex: true },
       model: {
         type: "BPE",
@@ -152,14 +163,25 @@ export function tokenizerFiles(bpe: Bpe, maxLength: number): Record<string, stri
     }),
     "tokenizer_config.json": json({
       tokenizer_class: "PreTrainedTokenizerFast",
-      bos_token: "<|begin|>",
-      eos_token: "<|end|>",
-      pad_token: "<|pad|>",
-      add_bos_token: true,
-      add_eos_token: false,
+      ...(begin === undefined ? {} : { bos_token: begin }),
+      eos_token: end,
+      pad_token: pad,
+      ...(begin === undefined ? {} : { add_bos_token: true, add_eos_token: false }),
       clean_up_tokenization_spaces: false,
       model_max_length: maxLength,
-      chat_template: chatTemplate,
+      chat_template: form.chatTemplate,
     }),
+  };
+}
+
+/** Puts a token before every text. */
+function beginning(token: string, id: number): object {
+  const first = { SpecialToken: { id: token, type_id: 0 } };
+  const sequence = (name: string, type: number): object => ({ Sequence: { id: name, type_id: type } });
+  return {
+    type: "TemplateProcessing",
+    single: [first, sequence("A", 0)],
+    pair: [first, sequence("A", 0), sequence("B", 1)],
+    special_tokens: { [token]: { id: token, ids: [id], tokens: [token] } },
   };
 }

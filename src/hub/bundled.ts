@@ -11,9 +11,9 @@ function packageFolder(): string {
 }
 
 /** Where the models that come with the package stand, below notebooks/embedded. */
-const EMBEDDED = { text: "model", chatglm: "chatglm/model" } as const;
+const EMBEDDED = { text: "model", vision: "vision/model", chatglm: "chatglm/model" } as const;
 
-/** Folder of a small model that comes with the package, for `loadModel`: a Llama that knows texts ("text"), or a ChatGLM that is to be tuned ("chatglm"). */
+/** Folder of a small model that comes with the package, for `loadModel`: a Llama that knows texts ("text"), a Qwen2-VL that sees ("vision"), or a ChatGLM that is to be tuned ("chatglm"). */
 export function embeddedModel(kind: keyof typeof EMBEDDED = "text"): string {
   if (!Object.hasOwn(EMBEDDED, kind))
     throw new ConfigError(
