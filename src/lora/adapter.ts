@@ -139,7 +139,7 @@ export async function loadAdapterFiles(model: CausalLM, folder: string, name: st
   const larger = rows > model.config.vocabSize ? resizeTables(model, rows) : undefined;
   let layers: string[];
   try {
-    layers = wrapLora(model, settings, false);
+    layers = wrapLora(model, settings, false, (names, ranks) => checkRanks(names, ranks, file, folder));
     checkFile(model, name, file, folder);
     await initialise(model, settings);
     for (const [key, p] of [...adapterTensors(model, name), ...tablesOf(model, file)]) await read(file, key, p);
@@ -187,6 +187,42 @@ function tablesOf(model: CausalLM, file: AdapterFile): [string, Parameter][] {
     .filter(([key]) => file.has(key));
 }
 
+/** Compares ranks with the file before memory is taken for them: a config may speak of any. */
+function checkRanks(names: readonly string[], ranks: readonly number[], file: AdapterFile, folder: string): void {
+  const keys = names.map((name) =>
+    ["lora_A", "lora_embedding_A"]
+      .flatMap((part) => [`${name}.${part}.weight`, `${name}.${part}`])
+      .map((key) => `${PREFIX}${key}`)
+      .find((key) => file.has(key)),
+  );
+  requireThere(
+    folder,
+    names.filter((_, i) => keys[i] === undefined).map((name) => `${PREFIX}${name}.lora_A.weight`),
+  );
+  for (const [i, key] of keys.entries()) {
+    const { shape } = file.entry(key!);
+    if (shape[0] !== ranks[i]) throw otherShape(folder, key!, [ranks[i]!, ...shape.slice(1)], shape);
+  }
+}
+
+function requireThere(folder: string, without: readonly string[]): void {
+  if (without.length > 0)
+    throw new CheckpointError(
+      `${folder}: the adapter's config speaks of ${without.slice(0, 3).join(", ")}${without.length > 3 ? ` and ${without.length - 3} more` : ""}, which its file does not hold; the file is incomplete.`,
+    );
+}
+
+function otherShape(
+  folder: string,
+  key: string,
+  expected: readonly number[],
+  found: readonly number[],
+): CheckpointError {
+  return new CheckpointError(
+    `${folder}: ${key} should have shape ${shapeText(expected)} for this model and the adapter's config, the file holds ${shapeText(found)}.`,
+  );
+}
+
 /** Compares names and shapes before anything is read. */
 function checkFile(model: CausalLM, name: string, file: AdapterFile, folder: string): void {
   const expected = adapterTensors(model, name);
@@ -196,16 +232,12 @@ function checkFile(model: CausalLM, name: string, file: AdapterFile, folder: str
     throw new CheckpointError(
       `${folder}: ${strange.length} tensors of the adapter have no place in this model (${strange.slice(0, 3).join(", ")}); was it made for another base model?`,
     );
-  const without = [...expected.keys()].filter((key) => !file.has(key));
-  if (without.length > 0)
-    throw new CheckpointError(
-      `${folder}: the adapter's config speaks of ${without.slice(0, 3).join(", ")}${without.length > 3 ? ` and ${without.length - 3} more` : ""}, which its file does not hold; the file is incomplete.`,
-    );
+  requireThere(
+    folder,
+    [...expected.keys()].filter((key) => !file.has(key)),
+  );
   for (const [key, p] of places) {
     const { shape } = file.entry(key);
-    if (shapeText(shape) !== shapeText(p.shape))
-      throw new CheckpointError(
-        `${folder}: ${key} should have shape ${shapeText(p.shape)} for this model and the adapter's config, the file holds ${shapeText(shape)}.`,
-      );
+    if (shapeText(shape) !== shapeText(p.shape)) throw otherShape(folder, key, p.shape, shape);
   }
 }

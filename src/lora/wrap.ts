@@ -31,10 +31,16 @@ function candidates(model: Module): Map<string, Linear | FrozenLinear | Embeddin
 /**
  * Freezes the model and puts an adapter beside the layers that its settings mean, and copies of the modules that it trains whole.
  * @param strict every name of a list must exist; an adapter that was saved may name layers that other models have.
+ * @param check looks at the names and ranks of the layers before anything is made; it throws.
  * @returns the names of the adapted layers.
  * @throws ConfigError when a target matches nothing: it lists the names that exist and those most like it.
  */
-export function wrapLora(model: CausalLM, settings: LoraSettings, strict = true): string[] {
+export function wrapLora(
+  model: CausalLM,
+  settings: LoraSettings,
+  strict = true,
+  check: (names: readonly string[], ranks: readonly number[]) => void = () => {},
+): string[] {
   const { name: adapter, modulesToSave } = settings;
   const target = settings.target ?? model.defaultTargets;
   const wantsHead = (names: readonly string[] | string): boolean => Array.isArray(names) && names.includes("lm_head");
@@ -67,6 +73,7 @@ export function wrapLora(model: CausalLM, settings: LoraSettings, strict = true)
   warnOfTied(model, [...chosen, ...saved.map(([name]) => name)]);
   const ranks = byPattern(chosen, settings.rankPattern, settings.rank, "rankPattern");
   const alphas = byPattern(chosen, settings.alphaPattern, settings.alpha, "alphaPattern");
+  check(chosen, ranks);
   model.setRequiresGrad(false);
   chosen.forEach((name, i) => {
     const module = layers.get(name)!;

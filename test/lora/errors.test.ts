@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { type LoraOptions, loadModel, type Model } from "../../src/index.js";
-import { stats } from "../../src/tensor/native.js";
+import { resetPeak, stats } from "../../src/tensor/native.js";
 import { withModelFolder } from "../facade/small.js";
 import { goldenPath } from "../golden.js";
 
@@ -63,8 +63,10 @@ test("adapter files that do not fit, or mean harm, are refused and leave the mod
   const probe = [[1, 5, 9]];
   const plain = await model.logits(probe);
   const { handles } = stats();
+  resetPeak();
   const cases: [string, (config: Record<string, unknown>) => void, RegExp][] = [
     ["another rank", (c) => { c.r = 8; }, /should have shape 8x\d+.*the file holds 4x/],
+    ["a rank that no file holds", (c) => { c.r = 65_536; }, /should have shape 65536x\d+.*the file holds 4x/],
     ["no DoRA", (c) => { c.use_dora = false; }, /have no place in this model .*magnitude/],
     ["another init", (c) => { c.init_lora_weights = "olora"; }, /path_initial_model_for_weight_conversion/],
     ["token indices", (c) => { c.trainable_token_indices = [3]; }, /trainable_token_indices.*not supported/],
@@ -85,6 +87,7 @@ test("adapter files that do not fit, or mean harm, are refused and leave the mod
     });
   }
   assert.equal(stats().handles, handles, "tensors were left behind");
+  assert.ok(stats().peakBytes < 64 * 2 ** 20, `${stats().peakBytes} bytes were taken for them`);
   model.dispose();
 });
 
