@@ -1,19 +1,10 @@
 // What llama.cpp makes of ids and texts. First argument: where node-llama-cpp is installed; second: a file with a list of { path, rows, count, texts }. Prints as
 // JSON, for each, the greedy ids behind each row, the probabilities of all tokens behind its last id, and the ids of each text (without and with special tokens).
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { openLlama } from "./llama-cpp-open.mjs";
 
 const [folder, requests] = process.argv.slice(2);
-const installed = join(folder, "node_modules", "node-llama-cpp");
-const { exports } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
-const { getLlama } = await import(pathToFileURL(join(installed, exports["."].import)).href);
-const llama = await getLlama({
-  gpu: false,
-  build: "never",
-  skipDownload: true,
-  maxThreads: 2,
-  progressLogs: false,
+const { llama } = await openLlama(folder, {
   logger: (level, message) => {
     if (level === "error" || level === "fatal") process.stderr.write(`${message}\n`);
   },

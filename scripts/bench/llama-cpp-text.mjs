@@ -1,21 +1,9 @@
 // What llama.cpp says, greedily. First argument: where node-llama-cpp is installed; second: { path, prompts, count }. Prints the texts as JSON.
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { openLlama } from "./llama-cpp-open.mjs";
 
 const [folder, text] = process.argv.slice(2);
 const { path, prompts, count } = JSON.parse(text);
-const installed = join(folder, "node_modules", "node-llama-cpp");
-const { exports } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
-const { getLlama } = await import(pathToFileURL(join(installed, exports["."].import)).href);
-const llama = await getLlama({
-  gpu: false,
-  build: "never",
-  skipDownload: true,
-  maxThreads: 2,
-  progressLogs: false,
-  logger: () => {},
-});
+const { llama } = await openLlama(folder);
 const model = await llama.loadModel({ modelPath: path });
 const context = await model.createContext({ contextSize: 256, threads: 2 });
 const sequence = context.getSequence();

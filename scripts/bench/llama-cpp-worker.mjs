@@ -1,22 +1,10 @@
 // llama.cpp's side of decode.mjs. First argument: where node-llama-cpp is installed; second: { path, threads, context }.
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { pathToFileURL } from "node:url";
+import { openLlama } from "./llama-cpp-open.mjs";
 
 const [folder, text] = process.argv.slice(2);
 const { path, threads, context } = JSON.parse(text);
-const installed = join(folder, "node_modules", "node-llama-cpp");
-const { version, exports } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
-const { getLlama } = await import(pathToFileURL(join(installed, exports["."].import)).href);
-const llama = await getLlama({
-  gpu: false,
-  build: "never",
-  skipDownload: true,
-  maxThreads: threads,
-  progressLogs: false,
-  logger: () => {},
-});
+const { version, llama } = await openLlama(folder, { threads });
 const model = await llama.loadModel({ modelPath: path });
 const session = await model.createContext({ contextSize: context, batchSize: 512, threads, flashAttention: true });
 const sequence = session.getSequence();

@@ -190,10 +190,7 @@ function tablesOf(model: CausalLM, file: AdapterFile): [string, Parameter][] {
 /** Compares ranks with the file before memory is taken for them: a config may speak of any. */
 function checkRanks(names: readonly string[], ranks: readonly number[], file: AdapterFile, folder: string): void {
   const keys = names.map((name) =>
-    ["lora_A", "lora_embedding_A"]
-      .flatMap((part) => [`${name}.${part}.weight`, `${name}.${part}`])
-      .map((key) => `${PREFIX}${key}`)
-      .find((key) => file.has(key)),
+    ["lora_A.weight", "lora_embedding_A"].map((part) => `${PREFIX}${name}.${part}`).find((key) => file.has(key)),
   );
   requireThere(
     folder,
