@@ -103,10 +103,24 @@ void gemm_batched(const gemm_batched_args& g) {
   tasks_if(g.batch >= 4 * thread_count() || (g.batch > 1 && flops < kSerialFlops && flops * g.batch > kSerialFlops), g.batch, one);
 }
 
+void low_rank_gradients(const low_rank_gradients_args& g) {
+  if (g.rows <= 0 || g.cols <= 0 || g.rank <= 0)
+    fail("rows, cols and rank are %lld, %lld and %lld, expected at least 1", (long long)g.rows, (long long)g.cols, (long long)g.rank);
+  check("dy", g.dy, g.rows, g.cols, g.cols, 0, false);
+  check("h", g.h, g.rows, g.rank, g.ld_h, 0, false);
+  check("b", g.b, g.cols, g.rank, g.rank);
+  check("dh", g.dh, g.rows, g.rank, g.ld_dh, 0, false);
+  check("db", g.db, g.cols, g.rank, g.rank, 0, false);
+  const Matrix b{g.b.data, g.b.dtype, g.rank, 1}, h{g.h.data, g.h.dtype, g.ld_h, 1};
+  sgemm(g.rows, g.rank, g.cols, g.alpha, g.dy.f32(), g.cols, 1, b, 0.0f, g.dh.f32(), g.ld_dh, nullptr, kFloat32);
+  sgemm(g.cols, g.rank, g.rows, g.alpha, g.dy.f32(), 1, g.cols, h, g.beta, g.db.f32(), g.rank, nullptr, kFloat32);
+}
+
 }  // namespace
 
 void register_gemm(Backend& b) {
   b.gemm = gemm;
+  b.low_rank_gradients = low_rank_gradients;
   b.gemm_batched = gemm_batched;
 }
 

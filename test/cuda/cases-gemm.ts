@@ -224,4 +224,60 @@ const batches = TRANSPOSES.flatMap((t) => [
   batched(5, 17, 19, 23, 2, t, { compute: 1, tolerance: BFLOAT16, interleaved: true }),
 ]);
 
-export const cases: OpCase[] = [...plain, ...mixed, ...odd, ...batches];
+// ---- gradients of a low-rank update -------------------------------------------------------
+
+function lowRankGradients(
+  rows: number,
+  cols: number,
+  rank: number,
+  o: { gaps?: [number, number]; beta?: number; b?: TensorSpec } = {},
+): OpCase {
+  const [ldH, ldDh] = [rank + (o.gaps?.[0] ?? 0), rank + (o.gaps?.[1] ?? 0)];
+  const beta = o.beta ?? 0;
+  const reference: Reference = ([dy, h, b, dh, db]: CaseValues[]) => {
+    const [DY, H, B] = [dy, h, b] as Float64Array[];
+    const [DH, DB] = [
+      Float64Array.from(dh as Float64Array),
+      Float64Array.from(db as Float64Array, (v) => (beta ? beta * v : 0)),
+    ];
+    for (let r = 0; r < rows; r++)
+      for (let j = 0; j < rank; j++) {
+        let sum = 0;
+        for (let c = 0; c < cols; c++) {
+          sum += DY![r * cols + c]! * B![c * rank + j]!;
+          DB[c * rank + j]! += 0.5 * DY![r * cols + c]! * H![r * ldH + j]!;
+        }
+        DH[r * ldDh + j] = 0.5 * sum;
+      }
+    return [DH, DB];
+  };
+  return {
+    name: `low_rank_gradients ${rows}x${cols} rank ${rank}${o.gaps ? " strided" : ""}${beta ? " added" : ""}${o.b ? " b rounded" : ""}`,
+    op: "lowRankGradients",
+    tensors: [
+      act(rows, cols),
+      act(rows, ldH),
+      o.b ?? f32(cols, rank),
+      marked(rows, ldDh),
+      { shape: [cols, rank], dtype: "float32", output: true, fill: beta ? "normal" : "zero" },
+    ],
+    ints: [rows, cols, rank, ldH, ldDh],
+    floats: [0.5, beta],
+    ...(rows * cols <= 2 ** 21 && { reference }),
+  };
+}
+
+// From 1,024 rows and 512 columns on, ranks 8 and 16 have a kernel of their own.
+const lowRank = [
+  lowRankGradients(7, 9, 3),
+  lowRankGradients(64, 72, 16, { beta: 1, gaps: [3, 5] }),
+  lowRankGradients(1024, 512, 16),
+  lowRankGradients(1025, 520, 8, { beta: 0.5, gaps: [8, 24] }),
+  lowRankGradients(1500, 1160, 16, { b: act(1160, 16) }),
+  lowRankGradients(1024, 640, 24, { gaps: [8, 8] }),
+  lowRankGradients(1100, 513, 16),
+  lowRankGradients(2100, 4096, 16, { beta: 1, gaps: [32, 32] }),
+  lowRankGradients(8192, 1024, 16),
+];
+
+export const cases: OpCase[] = [...plain, ...mixed, ...odd, ...batches, ...lowRank];
