@@ -14,6 +14,26 @@ export abstract class LinearLike extends Module {
   abstract readonly inFeatures: number;
   abstract readonly outFeatures: number;
   abstract forward(x: Tensor): Tensor;
+
+  /**
+   * What this layer and others of `layers` make of the input that all of them read, where they can share work; `undefined`: this one works by itself.
+   */
+  together(_layers: readonly LinearLike[], _x: Tensor): ReadonlyMap<LinearLike, Tensor> | undefined {
+    return undefined;
+  }
+}
+
+/** What each of several linear layers makes of one input. */
+export function linears<L extends readonly LinearLike[]>(
+  layers: readonly [...L],
+  x: Tensor,
+): { [I in keyof L]: Tensor } {
+  const made = new Map<LinearLike, Tensor>();
+  for (const layer of layers) {
+    if (made.has(layer)) continue;
+    for (const [each, y] of layer.together(layers, x) ?? [[layer, layer.forward(x)] as const]) made.set(each, y);
+  }
+  return layers.map((layer) => made.get(layer)!) as { [I in keyof L]: Tensor };
 }
 
 /** y = x Wᵀ + b; weight (out, in), bias (out). */
