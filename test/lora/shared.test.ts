@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { resetTape, tapeLength } from "../../src/autograd/tape.js";
+import { Random } from "../../src/data/random.js";
 import { backward, scope, type Tensor, tensor } from "../../src/index.js";
 import { type LayerSettings, LoraLinear } from "../../src/lora/linear.js";
 import { Linear, type LinearLike, linears } from "../../src/nn/layers.js";
@@ -16,9 +17,11 @@ const device = process.env.TUNEBOOK_DEVICE === "cuda" ? "cuda" : "cpu";
 const INPUTS = 64;
 const ROWS = 70;
 
-/** Numbers that look random and are the same each time. */
-const numbers = (n: number, seed: number): Float32Array =>
-  Float32Array.from({ length: n }, (_, i) => Math.sin(seed * 12.9898 + i * 78.233) * 0.8);
+/** Random numbers of a seed. */
+function numbers(n: number, seed: number): Float32Array {
+  const random = new Random(seed);
+  return Float32Array.from({ length: n }, () => random.nextFloat() * 1.6 - 0.8);
+}
 
 const base: LayerSettings = {
   rank: 4,
