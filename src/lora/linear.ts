@@ -195,17 +195,14 @@ export class LoraLinear extends LinearLike {
     return routes ? this.#routed(x, routes) : this.#through(this.active, x);
   }
 
-  override together(layers: readonly LinearLike[], x: Tensor): ReadonlyMap<LinearLike, Tensor> | undefined {
+  override together(layers: readonly LinearLike[], x: Tensor): readonly (Tensor | undefined)[] | undefined {
     // A few tokens that are decoded read the matrices as they stand: putting them together would cost more.
     if (rowRoutes() || (!isRecording() && x.size / this.inFeatures < SHARED_ROWS)) return undefined;
-    const parts = new Map<LinearLike, LoraPart>();
-    for (const layer of layers) {
-      const part = layer instanceof LoraLinear ? layer.#plain() : undefined;
-      if (part) parts.set(layer, part);
-    }
-    if (parts.size < 2 || !parts.has(this)) return undefined;
-    const results = linearsLora(x, [...parts.values()]);
-    return new Map([...parts.keys()].map((layer, i) => [layer, results[i]!]));
+    const parts = layers.map((layer) => (layer instanceof LoraLinear ? layer.#plain() : undefined));
+    const shared = parts.filter((part) => part !== undefined);
+    if (shared.length < 2 || !parts[layers.indexOf(this)]) return undefined;
+    const results = linearsLora(x, shared).values();
+    return parts.map((part) => part && results.next().value);
   }
 
   /** The layer as a part of `linearsLora`, when its adapter is an update without dropout and nothing else, and nobody has put a `forward` of his own here. */

@@ -15,25 +15,24 @@ export abstract class LinearLike extends Module {
   abstract readonly outFeatures: number;
   abstract forward(x: Tensor): Tensor;
 
-  /**
-   * What this layer and others of `layers` make of the input that all of them read, where they can share work; `undefined`: this one works by itself.
-   */
-  together(_layers: readonly LinearLike[], _x: Tensor): ReadonlyMap<LinearLike, Tensor> | undefined {
+  /** What those of `layers` that can share work with this one, itself included, make of the input that all of them read; `undefined`: it works alone. */
+  together(_layers: readonly LinearLike[], _x: Tensor): readonly (Tensor | undefined)[] | undefined {
     return undefined;
   }
 }
 
-/** What each of several linear layers makes of one input. */
+/** What each of several linear layers, or of modules in their places, makes of one input. */
 export function linears<L extends readonly LinearLike[]>(
   layers: readonly [...L],
   x: Tensor,
 ): { [I in keyof L]: Tensor } {
-  const made = new Map<LinearLike, Tensor>();
-  for (const layer of layers) {
-    if (made.has(layer)) continue;
-    for (const [each, y] of layer.together(layers, x) ?? [[layer, layer.forward(x)] as const]) made.set(each, y);
+  const made: (Tensor | undefined)[] = layers.map(() => undefined);
+  for (const [i, layer] of layers.entries()) {
+    if (made[i]) continue;
+    const shared = layer instanceof LinearLike ? layer.together(layers, x) : undefined;
+    for (const [j, y] of shared?.entries() ?? [[i, layer.forward(x)] as const]) made[j] ??= y;
   }
-  return layers.map((layer) => made.get(layer)!) as { [I in keyof L]: Tensor };
+  return made as { [I in keyof L]: Tensor };
 }
 
 /** y = x Wᵀ + b; weight (out, in), bias (out). */

@@ -5,8 +5,9 @@ import { resetTape, tapeLength } from "../../src/autograd/tape.js";
 import { Random } from "../../src/data/random.js";
 import { backward, scope, type Tensor, tensor } from "../../src/index.js";
 import { type LayerSettings, LoraLinear } from "../../src/lora/linear.js";
+import { uniformInit } from "../../src/nn/init.js";
 import { Linear, type LinearLike, linears } from "../../src/nn/layers.js";
-import { Parameter } from "../../src/nn/module.js";
+import { Module, Parameter } from "../../src/nn/module.js";
 import { withRoutes } from "../../src/nn/routes.js";
 import { QuantizedLinear, quantizeSettings } from "../../src/quantization/nf4.js";
 import { stats } from "../../src/tensor/native.js";
@@ -72,6 +73,15 @@ function inputOf(rows = ROWS, needsGradient = true): Tensor {
   const x = tensor(numbers(rows * INPUTS, 99), { shape: [rows, INPUTS], device });
   x.requiresGrad = needsGradient;
   return x;
+}
+
+/** A module of one's own that knows of no other. */
+class Bare extends Module {
+  weight: Parameter = new Parameter([16, INPUTS], uniformInit(0.8), "float32", device);
+
+  forward(x: Tensor): Tensor {
+    return x.linear(this.weight);
+  }
 }
 
 interface Found {
@@ -221,6 +231,16 @@ test("what is no plain update goes by itself, and the others still share", async
       for (const layer of layers) layer.dispose();
     }
   }
+  // Whatever stands in a layer's place, one layer in two places among them.
+  const [one, two] = layersOf([plain, plain]);
+  const bare = new Bare() as Module as LinearLike;
+  for (const layers of [
+    [one!, bare, two!],
+    [two!, one!, two!],
+  ])
+    compare(await pass(layers, x, true), await pass(layers, x, false), 2e-5);
+  assert.equal(nodes([bare, one!]), 2);
+  for (const layer of [one!, two!, bare]) layer.dispose();
   const [first, second, third] = layersOf([plain, plain, plain]) as [LoraLinear, LoraLinear, LoraLinear];
   const all = [first, second, third];
   assert.equal(nodes(all), 1);
