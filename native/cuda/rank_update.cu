@@ -108,6 +108,7 @@ template <class T, bool kReads> void launch_update(const Update& p) {
   const int64_t steps = blocks_for(p.k, 16);
   if (steps == 1) rank_update_kernel<T, 1, kReads><<<grid, Over::kWarps * 32, 0, device.stream>>>(p);
   else if (steps == 2) rank_update_kernel<T, 2, kReads><<<grid, Over::kWarps * 32, 0, device.stream>>>(p);
+  else if (steps == 3) rank_update_kernel<T, 3, kReads><<<grid, Over::kWarps * 32, 0, device.stream>>>(p);
   else rank_update_kernel<T, 4, kReads><<<grid, Over::kWarps * 32, 0, device.stream>>>(p);
   launched("gemm");
 }

@@ -10,9 +10,10 @@ import { dryMemory } from "../tensor/native.js";
 import { type FrozenWeight, linearFrozen } from "../tensor/ops/frozen.js";
 import { inDType, slice } from "../tensor/ops/layout.js";
 import { type LoraTerm, linearLora } from "../tensor/ops/lora.js";
+import { type LoraPart, linearsLora } from "../tensor/ops/lora-shared.js";
 import { gemm, linear } from "../tensor/ops/matmul.js";
 import { dropout } from "../tensor/ops/random.js";
-import { noGrad } from "../tensor/record.js";
+import { isRecording, noGrad } from "../tensor/record.js";
 import { outsideScope, scope } from "../tensor/scope.js";
 import { activationLike, Tensor, tensor } from "../tensor/tensor.js";
 import { adaptedNorms, copyInto, rowSquares } from "./norms.js";
@@ -41,6 +42,9 @@ export type LayerSettings = Pick<
 export function scaleOf({ alpha, rank, rslora }: LayerSettings): number {
   return alpha / (rslora ? Math.sqrt(rank) : rank);
 }
+
+/** Rows from which layers share their input's products where no gradient is needed. */
+const SHARED_ROWS = 64;
 
 interface Kind {
   scale: number;
@@ -191,6 +195,27 @@ export class LoraLinear extends LinearLike {
     return routes ? this.#routed(x, routes) : this.#through(this.active, x);
   }
 
+  override together(layers: readonly LinearLike[], x: Tensor): readonly (Tensor | undefined)[] | undefined {
+    // A few tokens that are decoded read the matrices as they stand: putting them together would cost more.
+    if (rowRoutes() || (!isRecording() && x.size / this.inFeatures < SHARED_ROWS)) return undefined;
+    const parts = layers.map((layer) => (layer instanceof LoraLinear ? layer.#plain() : undefined));
+    const shared = parts.filter((part) => part !== undefined);
+    if (shared.length < 2 || !parts[layers.indexOf(this)]) return undefined;
+    const results = linearsLora(x, shared).values();
+    return parts.map((part) => part && results.next().value);
+  }
+
+  /** The layer as a part of `linearsLora`, when its adapter is an update without dropout and nothing else, and nobody has put a `forward` of his own here. */
+  #plain(): LoraPart | undefined {
+    if (this.forward !== LoraLinear.prototype.forward) return undefined;
+    const name = this.active;
+    const kind = name === undefined ? undefined : this.#kinds.get(name);
+    if (name === undefined || !kind || (this.training && kind.dropout > 0)) return undefined;
+    if (this.lora_magnitude_vector[name] || this.lora_B[name]!.bias) return undefined;
+    const lora = { a: this.lora_A[name]!.weight, b: this.lora_B[name]!.weight, scale: kind.scale };
+    return { weight: this.baseWeight(), bias: this.base_layer.bias, lora, compute: this.#compute() };
+  }
+
   /** Each row through its own adapter: the base product of all rows at once, unless one of the adapters has magnitudes. */
   #routed(x: Tensor, routes: readonly RowRoute[]): Tensor {
     const has = ({ adapter }: RowRoute): boolean => adapter !== undefined && this.#kinds.has(adapter);
@@ -223,11 +248,15 @@ export class LoraLinear extends LinearLike {
     const { scale, dropout } = this.#kinds.get(name)!;
     const p = this.training ? dropout : 0;
     const term = { a: this.lora_A[name]!.weight, b: this.lora_B[name]!.weight, scale, dropout: p };
-    const compute = this.base_layer instanceof FrozenLinear ? this.base_layer.compute : undefined;
+    const compute = this.#compute();
     if (this.lora_magnitude_vector[name]) return this.#directed(name, x, term, compute);
     const y = linearLora(x, this.baseWeight(), this.base_layer.bias, term, compute);
     const bias = this.lora_B[name]?.bias;
     return bias ? inDType(y.add(bias.mul(scale)), y.dtype) : y;
+  }
+
+  #compute(): FrozenLinear["compute"] | undefined {
+    return this.base_layer instanceof FrozenLinear ? this.base_layer.compute : undefined;
   }
 
   /**

@@ -2,7 +2,7 @@ import { discard, rest } from "../autograd/checkpoint.js";
 import type { ConfigFields } from "../hub/config.js";
 import { bfloat16ToFloat32, float16ToFloat32, float32ToBfloat16, float32ToFloat16 } from "../hub/float16.js";
 import type { KvCache, Rows } from "../nn/cache.js";
-import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
+import { Embedding, type EmbeddingLike, Linear, type LinearLike, linears, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import type { DType } from "../tensor/dtype.js";
 import { geglu } from "../tensor/ops/activation.js";
@@ -80,13 +80,12 @@ class Attention extends Module {
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim } = this.config;
     const dropout = this.training ? this.config.attentionDropout : 0;
-    const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
+    // (rows, heads·headDim), (rows, kvHeads·headDim) twice
+    const [flatQ, flatK, v] = linears([this.q_proj, this.k_proj, this.v_proj], x);
     const q = rope(flatQ, rows.positions, tables, { heads, headDim });
     discard([flatQ], [x, q]);
-    const flatK = this.k_proj.forward(x); // (rows, kvHeads·headDim)
     const k = rope(flatK, rows.positions, tables, { heads: kvHeads, headDim });
     discard([flatK], [x, k]);
-    const v = this.v_proj.forward(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
     const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, dropout });
     rest(x);
@@ -111,8 +110,7 @@ class Mlp extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const gate = this.gate_proj.forward(x);
-    const up = this.up_proj.forward(x);
+    const [gate, up] = linears([this.gate_proj, this.up_proj], x);
     const product = geglu(gate, up);
     rest(x);
     const y = this.down_proj.forward(product);

@@ -3,7 +3,7 @@ import { StateError } from "../errors.js";
 import { ConfigFields } from "../hub/config.js";
 import { QWEN2_VL_PICTURES, type Sight } from "../images/patches.js";
 import type { KvCache, RowPictures, Rows } from "../nn/cache.js";
-import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
+import { Embedding, type EmbeddingLike, Linear, type LinearLike, linears, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { swiglu } from "../tensor/ops/activation.js";
 import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
@@ -89,13 +89,12 @@ class Attention extends Module {
   forward(x: Tensor, rows: Rows, tables: RopeTables, layer: number, cache?: KvCache): Tensor {
     const { heads, kvHeads, headDim } = this.config;
     const dropout = this.training ? this.config.attentionDropout : 0;
-    const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
+    // (rows, heads·headDim), (rows, kvHeads·headDim) twice
+    const [flatQ, flatK, v] = linears([this.q_proj, this.k_proj, this.v_proj], x);
     const q = rope(flatQ, rows.positions, tables, { heads, headDim });
     discard([flatQ], [x, q]);
-    const flatK = this.k_proj.forward(x); // (rows, kvHeads·headDim)
     const k = rope(flatK, rows.positions, tables, { heads: kvHeads, headDim });
     discard([flatK], [x, k]);
-    const v = this.v_proj.forward(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
     const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, dropout });
     rest(x);
@@ -120,8 +119,7 @@ class Mlp extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const gate = this.gate_proj.forward(x);
-    const up = this.up_proj.forward(x);
+    const [gate, up] = linears([this.gate_proj, this.up_proj], x);
     const product = swiglu(gate, up);
     rest(x);
     const y = this.down_proj.forward(product);

@@ -1,7 +1,7 @@
 import { discard, rest } from "../autograd/checkpoint.js";
 import type { ConfigFields } from "../hub/config.js";
 import type { KvCache, Rows } from "../nn/cache.js";
-import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
+import { Embedding, type EmbeddingLike, Linear, type LinearLike, linears, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { swiglu } from "../tensor/ops/activation.js";
 import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
@@ -74,13 +74,12 @@ class Attention extends Module {
     const dropout = this.training ? this.config.attentionDropout : 0;
     const limit = this.config.windows[layer]!;
     const window = rows.maxPosition > limit ? limit : 0; // shorter rows see all of their keys
-    const flatQ = this.q_proj.forward(x); // (rows, heads·headDim)
+    // (rows, heads·headDim), (rows, kvHeads·headDim) twice
+    const [flatQ, flatK, v] = linears([this.q_proj, this.k_proj, this.v_proj], x);
     const q = rope(flatQ, rows.positions, tables, { heads, headDim });
     discard([flatQ], [x, q]);
-    const flatK = this.k_proj.forward(x); // (rows, kvHeads·headDim)
     const k = rope(flatK, rows.positions, tables, { heads: kvHeads, headDim });
     discard([flatK], [x, k]);
-    const v = this.v_proj.forward(x);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
     const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, window, dropout });
     rest(x);
@@ -105,8 +104,7 @@ class Mlp extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const gate = this.gate_proj.forward(x);
-    const up = this.up_proj.forward(x);
+    const [gate, up] = linears([this.gate_proj, this.up_proj], x);
     const product = swiglu(gate, up);
     rest(x);
     const y = this.down_proj.forward(product);

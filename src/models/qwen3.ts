@@ -1,7 +1,7 @@
 import { discard, rest } from "../autograd/checkpoint.js";
 import type { ConfigFields } from "../hub/config.js";
 import type { KvCache, Rows } from "../nn/cache.js";
-import { Embedding, type EmbeddingLike, Linear, type LinearLike, RMSNorm } from "../nn/layers.js";
+import { Embedding, type EmbeddingLike, Linear, type LinearLike, linears, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
 import { swiglu } from "../tensor/ops/activation.js";
 import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
@@ -81,9 +81,9 @@ class Attention extends Module {
     const dropout = this.training ? this.config.attentionDropout : 0;
     const limit = this.config.windows[layer]!;
     const window = rows.maxPosition > limit ? limit : 0; // shorter rows see all of their keys
-    const q = this.turned(this.q_proj, this.q_norm, x, rows, tables, heads);
-    const k = this.turned(this.k_proj, this.k_norm, x, rows, tables, kvHeads);
-    const v = this.v_proj.forward(x);
+    const [flatQ, flatK, v] = linears([this.q_proj, this.k_proj, this.v_proj], x);
+    const q = this.turned(flatQ, this.q_norm, x, rows, tables, heads);
+    const k = this.turned(flatK, this.k_norm, x, rows, tables, kvHeads);
     const [keys, values] = cache ? cache.append(layer, k, v) : [k, v];
     const o = attention(q, keys, values, rows.segments, { heads, kvHeads, headDim, window, dropout });
     rest(x);
@@ -93,9 +93,8 @@ class Attention extends Module {
   }
 
   /** Queries or keys (rows, heads·headDim): each head normed by itself, then turned. */
-  private turned(proj: LinearLike, norm: RMSNorm, x: Tensor, rows: Rows, tables: RopeTables, heads: number): Tensor {
+  private turned(flat: Tensor, norm: RMSNorm, x: Tensor, rows: Rows, tables: RopeTables, heads: number): Tensor {
     const { headDim } = this.config;
-    const flat = proj.forward(x);
     const each = reshape(flat, [-1, headDim]); // (rows·heads, headDim)
     const normed = norm.forward(each);
     const joined = reshape(normed, flat.shape);
@@ -120,8 +119,7 @@ class Mlp extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const gate = this.gate_proj.forward(x);
-    const up = this.up_proj.forward(x);
+    const [gate, up] = linears([this.gate_proj, this.up_proj], x);
     const product = swiglu(gate, up);
     rest(x);
     const y = this.down_proj.forward(product);

@@ -14,6 +14,25 @@ export abstract class LinearLike extends Module {
   abstract readonly inFeatures: number;
   abstract readonly outFeatures: number;
   abstract forward(x: Tensor): Tensor;
+
+  /** What those of `layers` that can share work with this one, itself included, make of the input that all of them read; `undefined`: it works alone. */
+  together(_layers: readonly LinearLike[], _x: Tensor): readonly (Tensor | undefined)[] | undefined {
+    return undefined;
+  }
+}
+
+/** What each of several linear layers, or of modules in their places, makes of one input. */
+export function linears<L extends readonly LinearLike[]>(
+  layers: readonly [...L],
+  x: Tensor,
+): { [I in keyof L]: Tensor } {
+  const made: (Tensor | undefined)[] = layers.map(() => undefined);
+  for (const [i, layer] of layers.entries()) {
+    if (made[i]) continue;
+    const shared = layer instanceof LinearLike ? layer.together(layers, x) : undefined;
+    for (const [j, y] of shared?.entries() ?? [[i, layer.forward(x)] as const]) made[j] ??= y;
+  }
+  return made as { [I in keyof L]: Tensor };
 }
 
 /** y = x Wᵀ + b; weight (out, in), bias (out). */

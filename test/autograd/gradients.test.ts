@@ -7,6 +7,7 @@ import { attention, attentionOfOne, rope, type Segments } from "../../src/tensor
 import { where } from "../../src/tensor/ops/elementwise.js";
 import { concat, split } from "../../src/tensor/ops/layout.js";
 import { linearLora } from "../../src/tensor/ops/lora.js";
+import { linearsLora } from "../../src/tensor/ops/lora-shared.js";
 import { crossEntropy, embedding, linearCrossEntropy, linearCrossEntropyRows } from "../../src/tensor/ops/loss.js";
 import { dequantizeNf4, linearNf4, quantizeNf4 } from "../../src/tensor/ops/nf4.js";
 import { addRmsNorm, layerNorm, rmsNorm } from "../../src/tensor/ops/norm.js";
@@ -299,4 +300,28 @@ test("gradient of LoRA over dense and NF4 weights, with and without dropout", as
   const a = await linearNf4(x, packed).data();
   const b = await x.linear(restored).data();
   assert.ok(a.every((v, i) => Math.abs(v - b[i]!) < 1e-5));
+});
+
+test("gradients of several LoRA layers over one input", async () => {
+  const random = new Random(4);
+  const dense = (outputs: number): Tensor =>
+    tensor(
+      Float32Array.from({ length: outputs * 64 }, () => random.nextFloat() - 0.5),
+      [outputs, 64],
+    );
+  const [first, second, third] = [dense(6), dense(5), dense(3)];
+  for (const weights of [
+    [first, second, third],
+    [quantizeNf4(first), second, quantizeNf4(third, { doubleQuant: true })],
+  ]) {
+    const shapes = [[5, 64], ...[4, 1, 3].flatMap((rank, i) => [[rank, 64], [weights[i]!.shape[0]!, rank]]), [5]]; // biome-ignore format: one line
+    await check("linearsLora", shapes, (x, ...rest) => {
+      const parts = weights.map((weight, i) => ({
+        weight,
+        bias: i === 1 ? rest[6] : undefined,
+        lora: { a: rest[2 * i]!, b: rest[2 * i + 1]!, scale: 0.7 + i },
+      }));
+      return concat(linearsLora(x!, parts), 1);
+    });
+  }
 });
