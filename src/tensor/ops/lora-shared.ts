@@ -8,7 +8,8 @@ import { activationLike, emptyLike, requireOneDevice, Tensor, view } from "../te
 import { type FrozenWeight, requireWeightDevice, weightProduct } from "./frozen.js";
 import { widened } from "./layout.js";
 import type { LoraTerm } from "./lora.js";
-import { biasGradient, gemm, requireFloat32, weightGradient } from "./matmul.js";
+import { lowRankGradients } from "./low-rank.js";
+import { biasGradient, gemm, requireFloat32 } from "./matmul.js";
 
 /** One of several linear layers that read one input. */
 export interface LoraPart {
@@ -83,11 +84,13 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
       const dReduced = activationLike(x, [rows, ranks]);
       const db = layers.map((layer, i) => {
         const { b, scale, rank, outputs } = layer;
-        columns(dReduced, layer, (mine) =>
-          gemm(dys[i]!, b, mine, rows, rank, outputs, { alpha: scale, strideY: ranks }),
-        );
-        if (!b.requiresGrad) return undefined;
-        return columns(reduced, layer, (mine) => weightGradient(b, dys[i]!, mine, rows, outputs, rank, scale, ranks));
+        return columns(dReduced, layer, (mine) => {
+          if (!b.requiresGrad) {
+            gemm(dys[i]!, b, mine, rows, rank, outputs, { alpha: scale, strideY: ranks });
+            return undefined;
+          }
+          return columns(reduced, layer, (h) => lowRankGradients(dys[i]!, h, b, mine, rows, scale, ranks));
+        });
       });
       let da: (Tensor | undefined)[] = [];
       if (learnsA) {

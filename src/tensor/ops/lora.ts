@@ -1,14 +1,15 @@
 import * as calls from "../calls.js";
 import type { Compute } from "../dtype.js";
-import { inputGradient, leafGradient } from "../gradient.js";
+import { inputGradient } from "../gradient.js";
 import { endReading, handOver, whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
-import { activationLike, emptyLike, requireOneDevice, Tensor } from "../tensor.js";
+import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
 import { addScaled } from "./elementwise.js";
 import { type FrozenWeight, requireWeightDevice, weightProduct } from "./frozen.js";
 import { widened } from "./layout.js";
-import { biasGradient, gemm, requireFloat32, weightGradient } from "./matmul.js";
+import { lowRankGradients } from "./low-rank.js";
+import { biasGradient, gemm, weightGradient } from "./matmul.js";
 import { reserveRandom } from "./random.js";
 
 /** One low-rank update of a linear layer: s · (x Aᵀ) Bᵀ. */
@@ -21,36 +22,6 @@ export interface LoraTerm {
   readonly scale: number;
   /** Probability with which an input of A is dropped (0: none). */
   readonly dropout: number;
-}
-
-/** dh (rows, r) = s · dy B and dB = s · dyᵀ h from one reading of dy; dB is added to a leaf's gradient in place, returned otherwise. */
-function lowRankGradients(
-  dy: Tensor,
-  h: Tensor,
-  b: Tensor,
-  dh: Tensor,
-  rows: number,
-  scale: number,
-): Tensor | undefined {
-  requireFloat32(b);
-  const [outputs, rank] = b.shape as [number, number];
-  const leaf = leafGradient(b);
-  const db = leaf?.grad ?? emptyLike(b);
-  calls.lowRankGradients(
-    dy.handle,
-    h.handle,
-    b.handle,
-    dh.handle,
-    db.handle,
-    rows,
-    outputs,
-    rank,
-    rank,
-    rank,
-    scale,
-    leaf?.beta ?? 0,
-  );
-  return leaf ? undefined : db;
 }
 
 /**

@@ -10,7 +10,7 @@ import { widened } from "./layout.js";
 import { reduce } from "./reduce.js";
 
 /**
- * y (m, n) = alpha op(a) op(b) + beta y + bias: the plain call under every product here. Matrices are contiguous, or their rows stand `strideA`, `strideB`,
+ * y (m, n) = alpha op(a) op(b) + beta y + bias: the plain call under every product here. Matrices are contiguous, or rows of a and y stand `strideA` and
  * `strideY` elements apart. a and b may be 16-bit; by default the product is computed in bfloat16 where b is.
  */
 export function gemm(
@@ -28,12 +28,11 @@ export function gemm(
     bias?: Tensor | undefined;
     compute?: Compute | undefined;
     strideA?: number | undefined;
-    strideB?: number | undefined;
     strideY?: number | undefined;
   } = {},
 ): void {
   const { transA = false, transB = false, alpha = 1, beta = 0, bias, compute = computeOf(b.dtype) } = options;
-  const { strideA = transA ? m : k, strideB = transB ? k : n, strideY = n } = options;
+  const { strideA = transA ? m : k, strideY = n } = options;
   calls.gemm(
     a.handle,
     b.handle,
@@ -45,7 +44,7 @@ export function gemm(
     transA ? 1 : 0,
     transB ? 1 : 0,
     strideA,
-    strideB,
+    transB ? k : n,
     strideY,
     COMPUTE_CODE[compute],
     alpha,
@@ -87,7 +86,7 @@ export function biasGradient(bias: Tensor | undefined, dy: Tensor, rows: number,
   return bias?.requiresGrad ? reduce("sum", view(dy, [rows, outputs]), 0, false, "float32") : undefined;
 }
 
-/** dW (out, in) = scale · dyᵀ x, added to a leaf's gradient in place, returned otherwise. Rows of x stand `stride` elements apart. */
+/** dW (out, in) = scale · dyᵀ x, added to a leaf's gradient in place, returned otherwise. */
 export function weightGradient(
   weight: Tensor,
   dy: Tensor,
@@ -96,12 +95,11 @@ export function weightGradient(
   outputs: number,
   inputs: number,
   scale = 1,
-  stride = inputs,
 ): Tensor | undefined {
   requireFloat32(weight);
   const leaf = leafGradient(weight);
   const dw = leaf?.grad ?? emptyLike(weight);
-  gemm(dy, x, dw, outputs, inputs, rows, { transA: true, alpha: scale, beta: leaf?.beta ?? 0, strideB: stride });
+  gemm(dy, x, dw, outputs, inputs, rows, { transA: true, alpha: scale, beta: leaf?.beta ?? 0 });
   return leaf ? undefined : dw;
 }
 
