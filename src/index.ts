@@ -56,7 +56,7 @@ export type { CacheDType } from "./nn/cache.js";
 export * as nn from "./nn/index.js";
 export { type LoadOptions, type LoadPlan, loadModel } from "./plan.js";
 export * as plot from "./plot/index.js";
-export type { QuantizeOptions } from "./quantization/nf4.js";
+export type { QuantizationType, QuantizeOptions } from "./quantization/nf4.js";
 export { devices } from "./report.js";
 export { arange, type CreateOptions, full, ones, rand, randn, zeros } from "./tensor/create.js";
 export { type Device, type DeviceName, defaultDevice, setDefaultDevice } from "./tensor/device.js";

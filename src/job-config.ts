@@ -66,6 +66,7 @@ const QUANTIZE: Names<QuantizeOptions> = {
   type: true,
   doubleQuant: true,
   compute: true,
+  activations: true,
   blockSize: true,
   vision: true,
 };

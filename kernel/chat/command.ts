@@ -33,7 +33,9 @@ export function addChat(program: Command): void {
     .description("talk to a model: in a terminal turn by turn, with --prompt or a pipe one answer on standard output")
     .requiredOption("--model <model>", "a folder with config.json, a .gguf file, or a name on the hub")
     .option("--adapter <adapter>", "an adapter over it: a folder in PEFT's layout, or a name on the hub")
-    .addOption(new Option("--quantize <type>", "load the weights in 4 or 8 bits").choices(["nf4", "fp4", "int8"]))
+    .addOption(
+      new Option("--quantize <type>", "load the weights in 4 or 8 bits").choices(["nf4", "fp4", "int8", "fp8"]),
+    )
     .option("--double-quant", "with --quantize nf4 or fp4: quantise the scales too")
     .addOption(
       new Option("--dtype <dtype>", "dtype of the weights (default: the checkpoint's)").choices([

@@ -22,7 +22,21 @@ constexpr int32_t kCompute32F = 68;  // float32 sums; float32 operands enter as 
 constexpr int32_t kNormal = 0, kTransposed = 1;
 constexpr uint32_t kNoEpilogue = 1, kBias = 4;
 
-enum DescriptorAttribute : int { kTransA = 3, kTransB = 4, kEpilogue = 7, kBiasPointer = 8, kBiasType = 26 };
+enum DescriptorAttribute : int {
+  kTransA = 3,
+  kTransB = 4,
+  kEpilogue = 7,
+  kBiasPointer = 8,
+  kScalePointerA = 17,
+  kScalePointerB = 18,
+  kFastAccumulation = 25,
+  kBiasType = 26,
+  kScaleModeA = 31,
+  kScaleModeB = 32,
+};
+// A float32 scale for each row of A and each column of B (8-bit floats; since 12.9).
+constexpr int32_t kScalesOfRows = 3;
+constexpr size_t kFirstWithScalesOfRows = 120900;
 enum LayoutAttribute : int { kBatchCount = 5, kBatchStride = 6 };
 enum PreferenceAttribute : int { kMaxWorkspace = 1, kReductionSchemes = 3, kAlignmentA = 5, kAlignmentB = 6, kAlignmentC = 7, kAlignmentD = 8 };
 // Sums of pieces of k kept in float32 beside each other and added in a fixed order: two runs give the same bits.

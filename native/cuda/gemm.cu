@@ -135,7 +135,7 @@ void gemm(const gemm_args& g) {
   const DType type = product_type(g.a.dtype, g.b.dtype, g.compute);
   Product p{g.m, g.n, g.k};
   const Matrix a{g.a.data, g.a.dtype, g.lda, g.trans_a != 0}, b{g.b.data, g.b.dtype, g.ldb, g.trans_b != 0};
-  if (gemv(g.m, g.n, g.k, a, b, nullptr, g.y, g.ldy, g.alpha, g.beta, g.bias)) return;
+  if (gemv(g.m, g.n, g.k, a, b, {}, g.y, g.ldy, g.alpha, g.beta, g.bias)) return;
   if (!g.bias && rank_update(g.m, g.n, g.k, a, b, g.y, g.ldy, g.alpha, g.beta)) return;
   if (g.m > 0 && g.n > 0 && g.k > 0) {
     p.a = as_type(a, 1, g.trans_a ? g.k : g.m, g.trans_a ? g.m : g.k, type, kOperandA);

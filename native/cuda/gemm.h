@@ -25,6 +25,9 @@ struct Product {
   Ref bias = {};
   int64_t batch = 1;
   int64_t stride_y = 0;
+  // Operands of dtype UInt8 are E4M3 codes: a as it stands, b transposed, with a scale for each row of a and of b as stored.
+  const float *scale_a = nullptr, *scale_b = nullptr;
+  bool fast = false;  // their sums may lose digits on the way
 };
 void multiply(const Product& p);
 
@@ -34,12 +37,18 @@ DType product_type(DType a, DType b, int64_t compute);
 // `x` (count items of rows x cols as stored) in element type `to`: itself, or a dense copy in scratch memory.
 Matrix as_type(const Matrix& x, int64_t count, int64_t rows, int64_t cols, DType to, Slot slot);
 
-// A product that cuBLASLt takes as it is: y is float32 or of the operands' type, bias (when given) of y's. False: it has no kernel with a bias for it.
+// A product that cuBLASLt takes as it is: y is float32 or of the operands' type, bias (when given) of y's. False: it has no kernel with a bias, or for E4M3
+// codes, for it.
 bool matmul(const Product& p);
 
-// The same for up to 4 rows, by reading a weight b (n x k, "transposed") once as it stands, without rounding; b may be int8 (dtype UInt8) with one absmax a row.
+// What the codes of a weight b of dtype UInt8 are: int8, W = code * scale[row] / 127, or E4M3, W = code * scale[row].
+struct Codes {
+  const float* scale = nullptr;
+  bool e4m3 = false;
+};
+// The same for up to 4 rows, by reading a weight b (n x k, "transposed") once as it stands, without rounding; b may have codes.
 // False where it has no kernel: other strides, other mixtures of types, more rows.
-bool gemv(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const float* absmax, const Ref& y, int64_t ldy, float alpha, float beta, const Ref& bias);
+bool gemv(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const Codes& codes, const Ref& y, int64_t ldy, float alpha, float beta, const Ref& bias);
 
 // y = alpha * a op(b) + beta * y for up to 64 terms and many rows, y of 16 bits; b may be float32 and is rounded. False where it has no kernel.
 bool rank_update(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const Ref& y, int64_t ldy, float alpha, float beta);

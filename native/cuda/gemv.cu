@@ -1,4 +1,5 @@
-// A few rows of activations against a plain or int8 weight (decoding text, its adapters and its head): bound by reading the weight, which is read once, as it stands.
+// A few rows of activations against a plain weight, or one of 8 bits (decoding text, its adapters and its head): bound by reading the weight, which is read once, as it stands.
+#include "fp8.cuh"
 #include "gemm.h"
 #include "vector.cuh"
 
@@ -14,7 +15,8 @@ struct Task {
   int64_t lda;
   const void* b;
   int64_t ldb;
-  const float* absmax;  // int8: W[r, c] = b[r, c] * absmax[r] / 127
+  const float* scale;  // codes: W[r, c] = b[r, c] * scale[r] * unit
+  float unit;
   Ref y, bias;
   int64_t ldy;
   float alpha, beta;
@@ -26,6 +28,8 @@ template <> __device__ inline void load_eight<int8_t>(const int8_t* p, float (&v
 #pragma unroll
   for (int e = 0; e < 8; e++) v[e] = (float)(int8_t)((e < 4 ? from.x : from.y) >> (8 * (e % 4)));
 }
+
+template <> __device__ inline void load_eight<E4m3>(const E4m3* p, float (&v)[8]) { decode_eight(*reinterpret_cast<const uint2*>(p), v); }
 
 __device__ inline float load_one(const Ref& x, int64_t i) {
   return x.dtype == DType::Float32 ? static_cast<const float*>(x.data)[i]
@@ -89,7 +93,7 @@ __global__ void __launch_bounds__(kThreads) few_rows(const Task t, int lanes) {
       if (r >= t.m || j >= t.n) continue;
       float v = sum[r][o];
       for (int w = 1; lanes > 32 && w < kThreads / 32; w++) v += parts[w][r * kOutputs + o];
-      if (t.absmax != nullptr) v *= t.absmax[j] * (1.0f / 127.0f);
+      if (t.scale != nullptr) v *= t.scale[j] * t.unit;
       v *= t.alpha;
       const int64_t at = r * t.ldy + j;
       if (t.beta != 0.0f) v += t.beta * load_one(t.y, at);
@@ -124,14 +128,14 @@ bool whole_eights(const Matrix& x, int64_t rows) {
 
 }  // namespace
 
-bool gemv(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const float* absmax, const Ref& y, int64_t ldy, float alpha, float beta, const Ref& bias) {
+bool gemv(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const Codes& codes, const Ref& y, int64_t ldy, float alpha, float beta, const Ref& bias) {
   if (m < 1 || m > 4 || n < 1 || k < 8 || k % 8 != 0 || a.transposed || !b.transposed || !whole_eights(a, m) || !whole_eights(b, n)) return false;
-  const Task t{m, n, k, a.data, a.ld, b.data, b.ld, absmax, y, bias, ldy, alpha, beta};
+  const Task t{m, n, k, a.data, a.ld, b.data, b.ld, codes.scale, codes.e4m3 ? 1.0f : 1.0f / 127.0f, y, bias, ldy, alpha, beta};
   bool done = false;
   with_float_type(a.dtype, "a", [&](auto of) {
     using A = decltype(of);
     if (b.dtype == DType::UInt8) {
-      launch<A, int8_t>(t);
+      codes.e4m3 ? launch<A, E4m3>(t) : launch<A, int8_t>(t);
       done = true;
     } else if (b.dtype == DType::Float32) {
       launch<A, float>(t);

@@ -121,7 +121,7 @@ void gemm_int8(const gemm_int8_args& g) {
   const Product p = open_product(g);
   if (p.m <= 0 || p.n <= 0) return;
   const Matrix codes{g.q.data, DType::UInt8, g.cols, true};
-  if (g.trans_w && gemv(p.m, p.n, p.k, p.a, codes, g.absmax.f32(), g.y, g.ldy, g.alpha, g.beta, g.bias)) return;
+  if (g.trans_w && gemv(p.m, p.n, p.k, p.a, codes, {g.absmax.f32()}, g.y, g.ldy, g.alpha, g.beta, g.bias)) return;
   multiply_restored(p, g, [&](const Ref& to) { dequantize(g.q, g.absmax, g.rows, g.cols, to); });
 }
 

@@ -20,9 +20,10 @@ struct Key {
   int64_t m, n, k, lda, ldb, ldy, batch, stride_a, stride_b, stride_y;
   int32_t type, y_type, trans_a, trans_b, with_bias, with_beta;
   int32_t align_a, align_b, align_y, align_bias;
+  int32_t fast, spare;
   bool operator==(const Key& o) const { return memcmp(this, &o, sizeof *this) == 0; }
 };
-static_assert(sizeof(Key) == 10 * 8 + 10 * 4, "no padding: keys are compared by their bytes");
+static_assert(sizeof(Key) == 10 * 8 + 12 * 4, "no padding: keys are compared by their bytes");
 struct KeyHash {
   size_t operator()(const Key& key) const {
     uint64_t words[sizeof(Key) / 8], h = 0x9e3779b97f4a7c15u;
@@ -43,7 +44,9 @@ struct Plan {
 };
 std::unordered_map<Key, Plan, KeyHash> plans;
 
-cudaDataType type_of(DType t) { return t == DType::Float32 ? CUDA_R_32F : t == DType::BFloat16 ? CUDA_R_16BF : CUDA_R_16F; }
+cudaDataType type_of(DType t) {
+  return t == DType::Float32 ? CUDA_R_32F : t == DType::BFloat16 ? CUDA_R_16BF : t == DType::UInt8 ? CUDA_R_8F_E4M3 : CUDA_R_16F;
+}
 
 int32_t alignment_of(const void* p) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(p);
@@ -80,6 +83,14 @@ lt::Layout* layout(int32_t type, int64_t rows, int64_t cols, int64_t ld, int64_t
     lt::check(l.layout_set(made, lt::kBatchStride, &stride, sizeof stride), "describing a batch");
   }
   return made;
+}
+
+// Tensors that the descriptor names may lie elsewhere at each launch.
+void set_pointers(const Plan& plan, const Product& p) {
+  if (p.bias) set(plan.descriptor, lt::kBiasPointer, static_cast<const void*>(p.bias.data));
+  if (p.scale_a == nullptr) return;
+  set(plan.descriptor, lt::kScalePointerA, static_cast<const void*>(p.scale_b));
+  set(plan.descriptor, lt::kScalePointerB, static_cast<const void*>(p.scale_a));
 }
 
 lt::Status launch(const Plan& plan, const lt::Algorithm& algorithm, const Product& p, void* workspace) {
@@ -132,10 +143,13 @@ Plan make_plan(const Key& key, const Product& p, void* workspace) {
   set(plan.descriptor, lt::kTransA, key.trans_b ? lt::kTransposed : lt::kNormal);
   set(plan.descriptor, lt::kTransB, key.trans_a ? lt::kTransposed : lt::kNormal);
   set(plan.descriptor, lt::kEpilogue, key.with_bias ? lt::kBias : lt::kNoEpilogue);
-  if (key.with_bias) {
-    set(plan.descriptor, lt::kBiasPointer, static_cast<const void*>(p.bias.data));
-    set(plan.descriptor, lt::kBiasType, key.y_type);
+  if (key.with_bias) set(plan.descriptor, lt::kBiasType, key.y_type);
+  if (p.scale_a != nullptr) {
+    set(plan.descriptor, lt::kScaleModeA, lt::kScalesOfRows);
+    set(plan.descriptor, lt::kScaleModeB, lt::kScalesOfRows);
+    set(plan.descriptor, lt::kFastAccumulation, static_cast<int8_t>(key.fast));
   }
+  set_pointers(plan, p);
   plan.b = key.trans_b ? layout(key.type, key.k, key.n, key.ldb, key.batch, key.stride_b) : layout(key.type, key.n, key.k, key.ldb, key.batch, key.stride_b);
   plan.a = key.trans_a ? layout(key.type, key.m, key.k, key.lda, key.batch, key.stride_a) : layout(key.type, key.k, key.m, key.lda, key.batch, key.stride_a);
   plan.y = layout(key.y_type, key.n, key.m, key.ldy, key.batch, key.stride_y);
@@ -153,7 +167,7 @@ Plan make_plan(const Key& key, const Product& p, void* workspace) {
   const lt::Status status =
       l.heuristic(lt::context(), plan.descriptor, plan.b, plan.a, plan.y, plan.y, preference, tuning() ? kCandidates : 1, candidates, &count);
   l.preference_destroy(preference);
-  if (status != lt::kSuccess && status != lt::kNotSupported) {
+  if (status != lt::kSuccess && status != lt::kNotSupported && p.scale_a == nullptr) {
     destroy(plan);
     lt::check(status, "choosing a kernel");
   }
@@ -190,6 +204,7 @@ bool matmul(const Product& p) {
   key.align_b = alignment_of(p.b.data);
   key.align_y = alignment_of(p.y.data);
   key.align_bias = p.bias ? alignment_of(p.bias.data) : 0;
+  key.fast = p.fast ? 1 : 0;
   void* workspace = scratch(kWorkspace, kWorkspaceBytes);
   auto found = plans.find(key);
   if (found == plans.end()) {
@@ -201,11 +216,11 @@ bool matmul(const Product& p) {
   }
   const Plan& plan = found->second;
   if (!plan.found) {
-    if (p.bias) return false;
+    if (p.bias || p.scale_a != nullptr) return false;
     fail("cuBLASLt has no kernel for a product of %lld x %lld x %lld (lda %lld, ldb %lld, ldy %lld, batch %lld)", (long long)p.m, (long long)p.n, (long long)p.k,
          (long long)p.a.ld, (long long)p.b.ld, (long long)p.ldy, (long long)p.batch);
   }
-  if (p.bias) set(plan.descriptor, lt::kBiasPointer, static_cast<const void*>(p.bias.data));
+  set_pointers(plan, p);
   lt::check(launch(plan, plan.algorithm, p, workspace), "a matrix product");
   return true;
 }

@@ -17,6 +17,7 @@ import golden_adapters
 import golden_bnb
 import golden_bnb_qwen2_vl
 import golden_classification
+import golden_fp8
 import golden_gguf
 import golden_images
 import golden_llama
@@ -45,6 +46,7 @@ PARTS = {
     "quantized": lambda out, shared: golden_quantized.make(out),
     "bnb": lambda out, shared: golden_bnb.make(out),
     "bnb-qwen2-vl": lambda out, shared: golden_bnb_qwen2_vl.make(out),
+    "fp8": lambda out, shared: golden_fp8.make(out),
     "gguf": lambda out, shared: golden_gguf.make(out),
     "ops": lambda out, shared: golden_ops.make(out),
     "sampling": lambda out, shared: golden_sampling.make(out),

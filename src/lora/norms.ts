@@ -32,7 +32,7 @@ export function adaptedNorms(squares: Tensor, w: Tensor | FrozenWeight, a: Tenso
       const [rank, inputs] = a.shape as [number, number];
       const outputs = b.shape[0]!;
       const projected = empty([rank, outputs], "float32", a.device); // A Wᵀ
-      weightProduct(a, w, projected, rank, true, { compute: "float32" });
+      weightProduct(a, w, projected, rank, true, { compute: "float32", keepInputs: true });
       return lengths(squares, permute(projected, [1, 0]), gram(a, rank, inputs), b, scale);
     }),
   );

@@ -6,7 +6,7 @@ import { PackedEmbedding } from "../quantization/packed.js";
 import { DTYPE_BYTES } from "../tensor/dtype.js";
 import { adapterParameters } from "./wrap.js";
 
-/** One parameter of a model; quantised and packed weights come under their layer's name with dtype "nf4", "fp4", "int8", "q4_1" … */
+/** One parameter of a model; quantised and packed weights come under their layer's name with dtype "nf4", "fp4", "int8", "fp8", "q4_1" … */
 export interface ParameterInfo {
   name: string;
   shape: readonly number[];

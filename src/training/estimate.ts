@@ -5,6 +5,7 @@ import { type Example, IGNORED } from "../data/mask.js";
 import { plannedPicture } from "../images/patches.js";
 import type { CausalLM } from "../models/causal.js";
 import { Embedding } from "../nn/layers.js";
+import { QuantizedLinear } from "../quantization/nf4.js";
 import type { Device } from "../tensor/device.js";
 import { dryRun, roundedBytes } from "../tensor/dry.js";
 import { DTYPE_BYTES, type FloatDType } from "../tensor/dtype.js";
@@ -183,9 +184,15 @@ function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; s
   const item = DTYPE_BYTES[step.activations ?? "bfloat16"];
   const row = Math.ceil(vocabSize / 8) * 8 * item;
   const pieces = Math.ceil(rows / Math.max(1, Math.floor(GPU_LOGITS / row)));
-  // Quantised and float32 weights are restored or rounded one at a time.
+  // Quantised and float32 weights are restored or rounded one at a time. FP8 weights that meet rounded inputs are only transposed, a byte an element, and
+  // the inputs' codes stand beside them.
   let widest = 0;
-  for (const [, m] of network.namedModules()) widest = Math.max(widest, m.ownElements());
+  let codes = 0;
+  for (const [, m] of network.namedModules()) {
+    const rounds = m instanceof QuantizedLinear && m.options.roundInputs;
+    widest = Math.max(widest, m.ownElements() / (rounds ? 2 : 1));
+    if (rounds) codes = Math.max(codes, rows * (Math.max(m.inFeatures, m.outFeatures) + 4));
+  }
   // Few key heads: their gradients are made in parts (native/cuda/attention_backward.cuh), for which 528 blocks are wanted.
   const blocks = Math.ceil(rows / 64) * kvHeads;
   const part = 8 * rows * kvHeads * headDim;
@@ -196,5 +203,5 @@ function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; s
   const head = network.headWeight();
   const converted = head instanceof Tensor && DTYPE_BYTES[head.dtype] > item;
   const restored = 2 * (converted ? Math.max(widest, head.size) : Math.max(0, widest - logits / 2));
-  return { logits, scratch: GPU_WORKSPACE + restored + attention };
+  return { logits, scratch: GPU_WORKSPACE + restored + codes + attention };
 }

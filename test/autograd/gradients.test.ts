@@ -5,6 +5,8 @@ import { Random } from "../../src/data/random.js";
 import { geglu, gelu, swiglu, swigluHalves } from "../../src/tensor/ops/activation.js";
 import { attention, attentionOfOne, rope, type Segments } from "../../src/tensor/ops/attention.js";
 import { where } from "../../src/tensor/ops/elementwise.js";
+import { quantizeFp8 } from "../../src/tensor/ops/fp8.js";
+import { linearFrozen } from "../../src/tensor/ops/frozen.js";
 import { concat, split } from "../../src/tensor/ops/layout.js";
 import { linearLora } from "../../src/tensor/ops/lora.js";
 import { linearsLora } from "../../src/tensor/ops/lora-shared.js";
@@ -268,13 +270,14 @@ test("gradient of cross entropy, plain, smoothed and through the chunked head", 
     );
   }
 });
-test("gradient of LoRA over dense and NF4 weights, with and without dropout", async () => {
+test("gradient of LoRA over dense, NF4 and FP8 weights, with and without dropout", async () => {
   const random = new Random(3);
   const dense = tensor(
     Float32Array.from({ length: 6 * 64 }, () => random.nextFloat() - 0.5),
     [6, 64],
   );
-  for (const weight of [dense, quantizeNf4(dense), quantizeNf4(dense, { doubleQuant: true })]) {
+  const fp8 = quantizeFp8(dense, { roundInputs: false }); // what rounds has no slope
+  for (const weight of [dense, quantizeNf4(dense), quantizeNf4(dense, { doubleQuant: true }), fp8]) {
     for (const p of [0, 0.3]) {
       await check(
         `linearLora, dropout ${p}`,
@@ -292,6 +295,7 @@ test("gradient of LoRA over dense and NF4 weights, with and without dropout", as
   }
   const packed = quantizeNf4(dense, { doubleQuant: true });
   await check("linearNf4", [[5, 64]], (x) => linearNf4(x, packed));
+  await check("linearFrozen over FP8", [[5, 64], [6]], (x, bias) => linearFrozen(x!, fp8, bias));
   const restored = dequantizeNf4(packed);
   const x = tensor(
     Float32Array.from({ length: 128 }, () => random.nextFloat()),

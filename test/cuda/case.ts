@@ -10,10 +10,10 @@ export interface TensorSpec {
   dtype?: CaseDType | "int32" | "uint8";
   /**
    * Values before the call. "normal" (inputs' default): mean 0, standard deviation 1. "uniform": in [0, 1). "positive": in [0.1, 2.1). "zero".
-   * "ids": whole numbers in [0, limit). uint8 without a fill: any bytes. Outputs without a fill hold NaN (whole numbers: a mark), so that an
+   * "ids": whole numbers in [0, limit). "e4m3": any codes but NaN. uint8 without a fill: any bytes. Outputs without a fill hold NaN (whole numbers: a mark), so that an
    * element that only one backend writes is found.
    */
-  fill?: "normal" | "uniform" | "positive" | "zero" | "ids";
+  fill?: "normal" | "uniform" | "positive" | "zero" | "ids" | "e4m3";
   /** "ids" and whole numbers are below it. */
   limit?: number;
   /** Instead of a fill, row-major. */

@@ -52,6 +52,7 @@ function values(spec: TensorSpec, random: () => number): Float64Array {
     zero: () => 0,
     ids: () => Math.floor(random() * limit),
     uniform: random,
+    e4m3: () => Math.floor(random() * 127) + (random() < 0.5 ? 0 : 128),
     positive: () => 0.1 + 2 * random(),
     normal: () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()),
   };

@@ -48,9 +48,9 @@ test("training over bfloat16 and float16 weights follows the float32 loss curve"
     }
   }));
 
-test("NF4, FP4 and int8 computed in bfloat16 follow the same in float32", () =>
+test("NF4, FP4, int8 and FP8 computed in bfloat16 follow the same in float32", () =>
   withModelFolder(async (folder) => {
-    for (const type of ["nf4", "fp4", "int8"] as const) {
+    for (const type of ["nf4", "fp4", "int8", "fp8"] as const) {
       const reference = await losses(folder, "float32", { type, compute: "fp32" });
       const d = distance(await losses(folder, "float32", { type, compute: "bf16" }), reference);
       assert.ok(d < 0.01, `${type}: ${d}`);

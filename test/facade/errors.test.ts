@@ -98,7 +98,7 @@ test("order and targets of quantize and addLora", () =>
     await fails(
       () => loadModel(folder, quiet).quantize({ type: "int4" as "int8" }),
       "ConfigError",
-      /"nf4", "fp4" or "int8"/,
+      /"nf4", "fp4", "int8" or "fp8"/,
     );
     await fails(
       () => loadModel(folder, quiet).quantize({ type: "int8", doubleQuant: true }),

@@ -15,6 +15,8 @@ export interface ProductOptions {
   beta?: number;
   bias?: Tensor | undefined;
   compute?: Compute | undefined;
+  /** Inputs enter as they are, even into a weight that would round them (FP8): for what is measured of a weight. */
+  keepInputs?: boolean | undefined;
 }
 
 /** A frozen weight (out, in) in a form of its own that knows how to be multiplied with. */
@@ -78,8 +80,9 @@ export function weightProduct(
     return;
   }
   const [rows, cols] = w.shape as [number, number];
-  if (transposed) gemm(a, w, y, m, rows, cols, { transB: true, ...options });
-  else gemm(a, w, y, m, cols, rows, options);
+  const { keepInputs: _, ...plain } = options;
+  if (transposed) gemm(a, w, y, m, rows, cols, { transB: true, ...plain });
+  else gemm(a, w, y, m, cols, rows, plain);
 }
 
 /** @throws DeviceError when a weight does not stand where x does. */
