@@ -1,4 +1,5 @@
 // One measurement of scripts/bench-gpu.mjs in a process of its own: QLoRA steps, or greedy decoding, of a shape with random weights.
+import { packRows } from "../dist/src/data/pack.js";
 import { Decoder, setReplaying } from "../dist/src/evaluation/decode.js";
 import { generateIds, samplingSettings } from "../dist/src/evaluation/generate.js";
 import { KvCache } from "../dist/src/nn/cache.js";
@@ -105,50 +106,96 @@ async function decode() {
   return { tokensPerSecond };
 }
 
-/** Greedy steps of several sequences behind contexts of equal length, as graphs and op by op. */
+/** Greedy steps of several sequences behind contexts of equal length, as graphs and (unless `graphs` is set) op by op, with keys and values in each of `caches`. */
 async function grid() {
   const rows = [];
   const settings = samplingSettings({ temperature: 0 });
-  for (const context of request.contexts) {
-    for (const batch of request.batches) {
-      const limit = context + request.decode + 16;
-      const cache = new KvCache(batch, limit, CUDA);
-      // A few sequences at a time go in: the activations of all of them would not fit.
-      for (let s = 0; s < batch; s += 4) {
-        const length = new Int32Array(batch);
-        const begin = new Int32Array(batch);
-        for (let i = s; i < Math.min(s + 4, batch); i++) {
-          length[i] = context;
-          begin[i] = (i - s) * context;
-        }
-        const ids = Int32Array.from({ length: Math.min(4, batch - s) * context }, draw);
-        scope(() => noGrad(() => void model.module.hidden(cache.rows(ids, begin, length), cache)));
+  const { contexts, batches, caches = ["bfloat16"] } = request;
+  const { headDim } = model.config;
+  for (const [context, batch, dtype] of contexts.flatMap((c) => batches.flatMap((b) => caches.map((d) => [c, b, d])))) {
+    const limit = context + request.decode + 16;
+    const cache = new KvCache(batch, limit, CUDA, { dtype, headDim });
+    // A few sequences at a time go in: the activations of all of them would not fit.
+    for (let s = 0; s < batch; s += 4) {
+      const length = new Int32Array(batch);
+      const begin = new Int32Array(batch);
+      for (let i = s; i < Math.min(s + 4, batch); i++) {
+        length[i] = context;
+        begin[i] = (i - s) * context;
       }
-      await settle(CUDA);
-      for (const graph of [true, false]) {
-        setReplaying(graph);
-        const decoder = new Decoder(model.module, cache, settings, limit);
-        const starts = Array.from({ length: batch }, (_, region) => {
-          const id = draw();
-          return { region, position: context, id, seed: 0, offset: 0, seen: [] };
-        });
-        const launches = recordings(CUDA).wholeLaunches;
-        let seen = 0;
-        let from = 0;
-        for await (const _ of decoder.steps(starts, request.decode + 8)) if (++seen === 8) from = performance.now();
-        const ms = (performance.now() - from) / (seen - 8);
-        const whole = recordings(CUDA).wholeLaunches - launches;
-        rows.push({ batch, context, graph, whole, ms, tokensPerSecond: (batch * 1000) / ms });
-        decoder.dispose();
-      }
-      cache.dispose();
+      const ids = Int32Array.from({ length: Math.min(4, batch - s) * context }, draw);
+      scope(() => noGrad(() => void model.module.hidden(cache.rows(ids, begin, length), cache)));
     }
+    await settle(CUDA);
+    for (const graph of request.graphs ? [true] : [true, false]) {
+      setReplaying(graph);
+      const decoder = new Decoder(model.module, cache, settings, limit);
+      const starts = Array.from({ length: batch }, (_, region) => {
+        const id = draw();
+        return { region, position: context, id, seed: 0, offset: 0, seen: [] };
+      });
+      const launches = recordings(CUDA).wholeLaunches;
+      let seen = 0;
+      let from = 0;
+      for await (const _ of decoder.steps(starts, request.decode + 8)) if (++seen === 8) from = performance.now();
+      const ms = (performance.now() - from) / (seen - 8);
+      const whole = recordings(CUDA).wholeLaunches - launches;
+      const gib = gibibytes(cache.bytes);
+      rows.push({ batch, context, cache: dtype, graph, whole, ms, tokensPerSecond: (batch * 1000) / ms, gib });
+      decoder.dispose();
+    }
+    cache.dispose();
   }
   setReplaying(true);
   return { rows, captureError: recordings(CUDA).captureError };
 }
 
-const works = { decode, grid, train };
+/** Steps on rows of various lengths, packed as `train` packs them, between steps on full rows: tokens of both a second. Nothing is padded, so all tokens count. */
+async function packed() {
+  const { batch, length, shortest, longest, steps } = request;
+  const row = (n) => {
+    const ids = Int32Array.from({ length: n }, draw);
+    return { ids, labels: ids };
+  };
+  const examples = Array.from({ length: 16 * batch * (steps + 2) }, () =>
+    row(shortest + (draw() % (longest - shortest + 1))),
+  );
+  const packing = packRows(
+    examples.map(({ ids }) => ids.length),
+    length,
+  );
+  const settings = trainSettings({
+    steps: steps + 2,
+    batch,
+    lr: 2e-4,
+    schedule: "constant",
+    optimizer: "adamw8bit",
+    checkpointing: request.checkpointing,
+  });
+  const speed = async (train, rows) => {
+    let tokens = 0;
+    const input = { model: model.module, train, rows, validation: undefined, settings, padId: 0, stopped: () => false };
+    const loop = trainLoop({ ...input, onBatch: (n) => (tokens += n) });
+    let [from, counted] = [0, 0];
+    for (let i = 0; i < steps + 2; i++) {
+      if (i === 2) [from, counted] = [performance.now(), tokens];
+      await loop.next();
+      await settle(CUDA);
+    }
+    const seconds = (performance.now() - from) / 1000;
+    await loop.return?.();
+    return { tokens: tokens - counted, seconds, tokensPerSecond: (tokens - counted) / seconds };
+  };
+  const full = Array.from({ length: 2 * batch }, () => row(length));
+  const before = await speed(full);
+  const short = await speed(examples, packing.rows);
+  const after = await speed(full);
+  const ratio = (2 * short.tokensPerSecond) / (before.tokensPerSecond + after.tokensPerSecond);
+  const sequences = packing.rows.length === 0 ? 0 : examples.length / packing.rows.length;
+  return { before, short, after, ratio, sequencesARow: sequences, roomUsed: packing.efficiency };
+}
+
+const works = { decode, grid, packed, train };
 const result = await (works[request.work] ?? train)();
 process.stdout.write(`${JSON.stringify({ ...result, loaded })}\n`);
 process.exit(0);

@@ -1,6 +1,8 @@
 // npm run bench:gpu, on a machine with an NVIDIA GPU: every op against the CPU backend, then QLoRA steps and decoding of the Llama-3-8B
 // shape beside transformers + PEFT + bitsandbytes in the same run; loading a checkpoint of that shape from memory (16 GB of /dev/shm).
-//   node scripts/bench-gpu.mjs [--parts ops,load,train,decode,profile,peers] [--modes selective,full,offload] [--steps 4] [--shape 8B|1B|tiny|mistral-7b|qwen2-1.5b|chatglm3-6b|starcoder-15b] [--report FOLDER]
+//   node scripts/bench-gpu.mjs [--parts ops,load,train,decode,profile,peers; also packed,cache,context] [--modes selective,full,offload] [--steps 4] [--shape 8B|1B|tiny|mistral-7b|qwen2-1.5b|chatglm3-6b|starcoder-15b] [--report FOLDER]
+// packed: short rows packed into long ones; cache: decoding with keys and values in 16 and in 8 bits; context [--tokens N,…] [--layers L] [--compare]: a step on
+// one row of N tokens within 80 GB, or its gradients in tiles beside those of all rows at once (bench/gpu-context.mjs).
 // It builds nothing: on a machine without Node use what "npm run pack:gpu" made.
 import { spawn } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
@@ -8,6 +10,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { bytesOfModel } from "./bench/checkpoint.mjs";
+import { benchContext } from "./bench/gpu-context.mjs";
 import { benchLoad, memoryFolder } from "./bench/gpu-load.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -18,6 +21,9 @@ const { values: options } = parseArgs({
     peerModes: { type: "string", default: "none,full" },
     steps: { type: "string", default: "4" },
     shape: { type: "string", default: "8B" },
+    tokens: { type: "string", default: "350208" },
+    layers: { type: "string" },
+    compare: { type: "boolean", default: false },
     report: { type: "string" },
     python: { type: "string", default: process.env.TUNEBOOK_PYTHON ?? "python3" },
   },
@@ -237,6 +243,31 @@ if (parts.has("decode")) {
       (r?.rows ?? []).map((row) => ({ ...row, ms: round(row.ms, 2), tokensPerSecond: round(row.tokensPerSecond) })),
     );
   }
+}
+if (parts.has("cache")) {
+  console.log("==> greedy decoding with keys and values in 16 and in 8 bits");
+  const caches = ["bfloat16", "int8"];
+  const request = { work: "grid", decode: 64, batches: [8, 32], contexts: [2048, 8192], caches, graphs: true, rank: 0 };
+  const r = await measure("cache", request);
+  report.cache = r?.rows ?? [];
+  const shown = (row) => ({
+    ...row,
+    ms: round(row.ms, 2),
+    tokensPerSecond: round(row.tokensPerSecond),
+    gib: round(row.gib, 2),
+  });
+  console.table(report.cache.map(shown));
+}
+if (parts.has("packed")) {
+  console.log("==> rows of 64 to 1,024 tokens, packed, beside full rows");
+  report.packed = await measure("packed", { work: "packed", checkpointing: "selective", shortest: 64, longest: 1024 });
+  console.log(report.packed);
+}
+if (parts.has("context")) {
+  const layers = options.layers === undefined ? {} : { layers: Number(options.layers) };
+  const tokens = options.tokens.split(",").map(Number);
+  report.context = await benchContext(model, { tokens, compare: options.compare, ...layers });
+  console.table(report.context);
 }
 if (parts.has("peers")) {
   console.log("==> transformers + PEFT + bitsandbytes");

@@ -33,6 +33,11 @@ export function withCheckpointing<T>(wanted: Checkpointing, fn: () => T): T {
   }
 }
 
+/** Whether parts of the model run again in the backward pass. */
+export function recomputing(): boolean {
+  return mode === "full" || mode === "offload";
+}
+
 /** Forgets the mode that is set: an interrupted cell skips `finally`. */
 export function resetCheckpointing(): void {
   mode = DEFAULT;
@@ -72,7 +77,7 @@ export function checkpoint<Out extends readonly Tensor[]>(
   fn: (...inputs: Tensor[]) => Out,
   inputs: readonly Tensor[],
 ): Out {
-  if ((mode !== "full" && mode !== "offload") || !isRecording()) return fn(...inputs);
+  if (!recomputing() || !isRecording()) return fn(...inputs);
   const random = randomState();
   let recorded = false;
   const before = offloaded;

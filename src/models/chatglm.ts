@@ -9,6 +9,7 @@ import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
 import type { FrozenWeight } from "../tensor/ops/frozen.js";
 import { split } from "../tensor/ops/layout.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { byRows } from "./by-rows.js";
 import { type CausalConfig, CausalLM, noisy, plainWeight } from "./causal.js";
 import { residualStream } from "./residual.js";
 import { RopeCache } from "./rope.js";
@@ -111,13 +112,15 @@ class Mlp extends Module {
     this.dense_4h_to_h = new Linear(intermediateSize, hiddenSize, options);
   }
 
-  forward(x: Tensor): Tensor {
-    const both = this.dense_h_to_4h.forward(x); // (rows, gate | up)
-    const product = swigluHalves(both);
-    rest(x);
-    const y = this.dense_4h_to_h.forward(product);
-    discard([both, product], [x, y]);
-    return y;
+  forward(given: Tensor): Tensor {
+    return byRows(this, given, (x) => {
+      const both = this.dense_h_to_4h.forward(x); // (rows, gate | up)
+      const product = swigluHalves(both);
+      rest(x);
+      const y = this.dense_4h_to_h.forward(product);
+      discard([both, product], [x, y]);
+      return y;
+    });
   }
 }
 

@@ -8,6 +8,7 @@ import { gelu } from "../tensor/ops/activation.js";
 import { attention, attentionOfOne } from "../tensor/ops/attention.js";
 import { inDType, reshape, split } from "../tensor/ops/layout.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { byRows } from "./by-rows.js";
 import { type CausalConfig, LmHeadModel, noisy } from "./causal.js";
 import { residualStream } from "./residual.js";
 
@@ -133,15 +134,17 @@ class Mlp extends Module {
     this.activation = config.activation;
   }
 
-  forward(x: Tensor): Tensor {
-    const wide = this.c_fc.forward(x);
-    const active = gelu(wide, this.activation);
-    rest(x);
-    const y = this.c_proj.forward(active);
-    discard([wide, active], [x, y]);
-    const dropped = this.dropout.forward(y);
-    discard([y], [x, dropped]);
-    return dropped;
+  forward(given: Tensor): Tensor {
+    return byRows(this, given, (x) => {
+      const wide = this.c_fc.forward(x);
+      const active = gelu(wide, this.activation);
+      rest(x);
+      const y = this.c_proj.forward(active);
+      discard([wide, active], [x, y]);
+      const dropped = this.dropout.forward(y);
+      discard([y], [x, dropped]);
+      return dropped;
+    });
   }
 }
 

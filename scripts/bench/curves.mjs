@@ -1,0 +1,95 @@
+// Loss curves of one training run done in several ways: SmolLM2-135M with LoRA (r 16, every linear layer) on packed DialogSum rows. Each way runs in a
+// process of its own (curve-worker.mjs), from the same seed on the same rows, so that step N of all of them is the same work. What may differ between
+// two ways is arithmetic alone: dtypes, kernels, what is recomputed.
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { plot } from "../../dist/src/index.js";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+/** The model's file and the file with the rows, in ../shared or TUNEBOOK_SHARED. @throws Error naming the one that is not there. */
+export function curveFiles() {
+  const shared = process.env.TUNEBOOK_SHARED ?? join(root, "..", "shared");
+  const model = join(shared, "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
+  const rows = join(shared, "data/dialogsum/dialogsum.train.jsonl.gz");
+  const missing = [model, rows].find((file) => !existsSync(file));
+  if (missing) throw new Error(`${missing} is not there: set TUNEBOOK_SHARED to the folder with models/ and data/`);
+  return { model, rows };
+}
+
+/**
+ * Runs one way of training and gives { name, losses, seconds, last } (`last`: the worker's closing line).
+ * @param way { name, load: options of loadModel, quantize?: options of quantize, train?: options of train beyond those of `work`, env? }
+ * @param work { steps, batch, maxLength, rank, lr, rows } of all ways.
+ * @param onStep Called with each step { step, loss, gradNorm, seconds }.
+ */
+export function runCurve(way, work, onStep = () => {}) {
+  const request = JSON.stringify({ ...work, ...way, files: curveFiles() });
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [join(root, "scripts/bench/curve-worker.mjs"), request], {
+      cwd: root,
+      env: { ...process.env, ...way.env },
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const steps = [];
+    let last;
+    let rest = "";
+    child.stdout.on("data", (data) => {
+      const lines = (rest + data).split("\n");
+      rest = lines.pop();
+      for (const line of lines.filter((l) => l.startsWith("{"))) {
+        const message = JSON.parse(line);
+        if (message.step === undefined) last = message;
+        else {
+          steps.push(message);
+          onStep(message);
+        }
+      }
+    });
+    child.on("error", reject);
+    child.on("close", (code) => {
+      if (code !== 0 || !last) return reject(new Error(`the run "${way.name}" ended with code ${code}`));
+      const losses = steps.map((s) => s.loss);
+      resolve({ name: way.name, losses, seconds: last.seconds, last });
+    });
+  });
+}
+
+/** Means over consecutive windows of `size` steps; a rest that is shorter counts as one too. */
+export function windowMeans(losses, size = 50) {
+  const means = [];
+  for (let i = 0; i < losses.length; i += size) {
+    const part = losses.slice(i, i + size);
+    means.push(part.reduce((a, b) => a + b, 0) / part.length);
+  }
+  return means;
+}
+
+/** Windows of a curve beside the reference's: [{ from, to, reference, loss, difference }], the difference as a share of the reference. */
+export function compareCurves(reference, curve, size = 50) {
+  const ours = windowMeans(curve.losses, size);
+  return windowMeans(reference.losses, size).map((mean, i) => ({
+    from: i * size + 1,
+    to: Math.min((i + 1) * size, reference.losses.length),
+    reference: mean,
+    loss: ours[i],
+    difference: ours[i] / mean - 1,
+  }));
+}
+
+/** The largest difference of all windows, without its sign. */
+export const largestDifference = (windows) => Math.max(...windows.map((w) => Math.abs(w.difference)));
+
+/** The curves as one figure, each the running mean of `size` steps, which is what can be told apart by eye. */
+export function plotCurves(curves, title, size = 20) {
+  const rows = curves.flatMap(({ name, losses }) => {
+    let sum = 0;
+    return losses.map((loss, i) => {
+      sum += loss - (i >= size ? losses[i - size] : 0);
+      return { step: i + 1, loss: sum / Math.min(i + 1, size), run: name };
+    });
+  });
+  return plot.line(rows, { x: "step", y: "loss", series: "run", title, yLabel: "loss, nats a token", markers: false });
+}
