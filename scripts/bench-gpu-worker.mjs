@@ -18,7 +18,8 @@ const config = { architectures: ["LlamaForCausalLM"], model_type: "llama", ...re
 
 const begun = performance.now();
 let plan = loadModel(config, { weights: "random", seed: 0, dtype: "bfloat16", device: "cuda" });
-if (!request.dense) plan = plan.quantize({ type: "nf4", doubleQuant: true, compute: "bf16" });
+const type = request.dense ? "bf16" : (request.weights ?? "nf4");
+if (type !== "bf16") plan = plan.quantize({ type, ...(type === "nf4" && { doubleQuant: true }), compute: "bf16" });
 if (request.rank > 0) plan = plan.addLora({ rank: request.rank, alpha: 2 * request.rank, target: "all-linear" });
 const model = await plan;
 await settle(CUDA);

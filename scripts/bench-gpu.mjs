@@ -1,6 +1,6 @@
 // npm run bench:gpu, on a machine with an NVIDIA GPU: every op against the CPU backend, then QLoRA steps and decoding of the Llama-3-8B
 // shape beside transformers + PEFT + bitsandbytes in the same run; loading a checkpoint of that shape from memory (16 GB of /dev/shm).
-//   node scripts/bench-gpu.mjs [--parts ops,load,train,decode,profile,peers; also packed,cache,context] [--modes selective,full,offload] [--steps 4] [--shape 8B|1B|tiny|mistral-7b|qwen2-1.5b|chatglm3-6b|starcoder-15b] [--report FOLDER]
+//   node scripts/bench-gpu.mjs [--parts ops,load,train,decode,profile,peers; also packed,cache,context] [--modes selective,full,offload] [--steps 4] [--weights nf4|fp8|bf16] [--shape 8B|1B|tiny|mistral-7b|qwen2-1.5b|chatglm3-6b|starcoder-15b] [--report FOLDER]
 // packed: short rows packed into long ones; cache: decoding with keys and values in 16 and in 8 bits; context [--tokens N,…] [--layers L] [--compare]: a step on
 // one row of N tokens within 80 GB, or its gradients in tiles beside those of all rows at once (bench/gpu-context.mjs).
 // It builds nothing: on a machine without Node use what "npm run pack:gpu" made.
@@ -23,6 +23,7 @@ const { values: options } = parseArgs({
     shape: { type: "string", default: "8B" },
     tokens: { type: "string", default: "350208" },
     layers: { type: "string" },
+    weights: { type: "string", default: "nf4" },
     compare: { type: "boolean", default: false },
     report: { type: "string" },
     python: { type: "string", default: process.env.TUNEBOOK_PYTHON ?? "python3" },
@@ -36,6 +37,8 @@ const llama3 = {
   rms_norm_eps: 1e-5,
   tie_word_embeddings: false,
 };
+/** What --weights says of the frozen matrices. */
+const WEIGHTS = { nf4: "NF4 + double quantisation", fp8: "FP8 (E4M3)", bf16: "bfloat16 weights" };
 /** Shapes of Llama 3 and of other models; only sizes matter, the weights are random. `work` stands beside the config. */
 const SHAPES = {
   "8B": {
@@ -150,7 +153,10 @@ function run(command, args, { env = {}, quiet = false } = {}) {
 async function measure(name, request, env = {}) {
   const { code, lines, errors } = await run(
     process.execPath,
-    [join(root, "scripts/bench-gpu-worker.mjs"), JSON.stringify({ model, ...work, ...request })],
+    [
+      join(root, "scripts/bench-gpu-worker.mjs"),
+      JSON.stringify({ model, weights: options.weights, ...work, ...request }),
+    ],
     { quiet: true, env },
   );
   const result = lines.at(-1);
@@ -285,7 +291,7 @@ if (parts.has("peers")) {
   }
 }
 console.log(
-  `\n${model.model_type === "llama" ? "Llama-3-" : ""}${options.shape} shape, NF4 + double quantisation, bf16, LoRA r ${work.rank} on all linear layers, 8-bit AdamW, batch ${work.batch} x ${work.length}`,
+  `\n${model.model_type === "llama" ? "Llama-3-" : ""}${options.shape} shape, ${WEIGHTS[options.weights]}, bf16, LoRA r ${work.rank} on all linear layers, 8-bit AdamW, batch ${work.batch} x ${work.length}`,
 );
 console.table(report.rows);
 if (options.report) {
