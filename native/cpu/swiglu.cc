@@ -41,15 +41,18 @@ void swiglu_backward(const swiglu_backward_args& a) {
   check_part("dy", "dy_stride", a.dy, a.rows, a.cols, a.dy_stride);
   check_part("dgate", "dgate_stride", a.dgate, a.rows, a.cols, a.dgate_stride);
   check_part("dup", "dup_stride", a.dup, a.rows, a.cols, a.dup_stride);
+  if (a.y) check_part("y", "dy_stride", a.y, a.rows, a.cols, a.dy_stride);
   parallel_pieces(a.rows, rows_of(kElements, a.cols), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const float *gate = a.gate.f32() + r * a.gate_stride, *up = a.up.f32() + r * a.up_stride, *dy = a.dy.f32() + r * a.dy_stride;
       float *dgate = a.dgate.f32() + r * a.dgate_stride, *dup = a.dup.f32() + r * a.dup_stride;
+      float* y = a.y ? a.y.f32() + r * a.dy_stride : nullptr;
       for_vectors(a.cols, [=](int64_t i, int64_t m) {
         const vf g = load_to(gate + i, m), u = load_to(up + i, m), d = load_to(dy + i, m);
         const vf s = sigmoid_v(g), silu = g * s;
         store_to(dgate + i, d * u * (s + silu * (1.0f - s)), m);
         store_to(dup + i, d * silu, m);
+        if (y != nullptr) store_to(y + i, silu * u, m);
       });
     }
   });

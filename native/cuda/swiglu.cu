@@ -27,21 +27,23 @@ __global__ void __launch_bounds__(kThreads) swiglu_kernel(
 }
 
 template <class T, int N>
-__global__ void __launch_bounds__(kThreads) swiglu_backward_kernel(const T* gate, const T* up, const T* dy, T* dgate, T* dup, Divider units,
+__global__ void __launch_bounds__(kThreads) swiglu_backward_kernel(const T* gate, const T* up, const T* dy, T* dgate, T* dup, T* y, Divider units,
     int64_t total, int64_t gate_stride, int64_t up_stride, int64_t dy_stride, int64_t dgate_stride, int64_t dup_stride) {
   int64_t c = (int64_t)blockIdx.x * kThreads + threadIdx.x;
   if (c >= total) return;
   const int64_t r = units.take(c);
-  float g[N], u[N], d[N];
+  float g[N], u[N], d[N], made[N];
   load_floats<N>(gate + r * gate_stride + c * N, g);
   load_floats<N>(up + r * up_stride + c * N, u);
   load_floats<N>(dy + r * dy_stride + c * N, d);
 #pragma unroll
   for (int j = 0; j < N; ++j) {
     const float s = sigmoid(g[j]), silu = g[j] * s;
+    made[j] = silu * u[j];
     g[j] = d[j] * u[j] * (s + silu * (1.0f - s));
     u[j] = d[j] * silu;
   }
+  if (y != nullptr) store_floats<N>(y + r * dy_stride + c * N, made);
   store_floats<N>(dgate + r * dgate_stride + c * N, g);
   store_floats<N>(dup + r * dup_stride + c * N, u);
 }
@@ -88,17 +90,18 @@ void swiglu_backward(const swiglu_backward_args& a) {
   check_part("dy", "dy_stride", a.dy, a.gate, a.rows, a.cols, a.dy_stride);
   check_part("dgate", "dgate_stride", a.dgate, a.gate, a.rows, a.cols, a.dgate_stride);
   check_part("dup", "dup_stride", a.dup, a.gate, a.rows, a.cols, a.dup_stride);
+  if (a.y) check_part("y", "dy_stride", a.y, a.gate, a.rows, a.cols, a.dy_stride);
   if (a.rows == 0 || a.cols == 0) return;
   with_float_type(a.gate.dtype, "gate", [&](auto type) {
     using T = decltype(type);
     const bool whole = a.cols % Pack<T>::kCount == 0 &&
                        even<T>(a.rows, {a.gate_stride, a.up_stride, a.dy_stride, a.dgate_stride, a.dup_stride}) &&
-                       aligned(16, a.gate.data, a.up.data, a.dy.data, a.dgate.data, a.dup.data);
+                       aligned(16, a.gate.data, a.up.data, a.dy.data, a.dgate.data, a.dup.data) && aligned(16, a.y.data);
     with_width<T>(whole, [&](auto width) {
       constexpr int N = decltype(width)::value;
       const int64_t units = a.cols / N, total = units * a.rows;
       swiglu_backward_kernel<T, N><<<grid_of(total, kThreads), kThreads, 0, device.stream>>>(a.gate.as<const T>(), a.up.as<const T>(),
-          a.dy.as<const T>(), a.dgate.as<T>(), a.dup.as<T>(), Divider(units), total, a.gate_stride, a.up_stride, a.dy_stride,
+          a.dy.as<const T>(), a.dgate.as<T>(), a.dup.as<T>(), a.y.as<T>(), Divider(units), total, a.gate_stride, a.up_stride, a.dy_stride,
           a.dgate_stride, a.dup_stride);
       launched("swiglu_backward");
     });

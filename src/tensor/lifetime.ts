@@ -37,6 +37,16 @@ export function handOver(t: Tensor, own = 1): Tensor | undefined {
   return new Tensor(t.surrender(), shape, dtype);
 }
 
+/**
+ * Leaves what a reader of x does with its elements in a backward pass to the one of x's own operation, which follows and makes them on its way: where they are
+ * not there now and nobody else reads them. False: nothing was left to it.
+ */
+export function leaveToMaker(x: Tensor, use: (elements: Tensor) => void): boolean {
+  if (!x.madeAgain || x.held || !x.requiresGrad || !lastOf(x)) return false;
+  x.awaited = use;
+  return true;
+}
+
 /** Whether the last reader of the elements of a recorded operation's input is asking. */
 function lastOf(t: Tensor, own = 1): boolean {
   return t.readers === own && !t.disposed;

@@ -47,6 +47,10 @@ export class Tensor implements Disposable {
   remake: (() => Tensor) | undefined;
   /** What `remake` reads. @internal */
   from: readonly Tensor[] | undefined;
+  /** Whether the backward pass of its own operation can make the elements on its way (`leaveToMaker`). @internal */
+  madeAgain = false;
+  /** What that backward pass does with them. @internal */
+  awaited: ((elements: Tensor) => void) | undefined;
   /** Results of operations on it that are still to be made (`whenRead`). @internal */
   waiting: Tensor[] | undefined;
   /** @internal */ scoped = false;

@@ -47,13 +47,15 @@ const swiglu: OpCase[] = PARTS.flatMap(([rows, cols, a, b, c]): OpCase[] => {
       ints: [rows, cols, a, b, c],
       floats: [],
     },
-    {
-      name: `swiglu_backward ${rows}x${cols} strides ${a} ${b} ${c}`,
-      op: "swigluBackward",
-      tensors: [act(size(a)), act(size(b)), act(size(c)), out(size(a)), out(size(b))],
-      ints: [rows, cols, a, b, c, a, b],
-      floats: [],
-    },
+    ...[null, out(size(c))].map(
+      (y): OpCase => ({
+        name: `swiglu_backward ${rows}x${cols} strides ${a} ${b} ${c}${y ? ", y again" : ""}`,
+        op: "swigluBackward",
+        tensors: [act(size(a)), act(size(b)), act(size(c)), out(size(a)), out(size(b)), y],
+        ints: [rows, cols, a, b, c, a, b],
+        floats: [],
+      }),
+    ),
   ];
 });
 

@@ -98,7 +98,7 @@ const ROUNDED = 2 ** -7;
 large("SwiGLU and its gradient", () => {
   const [gate, up, dy] = [random(BLOCK, WIDE), random(BLOCK, WIDE), random(BLOCK, WIDE)];
   const backward = (g: Tensor, u: Tensor, d: Tensor, rows: number): void =>
-    calls.swigluBackward(g.handle, u.handle, d.handle, g.handle, u.handle, rows, WIDE, WIDE, WIDE, WIDE, WIDE, WIDE);
+    calls.swigluBackward(g.handle, u.handle, d.handle, g.handle, u.handle, 0, rows, WIDE, WIDE, WIDE, WIDE, WIDE, WIDE);
   const [gates, ups] = [repeated(gate), repeated(up)];
   const y = swiglu(gates, ups);
   const first = compared("swiglu", y, swiglu(gate, up));

@@ -15,12 +15,12 @@ function cheap(
   inputs: readonly Tensor[],
   shape: readonly number[],
   make: () => Tensor,
-  back: (dy: Tensor) => readonly Tensor[],
+  back: (dy: Tensor, y: Tensor) => readonly Tensor[],
 ): Tensor {
   const later = isReplaying() && isRecording();
   if (later) for (const t of inputs) void t.handle; // made now, while what they are made from is still there
   const y = later ? unmade(inputs[0]!, shape) : make();
-  record(op, inputs, [y], back, [], inputs);
+  record(op, inputs, [y], (dy) => back(dy, y), [], inputs);
   recomputable(y, inputs, make);
   return y;
 }
@@ -56,13 +56,20 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
     calls.swiglu(gate.handle, up.handle, y.handle, rows, cols, cols, cols, cols);
     return y;
   };
-  return cheap("swiglu", [gate, up], gate.shape, make, (dy) => {
+  const y = cheap("swiglu", [gate, up], gate.shape, make, (dy, { awaited }) => {
     const [g, u] = [gate.handle, up.handle];
     const dgate = handOver(gate) ?? activationLike(gate);
     const dup = handOver(up) ?? activationLike(up);
-    calls.swigluBackward(g, u, dy.handle, dgate.handle, dup.handle, rows, cols, cols, cols, cols, cols, cols);
+    // What was made in the forward pass comes again, over the gradient where nobody else holds it.
+    const again = awaited && (dy.holders === 1 && !dy.aliased ? dy : activationLike(dy));
+    const made = again?.handle ?? 0;
+    calls.swigluBackward(g, u, dy.handle, dgate.handle, dup.handle, made, rows, cols, cols, cols, cols, cols, cols);
+    if (again) awaited(again);
+    if (again !== dy) again?.dispose();
     return [dgate, dup];
   });
+  y.madeAgain = true;
+  return y;
 }
 
 /** silu(first half) · second half of the last axis. */
@@ -90,6 +97,7 @@ export function swigluHalves(given: Tensor): Tensor {
       dy.handle,
       dx.handle,
       dup.handle,
+      0,
       rows,
       cols,
       width,

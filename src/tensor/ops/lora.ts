@@ -1,7 +1,7 @@
 import * as calls from "../calls.js";
 import type { Compute } from "../dtype.js";
 import { inputGradient } from "../gradient.js";
-import { endReading, handOver, whenRead } from "../lifetime.js";
+import { endReading, handOver, leaveToMaker, whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, requireOneDevice, Tensor } from "../tensor.js";
@@ -83,8 +83,16 @@ export function linearLora(
         const spare = handOver(x, reduced.held ? 1 : 2);
         dropped = drop(spare ?? x, spare !== undefined);
       }
+      const left =
+        a.requiresGrad &&
+        a.leaf &&
+        !mask &&
+        leaveToMaker(x, (elements) => {
+          weightGradient(a, dReduced, elements, rows, rank, inputs);
+          dReduced.dispose();
+        });
       let da: Tensor | undefined;
-      if (a.requiresGrad) {
+      if (a.requiresGrad && !left) {
         da = weightGradient(a, dReduced, dropped ?? x, rows, rank, inputs);
         dropped?.dispose();
         dropped = undefined;
@@ -108,7 +116,7 @@ export function linearLora(
         }
         dx = returned;
       }
-      dReduced.dispose();
+      if (!left) dReduced.dispose();
       return [dx, da, db, biasGradient(bias, dy, rows, outputs)];
     },
     [reduced],
