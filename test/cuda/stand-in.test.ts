@@ -23,7 +23,7 @@ function run(files: readonly string[], env: Record<string, string>): void {
 
 test("the tests of the GPU", () => {
   // Of the ops a few, for the runner's sake: they are the CPU's.
-  const files = ["tensors", "model", "architectures", "preference", "host", "resume", "ops"].map(
+  const files = ["tensors", "model", "architectures", "preference", "host", "resume", "ops", "weights-ahead"].map(
     (name) => `cuda/${name}.test.js`,
   );
   run(files, { TUNEBOOK_CASES: "rope,memory" });
