@@ -74,12 +74,17 @@ void dot_codes(const Fp8& w, const float* a, int64_t lda, const float* a_scale, 
   for (; p + U * W <= w.cols; p += U * W) {
     __builtin_prefetch(q + p + kAhead);
 TB_UNROLL(4)
-    for (int u = 0; u < U; u++) {
-      const vf v = e4m3_over_unit(q + p + u * W, W);
+    for (int u = 0; u < U; u += 2) {
+      vf low, high;
+      e4m3_pair(q + p + u * W, low, high);
 TB_UNROLL(4)
-      for (int i = 0; i < M; i++) acc[i][u] += load(a + i * lda + p + u * W) * v;
+      for (int i = 0; i < M; i++) {
+        acc[i][u] += load(a + i * lda + p + u * W) * low;
+        acc[i][u + 1] += load(a + i * lda + p + (u + 1) * W) * high;
+      }
     }
   }
+  const float unit = holds_nan(q, p) ? bits_float(kNanBits) : kE4m3Unit;
   for (; p < w.cols; p += W) {
     const int64_t left = w.cols - p < W ? w.cols - p : W;
     const vf v = e4m3_over_unit(q + p, left);
@@ -88,7 +93,7 @@ TB_UNROLL(4)
   for (int i = 0; i < M; i++) {
     vf sum = acc[i][0];
     for (int u = 1; u < U; u++) sum += acc[i][u];
-    finish(e, i, row, hsum(sum) * kE4m3Unit * w.scale[row] * (a_scale ? a_scale[i] : 1.0f));
+    finish(e, i, row, hsum(sum) * unit * w.scale[row] * (a_scale ? a_scale[i] : 1.0f));
   }
 }
 

@@ -10,9 +10,10 @@ constexpr float kE4m3Least = 7.888609052e-31f;  // 2^-100: a row without anythin
 constexpr uint32_t kNanBits = 0x7fc00000u;
 
 // W codes (n of them read) as float32, divided by 256: a float16 has the same fields with an exponent of 15 instead of 7, which the hardware widens,
-// subnormals too; what the code 0x7f looks like then becomes NaN.
+// subnormals too; what the code 0x7f looks like then becomes NaN. Portable code looks all of it up.
 constexpr float kE4m3Unit = 256.0f;
 
+#if TB_AVX2
 TB_INLINE vf without_nan(vf v) {
 #if TB_AVX512
   const __mmask16 nan = _mm512_cmp_ps_mask((__m512)vabs(v), (__m512)splat(480.0f / kE4m3Unit), _CMP_EQ_OQ);
@@ -21,6 +22,7 @@ TB_INLINE vf without_nan(vf v) {
   return from_bits(bits(v) | (vabs(v) == splat(480.0f / kE4m3Unit)));
 #endif
 }
+#endif
 
 #if TB_AVX512
 TB_INLINE vf e4m3_over_unit(const uint8_t* q, int64_t n) {
@@ -37,14 +39,63 @@ TB_INLINE vf e4m3_over_unit(const uint8_t* q, int64_t n) {
   return without_nan((vf)_mm256_cvtph_ps(_mm_and_si128(wide, _mm_set1_epi16((short)0xbf80))));
 }
 #else
+struct E4m3Table {
+  float values[256] = {};
+  constexpr E4m3Table() {
+    for (int code = 0; code < 256; code++) {
+      const int exponent = code >> 3 & 15, mantissa = code & 7;
+      float v = (exponent == 0 ? mantissa : 8 + mantissa) / 512.0f / kE4m3Unit;
+      for (int e = 1; e < exponent; e++) v *= 2;
+      if (exponent == 15 && mantissa == 7) v = __builtin_nanf("");
+      values[code] = code & 128 ? -v : v;
+    }
+  }
+};
+static constexpr E4m3Table kE4m3Table;
 TB_INLINE vf e4m3_over_unit(const uint8_t* q, int64_t n) {
   vf v = {};
-  for (int i = 0; i < W; i++) {
-    if (i < n) v[i] = to_float(f16{(uint16_t)((q[i] & 0x80) << 8 | (q[i] & 0x7f) << 7)});
-  }
-  return without_nan(v);
+  for (int i = 0; i < W; i++)
+    if (i < n) v[i] = kE4m3Table.values[q[i]];
+  return v;
 }
 #endif
+
+// 2 W codes over kE4m3Unit without looking for NaN, which comes out as 480: see holds_nan.
+TB_INLINE void e4m3_pair(const uint8_t* q, vf& low, vf& high) {
+#if TB_AVX512
+  const __m512i wide = _mm512_slli_epi16(_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(q))), 7);
+  const __m512i halves = _mm512_and_si512(wide, _mm512_set1_epi16((short)0xbf80));
+  low = (vf)_mm512_maskz_cvtph_ps(kAll, _mm512_castsi512_si256(halves));
+  high = (vf)_mm512_maskz_cvtph_ps(kAll, _mm512_maskz_extracti64x4_epi64(0xff, halves, 1));
+#elif TB_AVX2
+  const __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q))), 7);
+  const __m256i halves = _mm256_and_si256(wide, _mm256_set1_epi16((short)0xbf80));
+  low = (vf)_mm256_cvtph_ps(_mm256_castsi256_si128(halves));
+  high = (vf)_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1));
+#else
+  low = e4m3_over_unit(q, W);
+  high = e4m3_over_unit(q + W, W);
+#endif
+}
+
+TB_INLINE bool holds_nan(const uint8_t* q, int64_t n) {
+  int64_t i = 0;
+  bool found = false;
+#if TB_AVX512
+  const __m512i nan = _mm512_set1_epi8(0x7f);
+  __mmask64 any = 0;
+  for (; i + 64 <= n; i += 64) any |= _mm512_cmpeq_epi8_mask(_mm512_and_si512(_mm512_loadu_si512(q + i), nan), nan);
+  found = any != 0;
+#elif TB_AVX2
+  const __m256i nan = _mm256_set1_epi8(0x7f);
+  __m256i any = _mm256_setzero_si256();
+  for (; i + 32 <= n; i += 32)
+    any = _mm256_or_si256(any, _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + i)), nan), nan));
+  found = !_mm256_testz_si256(any, any);
+#endif
+  for (; i < n; i++) found |= (q[i] & 0x7f) == 0x7f;
+  return found;
+}
 
 // W codes as they are.
 TB_INLINE vf load_e4m3(const uint8_t* q, int64_t n) { return e4m3_over_unit(q, n) * kE4m3Unit; }

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import type { Example } from "../data/mask.js";
 import { ConfigError } from "../errors.js";
 import type { Module } from "../nn/module.js";
+import { QuantizedLinear } from "../quantization/nf4.js";
 import { stats } from "../tensor/native.js";
 import { outsideScope } from "../tensor/scope.js";
 import { type Tensor, view } from "../tensor/tensor.js";
@@ -69,7 +70,10 @@ const SAMPLE = 256;
 /** The model: its parameters' names and shapes, the first values of frozen ones, and how its adapter was made. */
 export async function modelFingerprint(model: Module, adapter: object | undefined): Promise<Fingerprint> {
   const shapes = createHash("sha256");
-  for (const [name, m] of model.namedModules()) shapes.update(`${name} ${m.constructor.name} ${m.ownElements()}\n`);
+  for (const [name, m] of model.namedModules()) {
+    const form = m instanceof QuantizedLinear ? ` ${m.format}${m.options.roundInputs ? " of rounded inputs" : ""}` : "";
+    shapes.update(`${name} ${m.constructor.name} ${m.ownElements()}${form}\n`);
+  }
   const frozen: Tensor[] = [];
   for (const [name, p] of model.namedParameters()) {
     shapes.update(`${name} ${p.dtype} ${p.shape.join()} ${p.requiresGrad}\n`);

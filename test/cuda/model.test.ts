@@ -82,7 +82,7 @@ const KINDS: Kind[] = [
     quantize: { type: "fp8" },
     adapter: true,
     loss: 1e-2,
-    gradient: 5e-2,
+    gradient: 0.12,
   },
 ];
 

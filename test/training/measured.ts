@@ -99,6 +99,13 @@ export const SMALL: readonly Case[] = [
     options: { batch: 4, length: 128, checkpointing: "none", optimizer: "paged-adamw", neftune: 5 },
   },
   {
+    name: "LoRA over FP8",
+    model: "embedded",
+    quantize: { type: "fp8" },
+    lora: all,
+    options: { batch: 4, length: 128, checkpointing: "selective", optimizer: "adamw" },
+  },
+  {
     name: "LoRA behind a frozen vision tower",
     model: "seeing",
     lora: { rank: 8, target: ["q_proj", "v_proj"] },

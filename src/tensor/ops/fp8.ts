@@ -11,8 +11,8 @@ const LEAST_ROUNDED = 64;
 
 /**
  * A frozen matrix in 8-bit floats, E4M3 (4 bits of exponent, 3 of mantissa, largest 448, no infinities; Micikevicius et al. 2022, "FP8 formats for deep
- * learning"), one scale a row (an output): W[r, c] = value(codes[r, c]) · scale[r] with scale[r] = max|W[r, :]| / 448. Between 2⁻⁶ and 1 of 448 a value is
- * off by at most 1/16 of itself, with random rounding 2.6% of the weight's size; below that by at most 2⁻¹⁰ · scale.
+ * learning"), one scale a row (an output): W[r, c] = value(codes[r, c]) · scale[r] with scale[r] = max|W[r, :]| / 448. A weight of 2⁻⁶ · scale or more is off
+ * by at most 1/16 of itself, a smaller one by at most 2⁻¹⁰ · scale; a matrix of normal numbers by 2.6% of its size.
  *
  * With `roundInputs` a product of 64 rows and more rounds its inputs as well, each row x by a scale of its own, so that a GPU of compute capability 8.9
  * and newer multiplies the codes themselves: y = s_x · (codes(x) · codes(W)ᵀ) · s_W. The gradient of inputs goes the same way: the scales of W lie along
