@@ -26,7 +26,7 @@ const work = { steps: Number(options.steps), batch: 2, maxLength: 256, rank: 16,
 const reference = { load: { device, dtype: "float32" }, train: { checkpointing: "none" }, env: slow };
 const fast = { load: { device, dtype: "bfloat16" }, train: { checkpointing: "selective" } };
 
-/** Both sides of a pair stand over the same weights but for their rounding to bfloat16. */
+/** Both sides of a pair begin from the same values: NF4's codes are equal, dense weights (of NF4 the embedding and head) are rounded to bfloat16 on the fast side. */
 const PAIRS = {
   dense: {
     title: "SmolLM2-135M, dense weights",
