@@ -290,10 +290,12 @@ if (parts.has("peers")) {
     else report.peer = line;
   }
 }
-console.log(
-  `\n${model.model_type === "llama" ? "Llama-3-" : ""}${options.shape} shape, ${WEIGHTS[options.weights]}, bf16, LoRA r ${work.rank} on all linear layers, 8-bit AdamW, batch ${work.batch} x ${work.length}`,
-);
-console.table(report.rows);
+if (report.rows.length > 0) {
+  console.log(
+    `\n${model.model_type === "llama" ? "Llama-3-" : ""}${options.shape} shape, ${WEIGHTS[options.weights]}, bf16, LoRA r ${work.rank} on all linear layers, 8-bit AdamW, batch ${work.batch} x ${work.length}`,
+  );
+  console.table(report.rows);
+}
 if (options.report) {
   mkdirSync(options.report, { recursive: true });
   writeFileSync(join(options.report, "bench-gpu.json"), JSON.stringify(report, null, 1));

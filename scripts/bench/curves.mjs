@@ -82,14 +82,32 @@ export function compareCurves(reference, curve, size = 50) {
 /** The largest difference of all windows, without its sign. */
 export const largestDifference = (windows) => Math.max(...windows.map((w) => Math.abs(w.difference)));
 
-/** The curves as one figure, each the running mean of `size` steps, which is what can be told apart by eye. */
-export function plotCurves(curves, title, size = 20) {
-  const rows = curves.flatMap(({ name, losses }) => {
-    let sum = 0;
-    return losses.map((loss, i) => {
-      sum += loss - (i >= size ? losses[i - size] : 0);
-      return { step: i + 1, loss: sum / Math.min(i + 1, size), run: name };
-    });
+// A point is the mean of the steps up to it, at most `size`: single steps of other rows differ too much to see anything.
+function smooth(losses, size) {
+  let sum = 0;
+  return losses.map((loss, i) => {
+    sum += loss - (i >= size ? losses[i - size] : 0);
+    return sum / Math.min(i + 1, size);
   });
+}
+
+/** Curves as one figure of running means over `size` steps. */
+export function plotCurves(curves, title, size = 20) {
+  const rows = curves.flatMap(({ name, losses }) =>
+    smooth(losses, size).map((loss, i) => ({ step: i + 1, loss, run: name })),
+  );
   return plot.line(rows, { x: "step", y: "loss", series: "run", title, yLabel: "loss, nats a token", markers: false });
+}
+
+/** How far curves are from their references, [name, reference, curve][], in per cent of running means over `size` steps: where curves lie on each other. */
+export function plotDifferences(pairs, title, size = 20) {
+  const rows = pairs.flatMap(([name, reference, curve]) => {
+    const means = smooth(reference.losses, size);
+    return smooth(curve.losses, size).map((loss, i) => ({
+      step: i + 1,
+      difference: 100 * (loss / means[i] - 1),
+      run: name,
+    }));
+  });
+  return plot.line(rows, { x: "step", y: "difference", series: "run", title, yLabel: "difference, %", markers: false });
 }

@@ -39,10 +39,11 @@ function measure(request, limit) {
  */
 export async function benchContext(model, options) {
   const { tokens, layers = model.num_hidden_layers, steps = 1, checkpointing = "offload", compare = false } = options;
-  const { tile = 16384, device = "cuda", rank = 32, limit = LIMIT } = options;
+  const { device = "cuda", rank = 32, limit = LIMIT } = options;
   const shape = { ...model, num_hidden_layers: layers, max_position_embeddings: 2 ** 20 };
   const rows = [];
   for (const length of tokens) {
+    const tile = options.tile ?? Math.min(16384, Math.floor(length / 4));
     console.log(`==> one row of ${length} tokens, ${layers} layers, checkpointing ${checkpointing}`);
     const r = await measure({ model: shape, tokens: length, steps, checkpointing, compare, tile, device, rank }, limit);
     if (!r) {
