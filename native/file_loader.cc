@@ -14,6 +14,8 @@ namespace {
 
 // Small enough that an interrupt, and the last pieces of a model, wait little; large enough that a copy over the bus runs at full speed.
 constexpr int64_t kPiece = int64_t{8} << 20;
+// Where a piece is taken to its place by the processor: it is still in its cache then.
+constexpr int64_t kPlaced = int64_t{512} << 10;
 constexpr int kSlots = 2;  // of a thread: one is copied from while the other is filled
 constexpr int kMostWorkers = kLanes / kSlots;
 
@@ -124,7 +126,8 @@ bool FileLoader::claim(Piece* piece, uint64_t generation, bool wait) {
   if (wait) work_.wait(lock, [&] { return generation != generation_ || !open_.empty(); });
   if (generation != generation_ || open_.empty()) return false;
   FileLoad* load = open_.front();
-  const int64_t whole = std::max(load->unit, kPiece / load->unit * load->unit);
+  const int64_t most = load->place != nullptr ? kPlaced : kPiece;
+  const int64_t whole = std::max(load->unit, most / load->unit * load->unit);
   *piece = {load, load->next, std::min(whole, load->bytes - load->next)};
   load->next += piece->bytes;
   load->left++;

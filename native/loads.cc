@@ -155,7 +155,7 @@ Napi::Value load_blocks(const Napi::CallbackInfo& info) {
 Napi::Value load_restored(const Napi::CallbackInfo& info) {
   return begin_load(info, 1, [&](Load& load) {
     const int64_t kind = integer(info[5]), columns = integer(info[6]), head_rows = integer(info[7]);
-    if (kind < 0 || kind > 3) fail("%lld is no kind of block", (long long)kind);
+    if (kind < 0 || kind >= kSuperKinds) fail("%lld is no kind of block", (long long)kind);
     Restored& r = load.restored;
     r.kind = static_cast<SuperKind>(kind);
     const int64_t elements = elements_of_super(r.kind), rows = rows_in(load, bytes_of_super(r.kind), elements, columns, head_rows);

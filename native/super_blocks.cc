@@ -31,6 +31,31 @@ void unpack_scales(const uint8_t* s, uint8_t* scale, uint8_t* minimum) {
   }
 }
 
+// A half scale, 32 signed bytes: scale * q.
+void restore_q8_0(const uint8_t* from, float* to) {
+  const float d = widen(from);
+  const int8_t* q = reinterpret_cast<const int8_t*>(from + 2);
+  for (int i = 0; i < 32; i++) to[i] = d * static_cast<float>(q[i]);
+}
+
+// A half scale, 16 bytes of nibbles: scale * (q - 8).
+void restore_q4_0(const uint8_t* from, float* to) {
+  const float d = widen(from);
+  for (int i = 0; i < 16; i++) {
+    to[i] = d * static_cast<float>((from[2 + i] & 15) - 8);
+    to[i + 16] = d * static_cast<float>((from[2 + i] >> 4) - 8);
+  }
+}
+
+// A half scale, a half minimum, 16 bytes of nibbles: scale * q + minimum. The product has 15 bits, so only the sum is rounded.
+void restore_q4_1(const uint8_t* from, float* to) {
+  const float d = widen(from), least = widen(from + 2);
+  for (int i = 0; i < 16; i++) {
+    to[i] = d * static_cast<float>(from[4 + i] & 15) + least;
+    to[i + 16] = d * static_cast<float>(from[4 + i] >> 4) + least;
+  }
+}
+
 // A half scale, 4 bytes with the fifth bits, 16 bytes of nibbles: scale * (q - 16).
 void restore_q5_0(const uint8_t* from, float* to) {
   const float d = widen(from);
@@ -83,9 +108,14 @@ void restore_q6_k(const uint8_t* from, float* to) {
 
 }  // namespace
 
-int64_t bytes_of_super(SuperKind kind) { return kind == SuperKind::Q5_0 ? 22 : kind == SuperKind::Q4_K ? 144 : kind == SuperKind::Q5_K ? 176 : 210; }
+int64_t bytes_of_super(SuperKind kind) {
+  constexpr int64_t kBytes[kSuperKinds] = {22, 144, 176, 210, 34, 18, 20};
+  return kBytes[static_cast<int>(kind)];
+}
 
-int64_t elements_of_super(SuperKind kind) { return kind == SuperKind::Q5_0 ? 32 : 256; }
+int64_t elements_of_super(SuperKind kind) {
+  return kind == SuperKind::Q4_K || kind == SuperKind::Q5_K || kind == SuperKind::Q6_K ? 256 : 32;
+}
 
 void place_restored(void* context, int64_t at, const char* piece, int64_t bytes) {
   const Restored& r = *static_cast<const Restored*>(context);
@@ -98,6 +128,9 @@ void place_restored(void* context, int64_t at, const char* piece, int64_t bytes)
       case SuperKind::Q4_K: restore_pairs<false>(from, to); break;
       case SuperKind::Q5_K: restore_pairs<true>(from, to); break;
       case SuperKind::Q6_K: restore_q6_k(from, to); break;
+      case SuperKind::Q8_0: restore_q8_0(from, to); break;
+      case SuperKind::Q4_0: restore_q4_0(from, to); break;
+      case SuperKind::Q4_1: restore_q4_1(from, to); break;
     }
   }
 }

@@ -1,10 +1,11 @@
-// Blocks of llama.cpp's files that are restored to 32 bits while they are read: Q5_0, and the K-quants, whose 256 elements share a scale of scales.
+// Blocks of llama.cpp's files that are restored to 32 bits while they are read: those of 32 elements, and the K-quants, whose 256 elements share a scale of scales.
 #pragma once
 #include <cstdint>
 
 namespace tunebook {
 
-enum class SuperKind : int { Q5_0 = 0, Q4_K = 1, Q5_K = 2, Q6_K = 3 };
+enum class SuperKind : int { Q5_0 = 0, Q4_K = 1, Q5_K = 2, Q6_K = 3, Q8_0 = 4, Q4_0 = 5, Q4_1 = 6 };
+constexpr int kSuperKinds = 7;
 
 struct Restored {
   SuperKind kind = SuperKind::Q4_K;

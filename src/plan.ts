@@ -5,6 +5,7 @@ import { type AdapterOptions, DelayedBar } from "./fetch.js";
 import { ConfigFields, generationConfig } from "./hub/config.js";
 import { hubModel, hubModelName } from "./hub/hub-model.js";
 import { localModel, type ModelSource, openModel } from "./hub/model-source.js";
+import type { Tokenizer } from "./hub/tokenizer.js";
 import { hasFourBits } from "./hub/weight-source.js";
 import type { LoraOptions } from "./lora/options.js";
 import { loraSettings } from "./lora/options.js";
@@ -152,15 +153,17 @@ export class LoadPlan implements PromiseLike<Model> {
     const network = labels ? new SequenceClassifier(decoder, labels) : decoder;
     network.to(device);
     if (options.dtype === "packed") await pack(network, files);
+    let tokenizer: Tokenizer | Error | undefined;
     try {
-      await this.fill(network, files);
+      // Native threads read while the vocabulary is made into tables.
+      [tokenizer] = await Promise.all([files?.tokenizer(), this.fill(network, files)]);
     } catch (error) {
       network.dispose(); // what came before the interrupt or the damaged tensor is of no use
       throw error;
     }
     const model = new Model({
       network,
-      tokenizer: files?.tokenizer,
+      tokenizer,
       generation: files?.generation ?? generationConfig(fields),
       base: typeof source === "string" ? source : "",
       name: files?.name ?? fields.string("model_type", { default: "model" }),

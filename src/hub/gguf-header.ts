@@ -179,6 +179,15 @@ class Cursor {
   }
 
   #string(what: string): string {
+    // Vocabularies have some hundred thousand: no big integers and no texts for errors where the string is there.
+    const begins = this.at + 8;
+    if (begins <= this.#bytes.length) {
+      const length = this.#view.getUint32(this.at, true) + this.#view.getUint32(this.at + 4, true) * 2 ** 32;
+      if (length <= this.#bytes.length - begins) {
+        this.at = begins + length;
+        return this.#bytes.toString("utf8", begins, this.at);
+      }
+    }
     const length = this.count(`the length of ${what}`, 1);
     const begin = this.#take(length, what);
     return this.#bytes.toString("utf8", begin, begin + length);

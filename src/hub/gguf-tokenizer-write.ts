@@ -24,7 +24,7 @@ export function tokenizerFields(tokenizer: Tokenizer, rows: number): Map<string,
     throw refused(`it has ${tokenizer.vocabSize} tokens for ${rows} rows of the embedding`);
   const vocabulary = vocabularyOf(tokenizer, model, rows);
   const fields = new Map<string, GgufField>();
-  const ids: Readonly<Record<string, number>> = Object.fromEntries(vocabulary.tokens.map((token, id) => [token, id]));
+  const ids = new Map(vocabulary.tokens.map((token, id) => [token, id]));
   if (own(model, "byte_fallback") === true) {
     fields.set("tokenizer.ggml.model", { kind: "string", value: "llama" });
     fields.set("tokenizer.ggml.pre", {
@@ -153,13 +153,13 @@ const NEVER = -1e9;
 function scoresOf(
   model: JsonObject,
   { tokens, types }: { tokens: readonly string[]; types: readonly number[] },
-  ids: Readonly<Record<string, number>>,
+  ids: ReadonlyMap<string, number>,
 ): number[] {
   const merges = mergesOf(model);
   const scores = types.map((type): number => (type === TYPE.control || type === TYPE.unused ? NEVER : 0));
   const scored = new Set<number>();
   for (const [left, right] of merges) {
-    const id = ids[left + right];
+    const id = ids.get(left + right);
     if (id === undefined) throw refused(`the merge of ${describe(left)} and ${describe(right)} makes no token`);
     if (scored.has(id)) continue;
     scored.add(id);

@@ -20,7 +20,7 @@ interface Vocabulary {
   /** Which tokens stand for themselves wherever they are spelled. */
   added: JsonObject[];
   /** Token → id. */
-  ids: Record<string, number>;
+  ids: ReadonlyMap<string, number>;
 }
 
 /** Makes the tokenizer. @throws TokenizerError when the metadata has none, or one of a kind that is not known. */
@@ -100,11 +100,11 @@ function readVocabulary(fields: Fields): Vocabulary {
   const types = fields.has("tokenizer.ggml.token_type")
     ? fields.numbers("tokenizer.ggml.token_type", tokens.length)
     : tokens.map(() => 1);
-  const ids: Record<string, number> = Object.create(null);
+  const ids = new Map<string, number>();
   const added: JsonObject[] = [];
   tokens.forEach((content, id) => {
     // The first of two equal spellings is the one that text becomes.
-    if (ids[content] === undefined) ids[content] = id;
+    if (!ids.has(content)) ids.set(content, id);
     const type = types[id]!;
     if (type !== CONTROL && type !== USER_DEFINED && type !== UNKNOWN) return;
     const special = type !== USER_DEFINED;
@@ -142,11 +142,7 @@ function make(fields: Fields, vocabulary: Vocabulary, parts: Parts, bosByDefault
   if (tokenizerClass === CHATGLM)
     config = { ...config, ...chatGlmConfig({ bos_token: tokens[1]!, eos_token: tokens[2]! }) };
   if (fields.has("tokenizer.chat_template")) config.chat_template = fields.string("tokenizer.chat_template");
-  const prefix = glm?.every((token) => vocabulary.ids[token] !== undefined)
-    ? glm
-    : before === undefined
-      ? []
-      : [before];
+  const prefix = glm?.every((token) => vocabulary.ids.has(token)) ? glm : before === undefined ? [] : [before];
   const source = {
     version: "1.0",
     truncation: null,
@@ -155,11 +151,11 @@ function make(fields: Fields, vocabulary: Vocabulary, parts: Parts, bosByDefault
     ...rest,
     post_processor: around(prefix, after === undefined ? [] : [after], vocabulary.ids),
   };
-  return Tokenizer.fromParsed(source, config);
+  return Tokenizer.fromParsed(source, config, vocabulary.ids);
 }
 
 /** The post-processor that puts tokens around a text. */
-function around(before: readonly string[], after: readonly string[], ids: Record<string, number>): Json {
+function around(before: readonly string[], after: readonly string[], ids: ReadonlyMap<string, number>): Json {
   const used = [...before, ...after];
   if (used.length === 0) return null;
   const special = (token: string): Json => ({ SpecialToken: { id: token, type_id: 0 } });
@@ -168,7 +164,7 @@ function around(before: readonly string[], after: readonly string[], ids: Record
     type: "TemplateProcessing",
     single,
     pair: [...single, { Sequence: { id: "B", type_id: 1 } }],
-    special_tokens: Object.fromEntries(used.map((id) => [id, { id, ids: [ids[id]!], tokens: [id] }])),
+    special_tokens: Object.fromEntries(used.map((id) => [id, { id, ids: [ids.get(id)!], tokens: [id] }])),
   };
 }
 
@@ -241,8 +237,8 @@ function byteLevel(fields: Fields, { ids }: Vocabulary): Parts {
   };
 }
 
-function bpe(ids: Record<string, number>, merges: string[] | [string, string][], more: JsonObject): JsonObject {
-  return {
+function bpe(ids: ReadonlyMap<string, number>, merges: string[] | [string, string][], more: JsonObject): JsonObject {
+  const model: JsonObject = {
     type: "BPE",
     dropout: null,
     unk_token: null,
@@ -252,9 +248,19 @@ function bpe(ids: Record<string, number>, merges: string[] | [string, string][],
     byte_fallback: false,
     ignore_merges: false,
     ...more,
-    vocab: ids,
+    vocab: null,
     merges: merges as Json,
   };
+  // An object of so many names is slow to make, and only saving asks for it.
+  let vocab: JsonObject | undefined;
+  const get = (): JsonObject => {
+    if (vocab === undefined) {
+      vocab = Object.create(null) as JsonObject;
+      for (const [token, id] of ids) vocab[token] = id;
+    }
+    return vocab;
+  };
+  return Object.defineProperty(model, "vocab", { get, enumerable: true });
 }
 
 function sentencePiece(fields: Fields, { tokens, types, ids }: Vocabulary): Parts {
@@ -280,10 +286,10 @@ export function wordMerges(
   tokens: readonly string[],
   types: readonly number[],
   scores: readonly number[],
-  ids: Readonly<Record<string, number>>,
+  ids: ReadonlyMap<string, number>,
 ): [string, string][] {
   const words = tokens.flatMap((token, id) =>
-    (types[id] === NORMAL || types[id] === USER_DEFINED) && ids[token] === id ? [id] : [],
+    (types[id] === NORMAL || types[id] === USER_DEFINED) && ids.get(token) === id ? [id] : [],
   );
   const sides: Record<string, number> = Object.create(null);
   for (const id of words) sides[tokens[id]!] = id;

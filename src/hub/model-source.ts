@@ -1,6 +1,7 @@
 /** What a path of the user's holds of a model: config, weights, tokenizer, whichever format they come in. */
 import { readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
+import { setImmediate as turn } from "node:timers/promises";
 import { CheckpointError, ConfigError } from "../errors.js";
 import { type BnbConfig, BnbWeights, bnbConfig } from "./bnb-weights.js";
 import {
@@ -26,8 +27,8 @@ export interface ModelSource extends AsyncDisposable {
   readonly name: string;
   readonly config: ConfigFields;
   readonly generation: GenerationConfig;
-  /** The error when there is none: thrown where a tokenizer is needed. */
-  readonly tokenizer: Tokenizer | Error;
+  /** Makes the tokenizer; the error when there is none: thrown where one is needed. Loads that have been asked for go on meanwhile. */
+  tokenizer(): Promise<Tokenizer | Error>;
   /** How images are prepared (preprocessor_config.json), where the model has such a file. */
   readonly preprocessor?: ConfigFields | undefined;
   /** How the weights are quantised, where bitsandbytes did so; they are a `BnbWeights` then. */
@@ -79,7 +80,7 @@ async function openFolder(folder: string): Promise<ModelSource> {
     config,
     ...(quantized && { quantized }),
     generation: (await readGenerationConfig(folder)) ?? generationConfig(config),
-    tokenizer: await Tokenizer.fromFolder(folder).catch((error: unknown) => error as Error),
+    tokenizer: () => Tokenizer.fromFolder(folder).catch((error: unknown) => error as Error),
     preprocessor: await readPreprocessor(folder),
     weights: async () => {
       if (weights === undefined) {
@@ -112,7 +113,7 @@ async function openGguf(path: string): Promise<ModelSource> {
       name: basename(path).replace(/\.gguf$/i, ""),
       config,
       generation: generationConfig(config),
-      tokenizer: tokenizerOf(file),
+      tokenizer: () => tokenizerOf(file),
       weights: async () => weights,
       [Symbol.asyncDispose]: () => file.close(),
     };
@@ -122,7 +123,8 @@ async function openGguf(path: string): Promise<ModelSource> {
   }
 }
 
-function tokenizerOf(file: GgufFile): Tokenizer | Error {
+async function tokenizerOf(file: GgufFile): Promise<Tokenizer | Error> {
+  await turn(); // a vocabulary takes a tenth of a second without a pause
   try {
     return ggufTokenizer(file);
   } catch (error) {

@@ -2,6 +2,7 @@
 import { isUtf8 } from "node:buffer";
 import * as library from "@huggingface/tokenizers";
 import { isObject, type Json, type JsonObject, own } from "./json.js";
+import { fillTables, withoutTables } from "./token-bpe.js";
 
 /** The parts of the library that are used; its own declarations cannot be resolved in an ES module. */
 export interface LibraryTokenizer {
@@ -11,7 +12,7 @@ export interface LibraryTokenizer {
     (words: string[]): string[];
     tokens_to_ids: Map<string, number>;
     vocab: string[];
-    unk_token_id?: number;
+    unk_token_id?: number | undefined;
     unk_token?: string | null;
     fuse_unk?: boolean;
     /** Of a unigram model: what it looks for in a text. */
@@ -21,6 +22,18 @@ export interface LibraryTokenizer {
   post_processor: ((tokens: string[], pair: null, add: boolean) => { tokens: string[] }) | null;
   decode(ids: number[], options: { skip_special_tokens?: boolean; clean_up_tokenization_spaces?: boolean }): string;
 }
+/** The library's BPE. */
+export type LibraryBpe = LibraryTokenizer["model"] & {
+  /** Queues the merge of a token with the next one, the first of the list first, where there is one. */
+  add_node(queue: { push(node: BpeNode): void }, node: BpeNode): void;
+};
+interface BpeNode {
+  token: string;
+  next: { token: string };
+  /** A fraction that grows along the word. */
+  bias: number;
+  score: number;
+}
 interface DecoderPart {
   config: { type?: string };
   decode_chain(tokens: string[]): string[];
@@ -28,9 +41,20 @@ interface DecoderPart {
 /** Text to words. */
 export type PreTokenizer = (text: string, options: { section_index: number }) => string[];
 
-/** The parts that a tokenizer.json describes. @throws Error of the library for a part that it does not know */
-export function createLibrary(source: JsonObject, config: JsonObject): LibraryTokenizer {
-  const created = new library.Tokenizer(source, config) as unknown as LibraryTokenizer;
+/**
+ * The parts that a tokenizer.json describes.
+ *
+ * @param ids Its vocabulary without added tokens, from the checks.
+ * @throws Error of the library for a part that it does not know
+ */
+export function createLibrary(
+  source: JsonObject,
+  config: JsonObject,
+  ids?: ReadonlyMap<string, number>,
+): LibraryTokenizer {
+  const bare = ids && withoutTables(source);
+  const created = new library.Tokenizer(bare ?? source, config) as unknown as LibraryTokenizer;
+  if (bare) fillTables(created, source, ids);
   for (const part of [created.decoder, ...(created.decoder?.decoders ?? [])])
     if (part?.config.type === "ByteFallback") part.decode_chain = decodeByteTokens;
   if (created.model.trie !== undefined) asSentencePiece(source, created.model, created.model.trie);

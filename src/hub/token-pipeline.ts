@@ -61,15 +61,16 @@ export class TokenPipeline {
   /**
    * @param tokenizer What tokenizer.json holds.
    * @param config What tokenizer_config.json holds.
+   * @param vocabulary As `checkTokenizer` takes it.
    * @throws TokenizerError when the library does not know a part of it.
    */
-  constructor(tokenizer: JsonObject, config: JsonObject, where: string) {
-    checkTokenizer(tokenizer, where);
+  constructor(tokenizer: JsonObject, config: JsonObject, where: string, vocabulary?: ReadonlyMap<string, number>) {
+    const ids = checkTokenizer(tokenizer, where, vocabulary);
     const source = withUnicodeClasses(tokenizer);
     this.#where = where;
     this.#limited = ["normalizer", "pre_tokenizer", "decoder"].some((part) => hasUnknownPattern(own(source, part)));
     try {
-      this.#library = createLibrary(source, config);
+      this.#library = createLibrary(source, config, ids);
       const model = own(source, "model");
       this.#byteFallback = isObject(model) && model.byte_fallback === true;
       this.added = new Map(addedTokens(source).map((token) => [token.id, token]));

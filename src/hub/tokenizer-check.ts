@@ -10,9 +10,15 @@ const TOKEN_NAMES = "bos eos unk pad sep cls mask".split(" ").map((name) => `${n
 /**
  * Checks vocabulary, merges, added tokens and patterns.
  *
+ * @param vocabulary The model's, where it is known beside it: then it is checked instead.
+ * @returns Token → id of the vocabulary, undefined for one with scores.
  * @throws TokenizerError naming what is wrong.
  */
-export function checkTokenizer(source: JsonObject, where: string): void {
+export function checkTokenizer(
+  source: JsonObject,
+  where: string,
+  vocabulary?: ReadonlyMap<string, number>,
+): ReadonlyMap<string, number> | undefined {
   const fail = failing(where);
   const model = own(source, "model");
   if (!isObject(model)) fail(`"model" is ${describe(model)}, expected an object`);
@@ -22,9 +28,9 @@ export function checkTokenizer(source: JsonObject, where: string): void {
       fail(`"${name}" is ${describe(part)}, expected an object or null`);
     checkParts(part, name, fail, 0);
   }
-  const vocab = own(model as JsonObject, "vocab");
-  const entries = isObject(vocab) ? Object.entries(vocab) : [];
-  const count = Array.isArray(vocab) ? vocab.length : entries.length;
+  const vocab = vocabulary === undefined ? own(model as JsonObject, "vocab") : Object.create(null);
+  const tokens = vocabulary ?? new Map(isObject(vocab) ? Object.entries(vocab) : []);
+  const count = Array.isArray(vocab) ? vocab.length : tokens.size;
   const added = own(source, "added_tokens") ?? [];
   if (!Array.isArray(added)) fail(`"added_tokens" is ${describe(added)}, expected a list`);
   // Ids with large gaps would make large, empty tables.
@@ -33,15 +39,14 @@ export function checkTokenizer(source: JsonObject, where: string): void {
   checkAdded(added as Json[], isId, most, fail);
   if (Array.isArray(vocab)) checkUnigram(model as JsonObject, vocab, fail);
   else if (isObject(vocab)) {
-    const seen = new Set<number>();
-    const tokens = new Set<string>(); // quicker to ask than an object of so many
-    for (const [token, id] of entries) {
-      tokens.add(token);
+    const seen = new Uint8Array(most);
+    for (const [token, id] of tokens) {
       if (!isId(id)) fail(`token ${describe(token)} has the id ${describe(id)}, expected a whole number below ${most}`);
-      if (seen.has(id as number)) fail(`token ${describe(token)} has the id ${String(id)}, as another has`);
-      seen.add(id as number);
+      if (seen[id as number] === 1) fail(`token ${describe(token)} has the id ${String(id)}, as another has`);
+      seen[id as number] = 1;
     }
     checkMerges(model as JsonObject, tokens, fail);
+    return tokens as ReadonlyMap<string, number>;
   } else fail(`"model.vocab" is ${describe(vocab)}, expected an object, or a list of [token, score]`);
 }
 
@@ -120,7 +125,7 @@ function checkUnigram(model: JsonObject, vocab: Json[], fail: (reason: string) =
     fail(`"model.unk_id" is ${describe(unknown)}, expected a number below ${vocab.length}`);
 }
 
-function checkMerges(model: JsonObject, vocab: ReadonlySet<string>, fail: (reason: string) => never): void {
+function checkMerges(model: JsonObject, vocab: ReadonlyMap<string, unknown>, fail: (reason: string) => never): void {
   const merges = own(model, "merges");
   const unknown = own(model, "unk_token");
   if (unknown !== undefined && unknown !== null && typeof unknown !== "string")
@@ -132,7 +137,7 @@ function checkMerges(model: JsonObject, vocab: ReadonlySet<string>, fail: (reaso
   let pairs: boolean | undefined;
   for (const [i, merge] of (merges as Json[]).entries()) {
     pairs ??= Array.isArray(merge);
-    const sides = typeof merge === "string" ? merge.split(" ") : merge;
+    const sides = typeof merge === "string" ? twoSides(merge) : merge;
     if (!Array.isArray(sides) || Array.isArray(merge) !== pairs || sides.length !== 2)
       fail(`merge ${i} is ${describe(merge)}, expected two tokens`);
     const [left, right] = sides as Json[];
@@ -143,6 +148,12 @@ function checkMerges(model: JsonObject, vocab: ReadonlySet<string>, fail: (reaso
     const missing = [left, right, joined].find((token) => !vocab.has(token as string))!;
     fail(`merge ${i} needs the token ${describe(missing)}, which the vocabulary does not have`);
   }
+}
+
+/** What stands before and behind the only space of a merge. */
+function twoSides(merge: string): string[] | undefined {
+  const at = merge.indexOf(" ");
+  return at < 0 || merge.indexOf(" ", at + 1) >= 0 ? undefined : [merge.slice(0, at), merge.slice(at + 1)];
 }
 
 /** Patterns that are there and can be read; sequences that end. */

@@ -24,6 +24,8 @@ export interface TokenizerFiles {
   folder: string;
   /** `tokenizer.json`: vocabulary, merges, normalizer, added tokens; of a folder that has `tokenizer.model` alone, what that says. */
   tokenizer: JsonObject;
+  /** The vocabulary of `tokenizer`'s model, where it is known beside it. */
+  vocabulary?: ReadonlyMap<string, number>;
   /** `tokenizer_config.json`; empty when there is none. */
   config: JsonObject;
   /** `special_tokens_map.json`; empty when there is none. */

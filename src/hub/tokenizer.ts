@@ -59,7 +59,8 @@ export class Tokenizer {
     this.#files = files;
     checkTokenizerConfig(files.config, join(files.folder, "tokenizer_config.json"));
     checkTokenizerConfig(files.specialTokens, join(files.folder, "special_tokens_map.json"));
-    this.#pipeline = new TokenPipeline(files.tokenizer, files.config, join(files.folder, "tokenizer.json"));
+    const where = join(files.folder, "tokenizer.json");
+    this.#pipeline = new TokenPipeline(files.tokenizer, files.config, where, files.vocabulary);
     this.bosId = this.#specialId("bos_token");
     this.eosId = this.#specialId("eos_token");
     this.padId = this.#specialId("pad_token");
@@ -83,13 +84,17 @@ export class Tokenizer {
     return Tokenizer.fromParsed(copy(tokenizer), copy(config));
   }
 
-  /** As `fromJson`, with plain data that nobody else changes; its text is made when it is saved. @internal */
-  static fromParsed(tokenizer: JsonObject, config: JsonObject): Tokenizer {
+  /**
+   * As `fromJson`, with plain data that nobody else changes; its text is made when it is saved.
+   * @param vocabulary That of the tokenizer's model, where the caller has it as a map: the model's own is not looked at then. @internal
+   */
+  static fromParsed(tokenizer: JsonObject, config: JsonObject, vocabulary?: ReadonlyMap<string, number>): Tokenizer {
     const template = own(config, "chat_template");
     return new Tokenizer({
       folder: "",
       tokenizer,
       config,
+      ...(vocabulary && { vocabulary }),
       specialTokens: {},
       chatTemplate: typeof template === "string" ? template : undefined,
       namedTemplates: new Map(typeof template === "string" ? [["default", template]] : []),

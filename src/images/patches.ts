@@ -21,6 +21,17 @@ export interface Sight {
   readonly settings: PictureSettings;
 }
 
+/** What makes tokens of an image, as far as its cost goes. Each patch of an image sees all others. */
+export interface Tower {
+  /** What the names of its parameters begin with, and those of its blocks. */
+  readonly prefix: string;
+  readonly blocks: string;
+  readonly depth: number;
+  readonly dim: number;
+  /** Rows that a parameter is multiplied with for one token of an image. */
+  rowsPerToken(name: string): number;
+}
+
 /** Qwen2-VL's, where a checkpoint brings no other: those of CLIP (Radford et al. 2021). */
 export const QWEN2_VL_PICTURES: PictureSettings = {
   minPixels: 56 * 56,

@@ -1,6 +1,6 @@
 import { discard } from "../autograd/checkpoint.js";
 import { ConfigError } from "../errors.js";
-import type { Sight } from "../images/patches.js";
+import type { Sight, Tower } from "../images/patches.js";
 import type { KvCache, Rows } from "../nn/cache.js";
 import { Embedding, type EmbeddingLike, Linear, type LinearLike } from "../nn/layers.js";
 import { Module, Parameter } from "../nn/module.js";
@@ -47,6 +47,8 @@ export abstract class CausalLM extends Module {
   abstract readonly headName: string;
   /** How it takes images; undefined: it takes none. */
   sight: Sight | undefined = undefined;
+  /** What its images cost. */
+  readonly tower: Tower | undefined = undefined;
   /** Full names of parts of a vision tower, whose layers `quantize` leaves alone unless it is asked. */
   readonly leftDense: readonly string[] = [];
   /** Final hidden states (rows, hidden), after the last norm. With a cache, keys and values are appended to it. */

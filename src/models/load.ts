@@ -115,10 +115,9 @@ function blocksArrival(
     fill(target, there);
     if (there !== restored) there.dispose();
   };
-  if (isRestored(place.format)) {
-    const kept = device === "cpu" && "parameter" in target && target.parameter.dtype === "float32";
-    return { name, place, shape: target.shape, kept, restored: true, take: put };
-  }
+  // Float32 on the CPU is restored to where it stays, by the threads that read.
+  const kept = device === "cpu" && "parameter" in target && target.parameter.dtype === "float32";
+  if (kept || isRestored(place.format)) return { name, place, shape: target.shape, kept, restored: true, take: put };
   const take = (weight: BlockWeight): void => {
     const restored = outsideScope(() => noGrad(() => weight.restore()));
     put(restored);

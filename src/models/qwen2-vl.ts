@@ -1,7 +1,7 @@
 import { discard, rest, withCheckpointing } from "../autograd/checkpoint.js";
 import { StateError } from "../errors.js";
 import { ConfigFields } from "../hub/config.js";
-import { QWEN2_VL_PICTURES, type Sight } from "../images/patches.js";
+import { QWEN2_VL_PICTURES, type Sight, type Tower } from "../images/patches.js";
 import type { KvCache, RowPictures, Rows } from "../nn/cache.js";
 import { Embedding, type EmbeddingLike, Linear, type LinearLike, linears, RMSNorm } from "../nn/layers.js";
 import { Module } from "../nn/module.js";
@@ -190,6 +190,7 @@ export class Qwen2VLForConditionalGeneration extends LmHeadModel {
   readonly tableName = "model.language_model.embed_tokens";
   override readonly leftDense: readonly string[] = ["model.visual"];
   override sight: Sight;
+  override readonly tower: Tower;
   private readonly ropeCache: RopeCache;
   private readonly angles: MropeAngles;
 
@@ -200,8 +201,10 @@ export class Qwen2VLForConditionalGeneration extends LmHeadModel {
     this.lm_head = config.tied
       ? undefined
       : new Linear(config.hiddenSize, config.vocabSize, { bias: false, std: config.initializerRange });
-    const { patchSize, mergeSize, temporalPatchSize } = config.vision;
+    const { patchSize, mergeSize, temporalPatchSize, depth, dim } = config.vision;
     const settings = { ...QWEN2_VL_PICTURES, patchSize, mergeSize, temporalPatchSize };
+    const rowsPerToken = (name: string): number => (name.startsWith("model.visual.merger.mlp.") ? 1 : mergeSize ** 2);
+    this.tower = { prefix: "model.visual.", blocks: "model.visual.blocks.", depth, dim, rowsPerToken };
     this.sight = { imageToken: config.imageToken, settings };
     this.ropeCache = new RopeCache(config.mrope);
     this.angles = new MropeAngles(config.mrope);

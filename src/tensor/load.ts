@@ -19,11 +19,11 @@ export interface FileStretch {
 // Formats whose blocks are taken apart while they are read, by their native codes.
 const BLOCK_FORMATS: readonly string[] = ["Q8_0", "Q4_0", "Q4_1"];
 
-// Formats whose blocks are restored to 32 bits while they are read, by their native codes.
-const RESTORED_FORMATS: readonly string[] = ["Q5_0", "Q4_K", "Q5_K", "Q6_K"];
+// Formats whose blocks can be restored to 32 bits while they are read, by their native codes.
+const RESTORED_FORMATS: readonly string[] = ["Q5_0", "Q4_K", "Q5_K", "Q6_K", ...BLOCK_FORMATS];
 
-/** Whether blocks of a format are restored while they are read, by `loadRestored`, and not kept by `loadBlocks`. */
-export const isRestored = (format: string): boolean => RESTORED_FORMATS.includes(format);
+/** Whether blocks of a format cannot be kept by `loadBlocks`: only restored while they are read, by `loadRestored`. */
+export const isRestored = (format: string): boolean => !BLOCK_FORMATS.includes(format);
 
 let groups = 0;
 
@@ -74,7 +74,7 @@ export class FileLoads {
   /**
    * Fills a float32 matrix on the CPU with the numbers of blocks.
    *
-   * @param format one of those of {@link isRestored}.
+   * @param format one of those of {@link isRestored}, or of `loadBlocks`.
    * @param headRows as in `loadBlocks`.
    * @throws (rejects) as `load`.
    */

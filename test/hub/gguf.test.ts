@@ -12,6 +12,7 @@ import { restoreRowOrder } from "../../src/hub/gguf-weights.js";
 import { HeaderError } from "../../src/hub/safetensors-header.js";
 import { FileLoads } from "../../src/tensor/load.js";
 import { BlockWeight } from "../../src/tensor/ops/blocks.js";
+import { empty } from "../../src/tensor/tensor.js";
 import { type FileTensor, ggufFile, type Pair } from "./gguf-file.js";
 
 const fixtures = new URL("../../../test/fixtures/hub/gguf/", import.meta.url);
@@ -76,6 +77,10 @@ describe("GGUF", () => {
         assert.ok(Number(values[i]) === w, `${name} ${i}: ${values[i]} for ${w}`);
       });
       weight.dispose();
+      const restored = empty(shape, "float32", "cpu"); // where float32 stays, threads write it themselves
+      await loads.loadRestored(restored, { fd: file.fd, path: file.path, offset, bytes }, name, dtype, 0);
+      assert.deepEqual(await restored.data(), wanted);
+      restored.dispose();
     }
     await loads.end();
   });
@@ -103,12 +108,21 @@ describe("GGUF", () => {
       const weight = BlockWeight.empty([rows, columns], dtype === "Q8_0" ? 8 : 4);
       const from = { fd: handle.fd, path, offset: 0, bytes: data.length };
       await loads.loadBlocks(weight, from, "w", dtype, headRows);
+      const restored = empty([rows, columns], "float32", "cpu");
+      await loads.loadRestored(restored, from, "w", dtype, headRows);
       await handle.close();
       const values = await weight.restore().data();
       const wanted = restoreRowOrder(restoreBlocks(dtype, data, rows * columns)!, rows / headRows, columns);
       const wrong = wanted.findIndex((w, i) => values[i] !== w);
       assert.equal(wrong, -1, `${dtype}: ${values[wrong]} for ${wanted[wrong]} at ${wrong}`);
       weight.dispose();
+      const whole = await restored.data();
+      assert.equal(
+        wanted.findIndex((w, i) => whole[i] !== w),
+        -1,
+        dtype,
+      );
+      restored.dispose();
     }
     await loads.end();
   });

@@ -73,7 +73,7 @@ int main(int argc, char** argv) {
   FileLoader loader(none, nullptr);
   long refused = 0, cut = 0, read = 0;
   for (long i = 0; i < count; i++) {
-    const int kind = static_cast<int>(below(8));  // 0 to 2 planes, 3 to 6 restored, 7 plain
+    const int kind = static_cast<int>(below(3 + kSuperKinds + 1));  // 0 to 2 planes, then restored, the last one plain
     Waiting waiting;
     FileLoad load;
     BlockPlanes planes;
@@ -83,7 +83,7 @@ int main(int argc, char** argv) {
     load.ended = Waiting::ended;
     load.group = static_cast<int32_t>(i);
     load.offset = below(4) == 0 ? most - below(4000) : below(most / 2);
-    const bool super = kind >= 3 && kind < 7;
+    const bool plain = kind == 3 + kSuperKinds, super = kind >= 3 && !plain;
     const int64_t unit = kind < 3 ? bytes_of_block(static_cast<BlockKind>(kind)) : super ? bytes_of_super(static_cast<SuperKind>(kind - 3)) : 1;
     const int64_t elements = kind < 3 ? 32 : super ? elements_of_super(static_cast<SuperKind>(kind - 3)) : 1;
     // Mostly whole rows and heads, sometimes whatever a damaged header may say.
@@ -98,7 +98,7 @@ int main(int argc, char** argv) {
     std::unique_ptr<uint16_t[]> scale, minimum;
     std::unique_ptr<float[]> floats;
     try {
-      if (kind == 7) {
+      if (plain) {
         if (bytes < 0 || bytes > 4 * most) fail("too large");
         codes = exactly<uint8_t>(bytes);
         load.to = reinterpret_cast<char*>(codes.get());

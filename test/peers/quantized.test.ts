@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { quantizeInt8 } from "../../src/tensor/ops/int8.js";
-import { quantizeNf4 } from "../../src/tensor/ops/nf4.js";
+import { linearNf4, quantizeNf4 } from "../../src/tensor/ops/nf4.js";
 import { tensor } from "../../src/tensor/tensor.js";
 import { goldenArrays, goldenFloats, goldenValues, relativeError } from "../golden.js";
 
@@ -23,6 +23,25 @@ for (const [name, shape] of Object.entries(shapes)) {
     });
     assert.deepEqual(restored, expected);
   });
+
+  // A row of zeros, and numbers whose products overflow, have no relative error.
+  const inputs = goldenFloats(arrays, `${name}.input`);
+  const most = inputs.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+  if (shape.length === 2 && most > 0 && most < 1e15)
+    test(`a linear layer over FP4 of "${name}" computes with the restored weight`, async () => {
+      const [rows, cols] = shape as [number, number];
+      using weight = quantizeNf4(tensor(inputs, shape), { kind: "fp4" });
+      const restored = await weight.restore().data();
+      for (const m of [1, 5, 70]) {
+        const x = Float32Array.from({ length: m * cols }, (_, i) => Math.sin(i));
+        const expected = new Float64Array(m * rows);
+        for (let i = 0; i < m; i++)
+          for (let j = 0; j < rows; j++)
+            for (let k = 0; k < cols; k++) expected[i * rows + j]! += x[i * cols + k]! * restored[j * cols + k]!;
+        const error = relativeError(await linearNf4(tensor(x, [m, cols]), weight).data(), expected);
+        assert.ok(error < 1e-5, `${m} rows: relative error ${error}`);
+      }
+    });
 
   test(`int8 of "${name}" has the bytes of bitsandbytes`, async () => {
     const input = arrays.has(`${name}.int8.input`) ? `${name}.int8.input` : `${name}.input`;
