@@ -1,4 +1,4 @@
-// Makes <repo>/.venv and installs the pinned Python packages of one or more purposes into it:
+// Makes <repo>/.venv (TUNEBOOK_VENV names another folder) and installs the pinned Python packages of one or more purposes into it:
 //   node scripts/venv.mjs jupyter|peers …
 // Nothing is done when a purpose is already installed from the same requirements file.
 import { spawnSync } from "node:child_process";
@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const venv = join(root, ".venv");
+const venv = process.env.TUNEBOOK_VENV ?? join(root, ".venv");
 const lock = join(root, ".cache", "venv.lock");
 const windows = process.platform === "win32";
 

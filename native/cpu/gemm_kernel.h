@@ -129,7 +129,15 @@ TB_UNROLL(4)
   // Three rows hang on one pointer, so that twelve rows need four of them.
   const float* a3[(MR + 2) / 3];
   for (int g = 0; g < (MR + 2) / 3; g++) a3[g] = a + g * 3 * a_row;
+  // The tile's rows of y come near while the first steps run, one row a step; the last one is asked for again and again.
+  const float* y_row = e.y + row * e.ldy + column;
+  const float* y_last = y_row + (rows - 1) * e.ldy;
   for (int64_t p = 0; p < k; p++) {
+    if (kPackedA) {
+TB_UNROLL(4)
+      for (int v = 0; v < NV; v++) __builtin_prefetch(y_row + v * W, 1);
+      y_row = y_row < y_last ? y_row + e.ldy : y_last;
+    }
     vf bv[NV];
 TB_UNROLL(4)
     for (int v = 0; v < NV; v++) bv[v] = kMaskedB && v == NV - 1 && last < W ? load_n(b + v * W, last) : load(b + v * W);

@@ -136,8 +136,8 @@ Ref restored_weight(const Nf4& w, int64_t n, DType type, bool transposed) {
   const Slot slot = right ? ahead.place : kWeights;
   ahead.guessed = false;
   const Ref y = place_for(slot, wanted);
-  if (right) wait_for_side();
-  else dequantize(w, n, y, device.stream);
+  if (right || ahead.place == slot) wait_for_side();  // a wrong guess may still be on its way to this place
+  if (!right) dequantize(w, n, y, device.stream);
 
   const Turn turn{w.q, transposed};
   if (ahead.last.first != nullptr) ahead.next[ahead.last] = wanted;

@@ -1,7 +1,7 @@
 // Generating one token after another (batch 1) and reading a prompt of 500, beside llama.cpp on the same Q4_1 file with the same number of threads.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { Contender, mebibytes, median, ratio, root, takeTurns, threads, warnIfBusy } from "./duel.mjs";
+import { Contender, mebibytes, median, ratio, root, short, takeTurns, threads, warnIfBusy } from "./duel.mjs";
 import { bestLimits, limits } from "./limits.mjs";
 import { ensureLlamaCpp } from "./llama-cpp.mjs";
 import { randomGguf } from "./random-gguf.mjs";
@@ -56,7 +56,6 @@ export async function modelFile(shape) {
 
 function report(ours, peer, limit, count, shape) {
   const all = [...ours, peer];
-  const short = (n) => Number(n.toPrecision(3));
   console.log(
     `\nDecoding, batch 1, ${count} tokens behind ${PROMPT}, and a prompt of ${LONG}: ${threads} threads, ${peer.replies.length} rounds in turns`,
   );

@@ -1,6 +1,6 @@
 // Processes that take turns: what two programs are measured by when a machine drifts from minute to minute.
 import { spawn } from "node:child_process";
-import { availableParallelism } from "node:os";
+import { availableParallelism, loadavg } from "node:os";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
@@ -77,6 +77,12 @@ export async function takeTurns(contenders, rounds, request, settling = request)
 }
 
 export const median = (sorted) => (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+
+/** Three digits. */
+export const short = (n) => Number(n.toPrecision(3));
+
+/** How many want the cores: the mean of the last minute. */
+export const busyness = () => loadavg()[0].toFixed(2);
 
 export const mebibytes = (bytes) => Math.round(bytes / 2 ** 20);
 
