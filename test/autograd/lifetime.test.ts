@@ -1,7 +1,13 @@
 // How long what a forward pass made stays in memory, and what can be read when. test/cuda/stand-in.test.ts runs these on the GPU's place too.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { CHECKPOINTING, type Checkpointing, checkpoint, withCheckpointing } from "../../src/autograd/checkpoint.js";
+import {
+  CHECKPOINTING,
+  type Checkpointing,
+  checkpoint,
+  discard,
+  withCheckpointing,
+} from "../../src/autograd/checkpoint.js";
 import { backward, tapeLength } from "../../src/autograd/tape.js";
 import { collate } from "../../src/data/collate.js";
 import { loadModel, StateError, type Tensor, tensor } from "../../src/index.js";
@@ -196,6 +202,41 @@ test("the update of LoRA goes back through its mask without a copy of it", async
     assert.ok(kept > 0 && kept <= rows);
   }
   for (const t of [x, a, b, w]) t.dispose();
+});
+
+test("the product of SwiGLU that a layer behind it reads for its A comes again with SwiGLU's own gradients", async () => {
+  const [rows, inner, outputs, rank] = [23, 48, 20, 4];
+  const results: { gradients: Float32Array[]; again: number }[] = [];
+  for (const mode of ["none", "selective", "another reader"] as const) {
+    const [x, u, a, b] = [leaf(rows, inner), leaf(rows, inner, 1), leaf(rank, inner, 2), leaf(outputs, rank, 3)];
+    const w = leaf(outputs, inner, 4);
+    w.requiresGrad = false;
+    let again = 0;
+    withCheckpointing(mode === "none" ? "none" : "selective", () =>
+      scope(() => {
+        const [gate, up] = [x.mul(1), u.mul(1)];
+        const product = swiglu(gate, up);
+        const { remake } = product;
+        product.remake = () => {
+          again++;
+          return remake!();
+        };
+        let loss = linearLora(product, w, undefined, { a, b, scale: 0.5, dropout: 0 }).sum();
+        if (mode === "another reader") loss = loss.add(product.silu().sum().mul(0));
+        discard([gate, up, product], [loss]);
+        backward(loss);
+      }),
+    );
+    const gradients = await Promise.all([x, u, a, b].map((t) => t.grad!.data()));
+    results.push({ gradients, again });
+    for (const t of [x, u, a, b, w]) t.dispose();
+  }
+  for (const { gradients } of results) assert.deepEqual(gradients, results[0]!.gradients);
+  assert.deepEqual(
+    results.map(({ again }) => again),
+    [0, 0, 1],
+  );
+  assert.equal(tapeLength(), 0);
 });
 
 const config = {
