@@ -9,8 +9,8 @@ constexpr float kE4m3Most = 448.0f;             // 1.75 * 2^8
 constexpr float kE4m3Least = 7.888609052e-31f;  // 2^-100: a row without anything as large is zeros
 constexpr uint32_t kNanBits = 0x7fc00000u;
 
-// W codes (n of them read) as float32, divided by 256: a float16 has the same fields with an exponent of 15 instead of 7, which the hardware widens,
-// subnormals too; what the code 0x7f looks like then becomes NaN. Portable code looks all of it up.
+// W codes (n of them read) as float32, divided by 256: a float16 has the same fields with an exponent of 15 instead of 7, which the
+// hardware widens, subnormals too; what the code 0x7f looks like then becomes NaN. Portable code looks all of it up.
 constexpr float kE4m3Unit = 256.0f;
 
 #if TB_AVX2
@@ -126,7 +126,7 @@ TB_INLINE void store_codes(uint8_t* q, vu codes, int64_t n) {
   for (int i = 0; i < n; i++) q[i] = (uint8_t)codes[i];
 }
 
-// What a row is multiplied by before it is rounded, and what its codes are multiplied by afterwards, from its largest magnitude (NaN: not finite).
+// What a row is multiplied by before it is rounded, and what its codes are multiplied by afterwards, from its largest magnitude.
 struct RowScale {
   float to, back;
 };

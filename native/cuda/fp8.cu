@@ -1,4 +1,5 @@
-// Weights in E4M3 codes with one scale a row: quantising, restoring (the same bytes as the CPU's), products, of codes alone where the GPU multiplies them.
+// Weights in E4M3 codes with one scale a row: quantising, restoring (the same bytes as the CPU's), products, of codes alone where the GPU
+// multiplies them.
 #include "fp8.cuh"
 
 #include <cstdlib>
@@ -41,8 +42,8 @@ bool multiplies_codes() {
   return wanted && device.major * 10 + device.minor >= 89 && lt::library().version() >= lt::kFirstWithScalesOfRows;
 }
 
-// TUNEBOOK_FP8_FAST=1: sums of the forward products lose digits on the way (the tensor cores' own 22 bits instead of float32 between pieces of k). Some
-// 5% faster; off, because the error grows with k.
+// TUNEBOOK_FP8_FAST=1: sums of the forward products lose digits on the way (the tensor cores' own instead of float32 between pieces of k).
+// Some 5% faster; off, because the error grows with k.
 bool fast_sums() {
   static const bool on = [] {
     const char* asked = getenv("TUNEBOOK_FP8_FAST");

@@ -1,4 +1,4 @@
-// E4M3 codes on the device: CUDA's conversions, which are single instructions from compute capability 8.9 on and the same numbers in code before it.
+// E4M3 codes on the device: CUDA's conversions, single instructions from compute capability 8.9 on and the same numbers in code before it.
 #pragma once
 #include <cuda_fp8.h>
 
@@ -27,9 +27,12 @@ __device__ __forceinline__ void decode_eight(uint2 codes, float (&v)[8]) {
 }
 
 // To nearest, ties to even, at most 448; NaN: 0x7f. The first code stands in the low byte.
-__device__ __forceinline__ uint32_t encode_two(float a, float b) { return __nv_cvt_float2_to_fp8x2(make_float2(a, b), __NV_SATFINITE, __NV_E4M3); }
+__device__ __forceinline__ uint32_t encode_two(float a, float b) {
+  return __nv_cvt_float2_to_fp8x2(make_float2(a, b), __NV_SATFINITE, __NV_E4M3);
+}
 
-// Rows of codes with a scale each, from x (rows of any float type, `ld` apart; fp8_rows.cu). With `columns`, x[r, c] * columns[c] is rounded instead.
+// Rows of codes with a scale each, from x (rows of any float type, `ld` apart; fp8_rows.cu). With `columns`, x[r, c] * columns[c] is
+// rounded instead.
 void encode_rows(const Ref& x, int64_t ld, const float* columns, int64_t rows, int64_t cols, uint8_t* codes, float* scale);
 // y (dense) = codes * scale of their row, or the codes' own values without scales.
 void decode_rows(const uint8_t* codes, const float* scale, int64_t rows, int64_t cols, const Ref& y);

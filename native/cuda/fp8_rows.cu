@@ -165,8 +165,8 @@ __global__ void decode_each(const uint8_t* q, const float* scale, T* y, int64_t 
 
 constexpr int kTile = 128;
 
-// A tile of 128 x 128 bytes. A thread turns blocks of 4 x 4 in registers; a column's words of four rows lie in shared memory, moved on by the column's
-// number by 4, so that neither way two threads of a warp meet in a bank.
+// A tile of 128 x 128 bytes. A thread turns blocks of 4 x 4 in registers; a column's words of four rows lie in shared memory, moved on by
+// the column's number by 4, so that neither way two threads of a warp meet in a bank.
 __global__ void __launch_bounds__(256) transpose_tiles(const uint8_t* codes, int64_t rows, int64_t cols, uint8_t* to, float* ones) {
   __shared__ uint32_t tile[kTile][kTile / 4];
   const int64_t row0 = (int64_t)blockIdx.y * kTile, col0 = (int64_t)blockIdx.x * kTile;
@@ -207,7 +207,8 @@ void encode_rows(const Ref& x, int64_t ld, const float* columns, int64_t rows, i
   const Rows g{x.data, ld, columns, codes, scale, rows, cols};
   with_float_type(x.dtype, "x", [&](auto of) {
     using T = decltype(of);
-    encode<T>(g, cols > 0 && cols % Pack<T>::kCount == 0 && packed<T>(x.data, rows > 1 ? ld : 0) && aligned(8, codes) && aligned(16, columns));
+    const bool whole = cols > 0 && cols % Pack<T>::kCount == 0 && packed<T>(x.data, rows > 1 ? ld : 0);
+    encode<T>(g, whole && aligned(8, codes) && aligned(16, columns));
   });
   launched("rounding rows to E4M3");
 }
@@ -219,7 +220,8 @@ void decode_rows(const uint8_t* codes, const float* scale, int64_t rows, int64_t
   with_float_type(y.dtype, "y", [&](auto of) {
     using T = decltype(of);
     if (cols % 8 == 0 && aligned(8, codes) && packed<T>(y.data, 0)) {
-      decode_eights<T><<<(unsigned)min(blocks_for(n, 8 * 256), most), 256, 0, device.stream>>>(codes, scale, y.as<T>(), n / 8, (uint32_t)(cols / 8));
+      const unsigned grid = (unsigned)min(blocks_for(n, 8 * 256), most);
+      decode_eights<T><<<grid, 256, 0, device.stream>>>(codes, scale, y.as<T>(), n / 8, (uint32_t)(cols / 8));
     } else {
       decode_each<T><<<(unsigned)min(blocks_for(n, 256), most), 256, 0, device.stream>>>(codes, scale, y.as<T>(), n, cols);
     }
