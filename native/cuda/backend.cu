@@ -11,8 +11,6 @@
 #include "cuda.families.gen.h"
 #include "device.cuh"
 #include "layout.gen.h"
-#include "ops.decode.gen.h"
-#include "weights_ahead.h"
 
 #ifndef TUNEBOOK_CUDA_ARCHS
 #define TUNEBOOK_CUDA_ARCHS "90a"
@@ -48,7 +46,6 @@ void next_section() {
 
 void upload(void* to, const void* from, int64_t bytes) {
   bind_thread();
-  touch_weights(Ref{to, bytes, DType::UInt8});
   if (ring.memory == nullptr) {
     void* pinned = nullptr;
     check(cudaHostAlloc(&pinned, kSections * kSection, cudaHostAllocPortable), "pinned memory for uploads");
@@ -137,7 +134,6 @@ void rest() {
 }
 
 void free_memory(void* data, int64_t) {
-  forget_weights();
   rest();
   cudaFree(data);
 }
@@ -152,7 +148,6 @@ void* alloc_pinned(int64_t bytes) {
 }
 
 void free_pinned(void* data, int64_t) {
-  forget_weights();
   rest();
   cudaFreeHost(data);
 }
@@ -200,29 +195,6 @@ void close() {
 
 #define OP(name) \
   void missing_##name(const name##_args&) { fail("not implemented on CUDA"); }
-#include "ops.list.gen.h"
-#undef OP
-
-// Each op first says what it touches, when a weight was restored ahead. A product with a 4-bit weight is the one that may read it.
-struct Touching {
-  bool product;
-
-  void ref(const Ref& tensor, bool output) {
-    if (tensor && (output || !product)) touch_weights(tensor);
-  }
-  void list(const RefList& tensors, bool output) {
-    for (int i = 0; i < tensors.count; i++) ref(tensors[i], output);
-  }
-};
-Backend direct;  // the ops themselves
-#define OP(name)                                                          \
-  void watched_##name(const name##_args& a) {                             \
-    if (weights_ahead()) {                                                \
-      Touching touching{op_##name == op_gemm_nf4};                        \
-      visit_##name(touching, const_cast<name##_args&>(a));                \
-    }                                                                     \
-    direct.name(a);                                                       \
-  }
 #include "ops.list.gen.h"
 #undef OP
 
@@ -314,10 +286,6 @@ void open(int index) {
 #include "ops.list.gen.h"
 #undef OP
   register_all(table);
-  direct = table;
-#define OP(name) table.name = watched_##name;
-#include "ops.list.gen.h"
-#undef OP
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Ops as one CUDA graph. While the stream is captured nothing may be allocated or waited for on this thread (scratch() refuses to grow), ops pass their
 // integers and addresses by value, and faults go to the records that captured ops keep (device.cu). Other threads may allocate meanwhile: the capture
 // concerns this thread alone. What cannot be captured is said by cudaStreamEndCapture, and the caller launches op by op then.
-#include "weights_ahead.h"
+#include "device.cuh"
 
 namespace tunebook {
 namespace cuda {
@@ -9,7 +9,6 @@ namespace {
 
 void capture_begin() {
   bind_thread();
-  leave_weights();
   check(cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeThreadLocal), "capturing a graph");
 }
 
@@ -29,10 +28,7 @@ void* capture_end(bool keep) {
   return made;
 }
 
-void graph_launch(void* graph) {
-  leave_weights();
-  check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), device.stream), "launching a graph");
-}
+void graph_launch(void* graph) { check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), device.stream), "launching a graph"); }
 
 void graph_free(void* graph) {
   cudaSetDevice(device.index);  // by any thread, of a lost device too: nothing here fails

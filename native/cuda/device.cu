@@ -8,7 +8,6 @@
 #include <cstring>
 
 #include "opcodes.h"
-#include "weights_ahead.h"
 
 namespace tunebook {
 
@@ -62,6 +61,11 @@ bool ends_context(cudaError_t error) {
     case cudaErrorUnknown: return true;
     default: return false;
   }
+}
+
+bool capturing() {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return device.stream != nullptr && cudaStreamIsCapturing(device.stream, &status) == cudaSuccess && status != cudaStreamCaptureStatusNone;
 }
 
 // ---- faults -------------------------------------------------------------------------------
@@ -158,11 +162,6 @@ void check(cudaError_t error, const char* what) {
   throw thrown;
 }
 
-bool capturing() {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  return device.stream != nullptr && cudaStreamIsCapturing(device.stream, &status) == cudaSuccess && status != cudaStreamCaptureStatusNone;
-}
-
 void bind_thread() {
   thread_local int bound = -1;
   if (bound == device.index) return;
@@ -185,7 +184,6 @@ void release(Scratch& s) {
 }  // namespace
 
 void* scratch(Slot slot, int64_t bytes) {
-  if (slot == kWeights) leave_weights(slot);
   Scratch& s = pieces[slot];
   if (bytes <= s.bytes) return s.data;
   if (capturing()) fail("working memory of %lld bytes is needed while a graph is captured: run the same work once before", (long long)bytes);
@@ -209,13 +207,11 @@ void* scratch(Slot slot, int64_t bytes) {
   return data;
 }
 
-int64_t scratch_bytes(Slot slot) { return pieces[slot].bytes; }
 int64_t scratch_bytes() { return scratch_total.load(); }
 uint64_t scratch_generation() { return generation.load(); }
 
 void release_scratch() {
   if (scratch_total.load() == 0) return;
-  leave_weights();
   cudaStreamSynchronize(device.side);
   cudaStreamSynchronize(device.stream);
   for (Scratch& s : pieces) release(s);
@@ -282,10 +278,8 @@ void open_device(int index) {
   device.minor = properties.minor;
   const char* profile = getenv("TUNEBOOK_PROFILE");
   timed = profile != nullptr && strcmp(profile, "1") == 0;
-  int least = 0, greatest = 0;
-  check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
-  check(cudaStreamCreateWithPriority(&device.stream, cudaStreamNonBlocking, greatest), "cudaStreamCreate");
-  check(cudaStreamCreateWithPriority(&device.side, cudaStreamNonBlocking, least), "cudaStreamCreate");
+  check(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  check(cudaStreamCreateWithFlags(&device.side, cudaStreamNonBlocking), "cudaStreamCreate");
   check(cudaStreamCreateWithFlags(&device.copies, cudaStreamNonBlocking), "cudaStreamCreate");
   void* pinned = nullptr;
   check(cudaHostAlloc(&pinned, (kFaults + kOpCount) * sizeof(Fault), cudaHostAllocPortable | cudaHostAllocMapped), "pinned memory");
@@ -298,7 +292,6 @@ void open_device(int index) {
 
 void close_device() {
   release_scratch();
-  close_weights();
   for (FenceEvent& e : events) {
     if (e.sleeping != nullptr) cudaEventDestroy(e.sleeping);
     if (e.spinning != nullptr) cudaEventDestroy(e.spinning);

@@ -95,14 +95,14 @@ __global__ void decode_bytes(const Nf4 w, const __grid_constant__ Nf4Tables tabl
 
 }  // namespace
 
-void dequantize(const Nf4& w, int64_t n, const Ref& y, cudaStream_t stream, int64_t most) {
+void dequantize(const Nf4& w, int64_t n, const Ref& y, cudaStream_t stream) {
   if (n <= 0) return;
-  if (most <= 0) most = device.multiprocessors * (2048 / kThreads);  // each fills its tables once
   const Nf4Tables& tables = nf4_tables(w.kind);
   with_float_type(y.dtype, "y", [&](auto of) {
     using T = decltype(of);
     const bool wide = w.block % 8 == 0 && reinterpret_cast<uintptr_t>(w.q) % 4 == 0 && reinterpret_cast<uintptr_t>(y.data) % 16 == 0;
     const int64_t words = wide ? n / 8 : 0;
+    const int64_t most = device.multiprocessors * (2048 / kThreads);  // as many as run at once: each fills its tables once
     if (words > 0) decode_words<T><<<(unsigned)min(blocks_for(words, kThreads * kTurns), most), kThreads, 0, stream>>>(w, tables, y.as<T>(), words);
     if (8 * words < n) {
       const int64_t blocks = min(blocks_for((n - 8 * words + 1) / 2, 256), (int64_t)device.multiprocessors * 8);

@@ -33,8 +33,8 @@ struct Nf4 {
 // Checks the tensors of a weight of n elements.
 Nf4 open_nf4(const Ref& q, const Ref& absmax, const Ref& absmax2, const Ref& offset, int64_t n, int64_t block, int64_t kind);
 const Nf4Tables& nf4_tables(int kind);
-// y = the n elements of a weight, on `stream`, by at most so many blocks of threads (0: as many as run at once).
-void dequantize(const Nf4& w, int64_t n, const Ref& y, cudaStream_t stream, int64_t most = 0);
+// y = the n elements of a weight, on `stream`.
+void dequantize(const Nf4& w, int64_t n, const Ref& y, cudaStream_t stream);
 
 // y (m x rows) = alpha * a W^T + beta * y + bias for up to 8 rows of 16-bit activations, reading codes straight into the product. Returns false where it has no
 // kernel for the shape (cols and block multiples of 64, 16-byte addresses).

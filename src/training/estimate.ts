@@ -5,7 +5,6 @@ import { type Example, IGNORED } from "../data/mask.js";
 import { plannedPicture } from "../images/patches.js";
 import type { CausalLM } from "../models/causal.js";
 import { Embedding } from "../nn/layers.js";
-import { QuantizedLinear } from "../quantization/nf4.js";
 import type { Device } from "../tensor/device.js";
 import { dryRun, roundedBytes } from "../tensor/dry.js";
 import { DTYPE_BYTES, type FloatDType } from "../tensor/dtype.js";
@@ -66,7 +65,6 @@ export interface StepBytes {
 
 const GPU_LOGITS = 128 * 2 ** 20; // native/cuda/linear_cross_entropy.cu
 const GPU_WORKSPACE = 32 * 2 ** 20; // native/cuda/matmul.cu
-const FEW_ROWS = 64; // native/cuda/gemm_nf4.cu: fewer read the codes themselves
 const CPU_LOGITS = 2 ** 24; // elements, native/cpu/cross_entropy.cc
 
 /** Predicts the memory of a step by going through it without computing anything. The model is left as it is, and needs no weights. */
@@ -194,12 +192,6 @@ function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; s
     widest = Math.max(widest, m.ownElements() / (rounds ? 2 : 1));
     if (rounds) codes = Math.max(codes, rows * (Math.max(m.inFeatures, m.outFeatures) + 4));
   }
-  // On demand the 4-bit weight that is needed next is restored beside the product of the one before (native/cuda/weights_ahead.cu).
-  let ahead = 0;
-  if (rows > FEW_ROWS && Number(process.env.TUNEBOOK_WEIGHTS_AHEAD ?? 0) > 0)
-    for (const [, m] of network.namedModules())
-      if (m instanceof QuantizedLinear && ["nf4", "fp4"].includes(m.options.type))
-        ahead = Math.max(ahead, item * m.ownElements());
   // Few key heads: their gradients are made in parts (native/cuda/attention_backward.cuh), for which 528 blocks are wanted.
   const blocks = Math.ceil(rows / 64) * kvHeads;
   const part = 8 * rows * kvHeads * headDim;
@@ -210,5 +202,5 @@ function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; s
   const head = network.headWeight();
   const converted = head instanceof Tensor && DTYPE_BYTES[head.dtype] > item;
   const restored = 2 * (converted ? Math.max(widest, head.size) : Math.max(0, widest - logits / 2));
-  return { logits, scratch: GPU_WORKSPACE + restored + codes + ahead + attention };
+  return { logits, scratch: GPU_WORKSPACE + restored + codes + attention };
 }
