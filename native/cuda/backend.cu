@@ -128,7 +128,6 @@ void* alloc(int64_t bytes) {
 
 void rest() {
   bind_thread();
-  cudaStreamSynchronize(device.side);
   cudaStreamSynchronize(device.copies);
   cudaStreamSynchronize(device.stream);
 }

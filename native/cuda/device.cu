@@ -194,7 +194,6 @@ void* scratch(Slot slot, int64_t bytes) {
     while (size / 2 >= bytes && size > (int64_t{64} << 10)) size /= 2;
   }
   if (s.data != nullptr) {  // kernels on their way still use it
-    check(cudaStreamSynchronize(device.side), "growing working memory");
     check(cudaStreamSynchronize(device.stream), "growing working memory");
     release(s);
   }
@@ -212,7 +211,6 @@ uint64_t scratch_generation() { return generation.load(); }
 
 void release_scratch() {
   if (scratch_total.load() == 0) return;
-  cudaStreamSynchronize(device.side);
   cudaStreamSynchronize(device.stream);
   for (Scratch& s : pieces) release(s);
 }
@@ -279,7 +277,6 @@ void open_device(int index) {
   const char* profile = getenv("TUNEBOOK_PROFILE");
   timed = profile != nullptr && strcmp(profile, "1") == 0;
   check(cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking), "cudaStreamCreate");
-  check(cudaStreamCreateWithFlags(&device.side, cudaStreamNonBlocking), "cudaStreamCreate");
   check(cudaStreamCreateWithFlags(&device.copies, cudaStreamNonBlocking), "cudaStreamCreate");
   void* pinned = nullptr;
   check(cudaHostAlloc(&pinned, (kFaults + kOpCount) * sizeof(Fault), cudaHostAllocPortable | cudaHostAllocMapped), "pinned memory");
@@ -299,10 +296,9 @@ void close_device() {
   }
   if (records != nullptr) cudaFreeHost(records);
   records = nullptr;
-  if (device.side != nullptr) cudaStreamDestroy(device.side);
   if (device.copies != nullptr) cudaStreamDestroy(device.copies);
   if (device.stream != nullptr) cudaStreamDestroy(device.stream);
-  device.side = device.copies = device.stream = nullptr;
+  device.copies = device.stream = nullptr;
 }
 
 }  // namespace cuda

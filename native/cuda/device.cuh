@@ -15,7 +15,6 @@ struct Device {
   int multiprocessors = 0;
   int major = 0, minor = 0;      // compute capability
   cudaStream_t stream = nullptr;  // all ops, uploads and downloads, in queue order
-  cudaStream_t side = nullptr;    // work that runs ahead (dequantised weights); ordered by events
   cudaStream_t copies = nullptr;  // between device and host memory, beside the ops; ordered by events (transfer.cu)
 };
 extern Device device;
@@ -27,7 +26,7 @@ inline void launched(const char* kernel) { check(cudaGetLastError(), kernel); }
 
 // Device memory for the length of one op, kept and grown as needed: what it held is gone with the next call for the same slot, and a slot
 // may be used again at once by the next op (stream order). Deterministic: nothing in it is ever read before it was written.
-enum Slot : int { kOperandA, kOperandB, kWeights, kWeightsAhead, kPartials, kPartials2, kLogits, kSorted, kWorkspace, kSlotCount };
+enum Slot : int { kOperandA, kOperandB, kWeights, kPartials, kPartials2, kLogits, kSorted, kWorkspace, kSlotCount };
 void* scratch(Slot slot, int64_t bytes);
 int64_t scratch_bytes();        // of all slots; any thread
 uint64_t scratch_generation();  // changes whenever a slot moves: a captured graph that uses scratch memory must be captured anew

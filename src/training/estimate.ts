@@ -5,6 +5,7 @@ import { type Example, IGNORED } from "../data/mask.js";
 import { plannedPicture } from "../images/patches.js";
 import type { CausalLM } from "../models/causal.js";
 import { Embedding } from "../nn/layers.js";
+import { QuantizedLinear } from "../quantization/nf4.js";
 import type { Device } from "../tensor/device.js";
 import { dryRun, roundedBytes } from "../tensor/dry.js";
 import { DTYPE_BYTES, type FloatDType } from "../tensor/dtype.js";
