@@ -35,8 +35,9 @@ struct Sight {
   }
 };
 
+// Counts, and where the sequences stand.
 template <class Args>
-inline void check_attention(const Args& a) {
+inline void check_sequences(const Args& a) {
   check_size("sequences", a.sequences);
   check_size("q_rows", a.q_rows);
   check_size("k_rows", a.k_rows);
@@ -44,9 +45,18 @@ inline void check_attention(const Args& a) {
   check_size("kv_heads", a.kv_heads, 1);
   check_size("head_dim", a.head_dim, 1);
   check_size("window", a.window);
-  if (!(a.dropout >= 0.0f && a.dropout < 1.0f)) fail("dropout is %g, expected at least 0 and less than 1", (double)a.dropout);
   if (a.head_dim > 256) fail("head_dim is %lld, expected at most 256", (long long)a.head_dim);
   if (a.heads % a.kv_heads != 0) fail("heads %lld is no multiple of kv_heads %lld", (long long)a.heads, (long long)a.kv_heads);
+  check_tensor("q_begin", a.q_begin, a.sequences, DType::Int32);
+  check_tensor("q_len", a.q_len, a.sequences, DType::Int32);
+  check_tensor("k_begin", a.k_begin, a.sequences, DType::Int32);
+  check_tensor("k_len", a.k_len, a.sequences, DType::Int32);
+}
+
+template <class Args>
+inline void check_attention(const Args& a) {
+  check_sequences(a);
+  if (!(a.dropout >= 0.0f && a.dropout < 1.0f)) fail("dropout is %g, expected at least 0 and less than 1", (double)a.dropout);
   const int64_t q_width = product(a.heads, a.head_dim), k_width = product(a.kv_heads, a.head_dim);
   check_stride("q_stride", a.q_stride, q_width, a.q_rows);
   check_stride("o_stride", a.o_stride, q_width, a.q_rows);
@@ -57,10 +67,6 @@ inline void check_attention(const Args& a) {
   check_tensor("v", a.v, span(a.k_rows, k_width, a.v_stride));
   check_tensor("o", a.o, span(a.q_rows, q_width, a.o_stride));
   check_tensor("lse", a.lse, product(a.q_rows, a.heads));
-  check_tensor("q_begin", a.q_begin, a.sequences, DType::Int32);
-  check_tensor("q_len", a.q_len, a.sequences, DType::Int32);
-  check_tensor("k_begin", a.k_begin, a.sequences, DType::Int32);
-  check_tensor("k_len", a.k_len, a.sequences, DType::Int32);
 }
 
 template <class Args>

@@ -14,23 +14,11 @@ void check_cache(const char* name, const Ref& t, const char* scales, const Ref& 
 }
 
 void attention_cached(const attention_cached_args& a) {
-  check_size("sequences", a.sequences);
-  check_size("q_rows", a.q_rows);
-  check_size("k_rows", a.k_rows);
-  check_size("heads", a.heads, 1);
-  check_size("kv_heads", a.kv_heads, 1);
-  check_size("head_dim", a.head_dim, 1);
-  check_size("window", a.window);
-  if (a.head_dim > 256) fail("head_dim is %lld, expected at most 256", (long long)a.head_dim);
-  if (a.heads % a.kv_heads != 0) fail("heads %lld is no multiple of kv_heads %lld", (long long)a.heads, (long long)a.kv_heads);
+  check_sequences(a);
   check_tensor("q", a.q, product(a.q_rows, a.heads, a.head_dim));
   check_tensor("o", a.o, product(a.q_rows, a.heads, a.head_dim));
   check_cache("keys", a.keys, "key_absmax", a.key_absmax, a);
   check_cache("values", a.values, "value_absmax", a.value_absmax, a);
-  check_tensor("q_begin", a.q_begin, a.sequences, DType::Int32);
-  check_tensor("q_len", a.q_len, a.sequences, DType::Int32);
-  check_tensor("k_begin", a.k_begin, a.sequences, DType::Int32);
-  check_tensor("k_len", a.k_len, a.sequences, DType::Int32);
   const int64_t group = a.heads / a.kv_heads, width = a.head_dim + 2;
   uint8_t* owned = static_cast<uint8_t*>(scratch(0, a.q_rows + 1));
   memset(owned, 0, (size_t)a.q_rows);

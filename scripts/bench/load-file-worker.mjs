@@ -1,4 +1,4 @@
-// One process that loads a GGUF file: node load-file-worker.mjs '{ "path": …, "kind": "float32" | "packed" | "nf4" | "parts" }'. Says that it is ready when the
+// One process that loads a GGUF file: node load-file-worker.mjs '{ "path": …, "kind": "float32" | "packed" | "nf4" | "parts" | "memory" }'. Says that it is ready when the
 // library has been imported; asked { repeats }, it answers with the milliseconds of each load from the first on.
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
@@ -9,7 +9,9 @@ import { GgufWeights } from "../../dist/src/hub/gguf-weights.js";
 import { loadModel } from "../../dist/src/index.js";
 import { loadWeights } from "../../dist/src/models/load.js";
 import { createModel } from "../../dist/src/models/registry.js";
+import { fill } from "../../dist/src/tensor/calls.js";
 import { settle } from "../../dist/src/tensor/native.js";
+import { empty } from "../../dist/src/tensor/tensor.js";
 
 const { path, kind } = JSON.parse(process.argv[2]);
 readFileSync(path); // into the page cache; first loads are of a file that is warm, in a process that is not
@@ -28,6 +30,13 @@ async function timed(run) {
 }
 
 async function whole() {
+  // What the weights of a float32 load take, written once: how long the machine takes to give that much memory.
+  if (kind === "memory") {
+    const memory = empty([134_515_008], "float32", "cpu");
+    fill(memory.handle, memory.size, 0);
+    await settle();
+    return memory;
+  }
   const plan = loadModel(path, { device: "cpu", progress: false, ...(kind === "packed" && { dtype: "packed" }) });
   const model = await (kind === "nf4" ? plan.quantize({ type: "nf4" }) : plan);
   await settle();

@@ -28,6 +28,7 @@ export async function benchLoad({ rounds, filter = "", smoke = false }) {
   const wanted = ({ name }) => name.toLowerCase().includes(filter.toLowerCase());
   const sides = [
     ...KINDS.map(({ name, kind }) => ({ name, args: ours(kind) })),
+    { name: "538 MB of new memory alone", args: ours("memory") },
     { name: "llama.cpp, read", args: theirs(false) },
     { name: "llama.cpp, mapped", args: theirs(true) },
   ].filter(wanted);

@@ -1,10 +1,8 @@
 // Memory of a step of each architecture is what `estimate` predicts.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type EstimateOptions, loadModel, type Model } from "../../src/index.js";
-import { resetPeak, stats } from "../../src/tensor/native.js";
-import { trainLoop } from "../../src/training/loop.js";
-import { trainSettings } from "../../src/training/options.js";
+import { loadModel } from "../../src/index.js";
+import { measuredPeak } from "../training/peak.js";
 
 const common = {
   vocab_size: 400,
@@ -48,23 +46,6 @@ const CONFIGS: Record<string, object> = {
   },
 };
 
-/** Peak of two optimizer steps of full rows. */
-async function measured(model: Model, options: EstimateOptions & { batch: number; length: number }): Promise<number> {
-  const { batch, length, ...rest } = options;
-  const ids = Int32Array.from({ length }, (_, i) => 3 + ((i * 7919) % (model.config.vocabSize - 3)));
-  const loop = trainLoop({
-    model: model.module,
-    train: Array.from({ length: batch }, () => ({ ids, labels: ids })),
-    validation: undefined,
-    settings: trainSettings({ ...rest, batch, steps: 2, epochs: 2, progress: false }),
-    padId: 0,
-    stopped: () => false,
-  });
-  resetPeak();
-  while (!(await loop.next()).done);
-  return stats().peakBytes;
-}
-
 for (const [name, config] of Object.entries(CONFIGS)) {
   test(`${name}: a step takes what was predicted`, async () => {
     const model_type = name.split(" ")[0];
@@ -74,7 +55,7 @@ for (const [name, config] of Object.entries(CONFIGS)) {
     for (const checkpointing of ["none", "selective", "full"] as const) {
       const options = { batch: 4, length: 160, checkpointing };
       const { peak } = model.estimate(options);
-      const real = await measured(model, options);
+      const real = await measuredPeak(model, options);
       assert.ok(Math.abs(peak / real - 1) < 0.1, `${checkpointing}: ${peak} predicted, ${real} measured`);
       peaks.push(real);
     }

@@ -1,23 +1,8 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
-import { root } from "../../notebooks/embedded/prepare.js";
+import { type Cell, executed, numbersOf, plain } from "./executed.js";
 
-interface Output {
-  readonly data?: Readonly<Record<string, string | readonly string[]>>;
-  readonly text?: string | readonly string[];
-}
-interface Cell {
-  readonly cell_type: string;
-  readonly source: readonly string[];
-  readonly metadata: { readonly tags?: readonly string[] };
-  readonly outputs?: readonly Output[];
-}
-
-const notebook = readFileSync(join(root, "notebooks", "05-chatglm3-instructions.ipynb"), "utf8");
-const { cells } = JSON.parse(notebook) as { cells: Cell[] };
-const plain = (text: string | readonly string[] | undefined): string => [text ?? ""].flat().join("");
+const { notebook, cells } = executed("05-chatglm3-instructions.ipynb");
 const sourceOf = (cell: Cell): string => plain(cell.source);
 const shownBy = (cell: Cell | undefined): string =>
   (cell?.outputs ?? []).map(({ text, data }) => plain(text ?? data?.["text/plain"])).join("\n");
@@ -26,13 +11,6 @@ const cellWith = (part: string): Cell => {
   assert.ok(found, `no cell has ${part}`);
   return found;
 };
-
-/** The numbers of one row of a table. */
-function rowOf(table: string, name: string): number[] {
-  const line = table.split("\n").find((each) => each.startsWith(name));
-  assert.ok(line, `${name} in ${table}`);
-  return line.slice(name.length).trim().split(/\s+/).map(Number);
-}
 
 test("the counts of the real shapes come out exactly", () => {
   assert.equal(
@@ -71,16 +49,16 @@ test("the steps are the document's: prompt, columns, labels, half precision, nam
 
 test("the adapter teaches the small model to do what it is asked", () => {
   const results = shownBy(cells.find((cell) => cell.metadata.tags?.includes("results")));
-  const [before, after] = rowOf(results, "answers right, to the letter");
+  const [before, after] = numbersOf(results, "answers right, to the letter");
   assert.ok(before! < 0.4 && after! > 0.7, `${before} → ${after}`);
-  const [high, low] = rowOf(results, "loss (nats a token)");
+  const [high, low] = numbersOf(results, "loss (nats a token)");
   assert.ok(low! < high! / 3, `${high} → ${low}`);
   assert.equal(shownBy(cellWith("model.eval()")).trim(), "Dora found a silver ring at the lighthouse.");
 });
 
 test("the figures of real instructions stand there, and none of their rows", () => {
   const table = cells.map(shownBy).find((text) => text.startsWith("alpaca_gpt4_zh: "));
-  const [before, after] = rowOf(table ?? "", "loss (nats a token)");
+  const [before, after] = numbersOf(table ?? "", "loss (nats a token)");
   assert.ok(before! - after! >= 0.15, `${before} → ${after}`);
   assert.match(notebook, /tunebook run 05-chatglm3-instructions\.ipynb -p .*rowsFile=alpaca_zh_demo\.json/);
   assert.match(notebook, /alpaca_gpt4_zh: loss of the answers' tokens/);

@@ -1,31 +1,15 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
-import { root } from "../../notebooks/embedded/prepare.js";
+import { bundlesOf, executed, numbersOf, plain } from "./executed.js";
 
-interface Cell {
-  readonly metadata: { readonly tags?: readonly string[] };
-  readonly outputs?: readonly { readonly data?: Readonly<Record<string, string | readonly string[]>> }[];
-}
-
-const notebook = readFileSync(join(root, "notebooks", "01-qlora-dialogue-summaries.ipynb"), "utf8");
-const { cells } = JSON.parse(notebook) as { cells: Cell[] };
-const plain = (text: string | readonly string[] | undefined): string => [text ?? ""].flat().join("");
-const bundles = cells.flatMap((cell) => cell.outputs ?? []).map((output) => output.data ?? {});
+const { notebook, cells } = executed("01-qlora-dialogue-summaries.ipynb");
+const bundles = bundlesOf(cells);
 const texts = bundles.map((bundle) => plain(bundle["text/plain"]));
-
-/** The numbers of one row of a table. */
-function rowOf(table: string, name: string): number[] {
-  const line = table.split("\n").find((each) => each.startsWith(name));
-  assert.ok(line, `${name} in ${table}`);
-  return line.slice(name.length).trim().split(/\s+/).map(Number);
-}
 
 test("after training, the summaries have far more in common with those written for the rows", () => {
   const results = cells.find((cell) => cell.metadata.tags?.includes("results"));
   const shown = plain(results?.outputs?.find((output) => output.data)?.data?.["text/plain"]);
-  const row = (metric: string): number[] => rowOf(shown, metric);
+  const row = (metric: string): number[] => numbersOf(shown, metric);
   for (const metric of ["rouge1", "rougeL", "rougeLsum"]) {
     const [before, after, change] = row(metric);
     assert.ok(after! > before! + 0.4 && Math.abs(after! - before! - change!) < 2e-3, `${metric}: ${before} → ${after}`);
@@ -40,9 +24,9 @@ test("ROUGE stands in a bar chart, shown as a picture too", () => {
 test("the figures of real dialogues stand in tables and plots, and hold what they should", () => {
   const table = texts.find((text) => text.startsWith("DialogSum: 64 dialogues to watch, 32 to measure on"));
   assert.ok(table);
-  const [before, after] = rowOf(table, "validation loss");
+  const [before, after] = numbersOf(table, "validation loss");
   assert.ok(before! - after! >= 0.3, `validation loss ${before} → ${after}`);
-  const [low, high] = rowOf(table, "rougeL ");
+  const [low, high] = numbersOf(table, "rougeL ");
   assert.ok(high! > low!, `ROUGE-L ${low} → ${high}`);
   const run = texts.find((text) => text.startsWith("The run"));
   assert.match(run ?? "", /300 to train on, 64 to watch, 32 to measure on/);
@@ -50,7 +34,7 @@ test("the figures of real dialogues stand in tables and plots, and hold what the
   const [, minutes] = /whole notebook +(\d+) min/.exec(run ?? "") ?? [];
   assert.ok(Number(minutes) < 15, `${minutes} minutes`);
   const memory = texts.find((text) => text.startsWith("DialogSum: memory by part")) ?? "";
-  const [sixteen, here] = rowOf(memory, "linear layers");
+  const [sixteen, here] = numbersOf(memory, "linear layers");
   assert.ok(Math.abs(here! / sixteen! - 4.13 / 16) < 1e-3, `${here} MB of ${sixteen} MB: 4.13 bits a parameter`);
   for (const title of ["DialogSum: loss of", "DialogSum: ROUGE (F1)", "Memory of SmolLM2-135M"])
     assert.ok(

@@ -3,22 +3,10 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { root } from "../../notebooks/embedded/prepare.js";
+import { bundlesOf, executed, numbersOf, plain } from "./executed.js";
 
-interface Output {
-  readonly data?: Readonly<Record<string, string | readonly string[]>>;
-  readonly text?: string | readonly string[];
-}
-interface Cell {
-  readonly cell_type: string;
-  readonly source: readonly string[];
-  readonly metadata: { readonly tags?: readonly string[] };
-  readonly outputs?: readonly Output[];
-}
-
-const notebook = readFileSync(join(root, "notebooks", "02-qlora-fraud-classification.ipynb"), "utf8");
-const { cells } = JSON.parse(notebook) as { cells: Cell[] };
-const plain = (text: string | readonly string[] | undefined): string => [text ?? ""].flat().join("");
-const bundles = cells.flatMap((cell) => cell.outputs ?? []).map((output) => output.data ?? {});
+const { notebook, cells } = executed("02-qlora-fraud-classification.ipynb");
+const bundles = bundlesOf(cells);
 const texts = bundles.map((bundle) => plain(bundle["text/plain"]));
 const named = (title: string): string => {
   const found = texts.find((text) => text.startsWith(title));
@@ -26,27 +14,16 @@ const named = (title: string): string => {
   return found;
 };
 
-/** The numbers of one row of a table. */
-function rowOf(table: string, name: string): number[] {
-  const line = table.split("\n").find((each) => each.startsWith(name));
-  assert.ok(line, `${name} in ${table}`);
-  return line
-    .slice(name.length)
-    .trim()
-    .split(/\s+/)
-    .map((part) => Number(part.replaceAll(",", "")));
-}
-
 test("bits a parameter, and what double quantisation saves, come out as the arithmetic says", () => {
   const table = texts.find((text) => text.includes("by arithmetic"))!;
-  assert.deepEqual(rowOf(table, "bits a parameter"), [4.5, 4.5]);
-  assert.deepEqual(rowOf(table, "saved"), [0.373, 0.373]);
+  assert.deepEqual(numbersOf(table, "bits a parameter"), [4.5, 4.5]);
+  assert.deepEqual(numbersOf(table, "saved"), [0.373, 0.373]);
 });
 
 test("Qwen2-1.5B's memory: 16 bits less 4 bits is what the document saw", () => {
   const table = named("Qwen2-1.5B's shape: memory of the weights");
-  const [parameters, bits, here, document] = rowOf(table, "bfloat16");
-  const [same, fewer, packed, seen] = rowOf(table, "nf4 ");
+  const [parameters, bits, here, document] = numbersOf(table, "bfloat16");
+  const [same, fewer, packed, seen] = numbersOf(table, "nf4 ");
   assert.deepEqual([bits, fewer, document, seen], [16, 4.5, 3.9, 1.9]);
   assert.equal(parameters, same);
   assert.ok(Math.abs(parameters! - 1_543_714_304) < 60_000, `${parameters} parameters`);
@@ -85,21 +62,21 @@ test("the table of the steps grew with both losses, memory stands in a chart, an
 test("after training the counts are far better, and stand beside the document's", () => {
   const results = cells.find((cell) => cell.metadata.tags?.includes("results"));
   const shown = plain(results?.outputs?.find((output) => output.data)?.data?.["text/plain"]);
-  const [before, after, document] = rowOf(shown, "f1");
+  const [before, after, document] = numbersOf(shown, "f1");
   assert.ok(before! < 0.8 && after! > 0.85, `${before} → ${after}`);
   assert.ok(Math.abs(document! - 0.9157) < 1e-4);
   assert.deepEqual(
-    ["tn", "fp", "fn", "tp"].map((name) => rowOf(shown, name)[2]),
+    ["tn", "fp", "fn", "tp"].map((name) => numbersOf(shown, name)[2]),
     [1145, 20, 167, 1016],
   );
-  assert.deepEqual([rowOf(shown, "precision")[2], rowOf(shown, "recall")[2]], [0.9807, 0.8588]);
+  assert.deepEqual([numbersOf(shown, "precision")[2], numbersOf(shown, "recall")[2]], [0.9807, 0.8588]);
 });
 
 test("the figures of real messages stand in tables and a matrix, and none of the messages does", () => {
   const shown = named("SMS Spam Collection: 400 messages that were not trained on");
-  const [, after] = rowOf(shown, "f1");
+  const [, after] = numbersOf(shown, "f1");
   assert.ok(after! >= 0.9, `F1 ${after}`);
-  const counts = ["tn", "fp", "fn", "tp"].map((name) => rowOf(shown, name)[1]!);
+  const counts = ["tn", "fp", "fn", "tp"].map((name) => numbersOf(shown, name)[1]!);
   assert.equal(
     counts.reduce((a, b) => a + b),
     400,

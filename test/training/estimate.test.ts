@@ -4,31 +4,12 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { tapeLength } from "../../src/autograd/tape.js";
 import { ConfigError, type EstimateOptions, loadModel, type Model } from "../../src/index.js";
-import { resetPeak, stats } from "../../src/tensor/native.js";
+import { stats } from "../../src/tensor/native.js";
 import { randomState } from "../../src/tensor/ops/random.js";
-import { trainLoop } from "../../src/training/loop.js";
-import { trainSettings } from "../../src/training/options.js";
 import { measure, SMALL } from "./measured.js";
+import { measuredPeak } from "./peak.js";
 
 const embedded = fileURLToPath(new URL("../../../notebooks/embedded/model", import.meta.url));
-
-/** Peak of two optimizer steps of full rows: what `estimate` predicts. */
-async function measured(model: Model, options: EstimateOptions & { batch: number; length: number }): Promise<number> {
-  const { batch, length, ...rest } = options;
-  const ids = Int32Array.from({ length }, (_, i) => 3 + ((i * 7919) % (model.config.vocabSize - 3)));
-  const rows = batch * (rest.accumulate ?? 1);
-  const loop = trainLoop({
-    model: model.module,
-    train: Array.from({ length: rows }, () => ({ ids, labels: ids })),
-    validation: undefined,
-    settings: trainSettings({ ...rest, batch, steps: 2, epochs: 2, progress: false }),
-    padId: 0,
-    stopped: () => false,
-  });
-  resetPeak();
-  while (!(await loop.next()).done);
-  return stats().peakBytes;
-}
 
 async function compare(model: Model, cases: readonly (EstimateOptions & { batch: number; length: number })[]) {
   for (const options of cases) {
@@ -39,7 +20,7 @@ async function compare(model: Model, cases: readonly (EstimateOptions & { batch:
     assert.equal(stats().liveBytes, liveBytes);
     assert.deepEqual(randomState(), random);
     assert.equal(tapeLength(), 0);
-    const peak = await measured(model, options);
+    const peak = await measuredPeak(model, options);
     const { weights, adapters, gradients, optimizer, activations } = estimate;
     assert.equal(estimate.peak, weights + adapters + gradients + optimizer + activations);
     assert.ok(
