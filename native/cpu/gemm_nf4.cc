@@ -82,7 +82,7 @@ void gemm_nf4(const gemm_nf4_args& g) {
     return with_rows(p.m, [&](auto M) { gemv_nf4<decltype(M)::value>(g.rows, g.cols, g.a.f32(), g.lda, w, p.e); });
   }
 #endif
-  gemm_frozen(p, Nf4B{w, g.cols, g.trans_w != 0});
+  gemm_frozen(p, Nf4Rows{w, g.cols}, g.cols / 2);
 }
 
 }  // namespace
