@@ -48,10 +48,10 @@ try {
         progress: false,
         validation: rows.slice(0, 8),
       });
-      print(
-        `${name} losses`,
-        result.history.map(({ loss, validationLoss, gradNorm }) => [loss, validationLoss, gradNorm]),
-      );
+      const steps = result.history
+        .toRows()
+        .map(({ loss, validationLoss, gradNorm }) => [loss, validationLoss, gradNorm]);
+      print(`${name} losses`, steps);
       await model.save(to);
       print(`${name} adapter`, await adapterHash(to));
       for (const batch of [1, 6]) {
