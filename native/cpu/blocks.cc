@@ -55,6 +55,11 @@ TB_INLINE void nibbles(const uint8_t* q, vf& low, vf& high) {
 #endif
 }
 
+// A row's scales as float32, so that each is then read with the product it belongs to.
+TB_INLINE void widen(const f16* from, int64_t n, float* to) {
+  for_vectors(n, [&](int64_t i, int64_t lanes) { store_to(to + i, load_as(from + i, lanes), lanes); });
+}
+
 // The 32 numbers of a block.
 TB_INLINE void restore_block(const Blocks& w, int64_t block, float* to) {
   const float scale = to_float(w.scale[block]);
@@ -108,13 +113,21 @@ void round_nibbles(const Blocks& w, int64_t block, int64_t blocks, float* to) {
   const vf numbers = to_float(lanes());
   alignas(64) static constexpr uint16_t shifts[32] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4};
   const __m512i shift = _mm512_load_si512(shifts);
-  for (int64_t b = block; b < block + blocks; b++, to += W) {
-    __builtin_prefetch(w.q + b * (kBlock / 2) + kAhead);
-    const vf restored = numbers * to_float(w.scale[b]) + to_float(w.minimum[b]);
-    const __m512i table = _mm512_maskz_broadcast_i64x4(0xff, (__m256i)_mm512_cvtneps_pbh((__m512)restored));
-    const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w.q + b * (kBlock / 2))));
-    const __m512i index = _mm512_maskz_srlv_epi16(~0u, _mm512_maskz_cvtepu8_epi16(~0u, twice), shift);
-    store(to, (vf)_mm512_maskz_permutexvar_epi16(~0u, index, table));
+  constexpr int64_t kMost = 64;
+  alignas(64) float scale[kMost], minimum[kMost];
+  for (int64_t first = block, end = block + blocks; first < end; first += kMost) {
+    const int64_t count = end - first < kMost ? end - first : kMost;
+    widen(w.scale + first, count, scale);
+    widen(w.minimum + first, count, minimum);
+    const uint8_t* q = w.q + first * (kBlock / 2);
+    for (int64_t b = 0; b < count; b++, q += kBlock / 2, to += W) {
+      __builtin_prefetch(q + kAhead);
+      const vf restored = numbers * scale[b] + minimum[b];
+      const __m512i table = _mm512_maskz_broadcast_i64x4(0xff, (__m256i)_mm512_cvtneps_pbh((__m512)restored));
+      const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
+      const __m512i index = _mm512_maskz_srlv_epi16(~0u, _mm512_maskz_cvtepu8_epi16(~0u, twice), shift);
+      store(to, (vf)_mm512_maskz_permutexvar_epi16(~0u, index, table));
+    }
   }
 }
 #endif
@@ -163,11 +176,6 @@ void embedding_blocks(const embedding_blocks_args& g) {
       w.restore(id, 0, g.dim, g.y.f32() + r * g.dim);
     }
   });
-}
-
-// A row's scales as float32, so that each is then read with the product it belongs to.
-TB_INLINE void widen(const f16* from, int64_t n, float* to) {
-  for_vectors(n, [&](int64_t i, int64_t lanes) { store_to(to + i, load_as(from + i, lanes), lanes); });
 }
 
 // One row of W against M rows of A. sums: the sum of A over each block, M rows of `blocks`, which the minima are multiplied with.

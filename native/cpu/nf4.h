@@ -16,6 +16,8 @@ struct Nf4 {
   float offset;              // and what was taken off before
   const float* map;
   int64_t block;
+  const float* tables = nullptr;  // the scale of each code, a table for each group of blocks from `group` on (with_tables)
+  int64_t group = 0;
 
   float scale(int64_t b) const {
     if (absmax8 == nullptr) return absmax[b];
@@ -23,10 +25,24 @@ struct Nf4 {
   }
 };
 
+// The same weight for work on blocks [begin, end), whose scales, if doubly quantised, can be looked up in `tables`. In scratch 7.
+static Nf4 with_tables(const Nf4& w, int64_t begin, int64_t end) {
+  if (w.absmax8 == nullptr || end <= begin) return w;
+  Nf4 t = w;
+  t.group = begin / kAbsmaxBlock;
+  const int64_t groups = (end - 1) / kAbsmaxBlock + 1 - t.group;
+  float* to = scratch_f32(7, groups * 256);
+  t.tables = to;
+  for (int64_t g = t.group; g < t.group + groups; g++, to += 256) {
+    for (int i = 0; i < 256; i += W) store(to + i, rounded(load(w.map + i) * w.absmax2[g]) + w.offset);
+  }
+  return t;
+}
+
 // Checks the tensors of a weight of n elements.
 static Nf4 open_nf4(const Ref& q, const Ref& absmax, const Ref& absmax2, const Ref& offset, int64_t n, int64_t block, int64_t kind) {
   const bool doubly = check_nf4(q, absmax, absmax2, offset, n, block, kind);
-  Nf4 w{kind == 0 ? kNf4Codes : kFp4Codes, q.u8(), nullptr, nullptr, nullptr, 0.0f, dynamic_map(), block};
+  Nf4 w{kind == 0 ? kNf4Codes : kFp4Codes, q.u8(), nullptr, nullptr, nullptr, 0.0f, dynamic_map(), block, nullptr, 0};
   if (doubly) {
     w.absmax8 = absmax.u8();
     w.absmax2 = absmax2.f32();
