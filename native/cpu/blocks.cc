@@ -16,6 +16,10 @@ struct Blocks {
   int64_t cols, bits;
 
   int64_t row_bytes() const { return cols * bits / 8; }
+
+  void restore(int64_t row, int64_t from, int64_t count, float* to) const;
+  template <class P>
+  void words(int64_t row, int64_t from, int64_t count, float* to) const;
 };
 
 // n codes (n <= W) of one byte each as float32.
@@ -51,15 +55,22 @@ TB_INLINE void nibbles(const uint8_t* q, vf& low, vf& high) {
 #endif
 }
 
+// A row's scales as float32, so that each is then read with the product it belongs to.
+TB_INLINE void widen(const f16* from, int64_t n, float* to) {
+  for_vectors(n, [&](int64_t i, int64_t lanes) { store_to(to + i, load_as(from + i, lanes), lanes); });
+}
+
 // The 32 numbers of a block.
 TB_INLINE void restore_block(const Blocks& w, int64_t block, float* to) {
   const float scale = to_float(w.scale[block]);
   if (w.bits == 8) {
     const uint8_t* q = w.q + block * kBlock;
+    __builtin_prefetch(q + kAhead);
     for (int64_t i = 0; i < kBlock; i += W) store(to + i, signed_codes(q + i) * scale);
     return;
   }
   const uint8_t* q = w.q + block * (kBlock / 2);
+  __builtin_prefetch(q + kAhead);
   const float minimum = to_float(w.minimum[block]);
   for (int64_t i = 0; i < kBlock / 2; i += W) {
     vf low, high;
@@ -69,19 +80,16 @@ TB_INLINE void restore_block(const Blocks& w, int64_t block, float* to) {
   }
 }
 
-// Elements [from, from + count) of a row.
-void restore(const Blocks& w, int64_t row, int64_t from, int64_t count, float* to) {
-  const int64_t first = row * (w.cols / kBlock);
+void Blocks::restore(int64_t row, int64_t from, int64_t count, float* to) const {
+  const int64_t first = row * (cols / kBlock);
   for (int64_t i = from, end = from + count; i < end;) {
     const int64_t block = i / kBlock, inside = i % kBlock;
     if (inside == 0 && end - i >= kBlock) {
-      restore_block(w, first + block, to);
-      i += kBlock;
-      to += kBlock;
+      for (int64_t b = first + block; end - i >= kBlock; b++, i += kBlock, to += kBlock) restore_block(*this, b, to);
       continue;
     }
     alignas(64) float part[kBlock];
-    restore_block(w, first + block, part);
+    restore_block(*this, first + block, part);
     const int64_t n = kBlock - inside < end - i ? kBlock - inside : end - i;
     memcpy(to, part + inside, (size_t)n * 4);
     i += n;
@@ -89,17 +97,51 @@ void restore(const Blocks& w, int64_t row, int64_t from, int64_t count, float* t
   }
 }
 
-struct BlocksB {
-  Blocks w;
-  bool transposed;
-
-  template <class P>
-  void pack_panels(float* out, int64_t p, int64_t k, int64_t j, int64_t n) const {
-    pack_restored<P>(out, k, n, transposed, [&](int64_t line, int64_t from, int64_t count, float* to) {
-      restore(w, (transposed ? j : p) + line, (transposed ? p : j) + from, count, to);
-    });
+#if TB_BF16
+// Eight bits, rounded to bfloat16.
+void round_bytes(const Blocks& w, int64_t block, int64_t blocks, float* to) {
+  for (int64_t b = block; b < block + blocks; b++, to += W) {
+    const uint8_t* q = w.q + b * kBlock;
+    __builtin_prefetch(q + kAhead);
+    const float scale = to_float(w.scale[b]);
+    store(to, Rounded::pack(signed_codes(q) * scale, signed_codes(q + W) * scale));
   }
-};
+}
+
+// Four bits, rounded to bfloat16: a block's sixteen values are rounded once, then looked up by its low and its high nibbles.
+void round_nibbles(const Blocks& w, int64_t block, int64_t blocks, float* to) {
+  const vf numbers = to_float(lanes());
+  alignas(64) static constexpr uint16_t shifts[32] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4};
+  const __m512i shift = _mm512_load_si512(shifts);
+  constexpr int64_t kMost = 64;
+  alignas(64) float scale[kMost], minimum[kMost];
+  for (int64_t first = block, end = block + blocks; first < end; first += kMost) {
+    const int64_t count = end - first < kMost ? end - first : kMost;
+    widen(w.scale + first, count, scale);
+    widen(w.minimum + first, count, minimum);
+    const uint8_t* q = w.q + first * (kBlock / 2);
+    for (int64_t b = 0; b < count; b++, q += kBlock / 2, to += W) {
+      __builtin_prefetch(q + kAhead);
+      const vf restored = numbers * scale[b] + minimum[b];
+      const __m512i table = _mm512_maskz_broadcast_i64x4(0xff, (__m256i)_mm512_cvtneps_pbh((__m512)restored));
+      const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
+      const __m512i index = _mm512_maskz_srlv_epi16(~0u, _mm512_maskz_cvtepu8_epi16(~0u, twice), shift);
+      store(to, (vf)_mm512_maskz_permutexvar_epi16(~0u, index, table));
+    }
+  }
+}
+#endif
+
+template <class P>
+void Blocks::words(int64_t row, int64_t from, int64_t count, float* to) const {
+#if TB_BF16
+  if (P::kPair == 2 && count % kBlock == 0) {
+    const int64_t first = (row * cols + from) / kBlock;
+    return bits == 4 ? round_nibbles(*this, first, count / kBlock, to) : round_bytes(*this, first, count / kBlock, to);
+  }
+#endif
+  words_through_floats<P>(*this, row, from, count, to);
+}
 
 Blocks open_blocks(const Ref& q, const Ref& scale, const Ref& minimum, int64_t rows, int64_t cols, int64_t bits) {
   check_size("rows", rows);
@@ -118,7 +160,7 @@ void dequantize_blocks(const dequantize_blocks_args& g) {
   const Blocks w = open_blocks(g.q, g.scale, g.minimum, g.rows, g.cols, g.bits);
   check_tensor("y", g.y, product(g.rows, g.cols));
   parallel_pieces(g.rows, rows_of(16384, g.cols), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; r++) restore(w, r, 0, g.cols, g.y.f32() + r * g.cols);
+    for (int64_t r = begin; r < end; r++) w.restore(r, 0, g.cols, g.y.f32() + r * g.cols);
   });
 }
 
@@ -131,14 +173,9 @@ void embedding_blocks(const embedding_blocks_args& g) {
     for (int64_t r = begin; r < end; r++) {
       const int32_t id = g.ids.i32()[r];
       if (id < 0 || id >= g.vocab) fail("id %d at row %lld is outside the vocabulary of %lld", id, (long long)r, (long long)g.vocab);
-      restore(w, id, 0, g.dim, g.y.f32() + r * g.dim);
+      w.restore(id, 0, g.dim, g.y.f32() + r * g.dim);
     }
   });
-}
-
-// A row's scales as float32, so that each is then read with the product it belongs to.
-TB_INLINE void widen(const f16* from, int64_t n, float* to) {
-  for_vectors(n, [&](int64_t i, int64_t lanes) { store_to(to + i, load_as(from + i, lanes), lanes); });
 }
 
 // One row of W against M rows of A. sums: the sum of A over each block, M rows of `blocks`, which the minima are multiplied with.
@@ -226,7 +263,7 @@ void gemm_blocks(const gemm_blocks_args& g) {
   const Blocks w = open_blocks(g.q, g.scale, g.minimum, g.rows, g.cols, g.bits);
   const FrozenProduct p = open_product(g);
   if (p.few) return with_rows(p.m, [&](auto M) { gemv_of<decltype(M)::value>(p.n, g.a.f32(), g.lda, w, p.e); });
-  gemm_frozen(p, BlocksB{w, g.trans_w != 0});
+  gemm_frozen(p, w, w.row_bytes());
 }
 
 }  // namespace

@@ -12,23 +12,17 @@ struct Fp8 {
   const float* scale;
   int64_t cols;
 
-  // Codes times their row's scale, or as plain numbers.
-  void restore(int64_t row, int64_t from, int64_t count, float* to, bool plain) const {
+  bool plain = false;  // codes as numbers, without their row's scale
+
+  void restore(int64_t row, int64_t from, int64_t count, float* to) const {
     const uint8_t* x = q + row * cols + from;
     const float s = plain ? 1.0f : scale[row];
     for_vectors(count, [=](int64_t i, int64_t lanes) { store_to(to + i, load_e4m3(x + i, lanes) * s, lanes); });
   }
-};
-
-struct Fp8B {
-  Fp8 w;
-  bool transposed, plain;
 
   template <class P>
-  void pack_panels(float* out, int64_t p, int64_t k, int64_t j, int64_t n) const {
-    pack_restored<P>(out, k, n, transposed, [&](int64_t line, int64_t from, int64_t count, float* to) {
-      w.restore((transposed ? j : p) + line, (transposed ? p : j) + from, count, to, plain);
-    });
+  void words(int64_t row, int64_t from, int64_t count, float* to) const {
+    words_through_floats<P>(*this, row, from, count, to);
   }
 };
 
@@ -58,7 +52,7 @@ void dequantize_fp8(const dequantize_fp8_args& g) {
   const Fp8 w = open_fp8(g.q, g.scale, g.rows, g.cols);
   check_tensor("y", g.y, product(g.rows, g.cols));
   parallel_pieces(g.rows, rows_of(16384, g.cols), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; r++) w.restore(r, 0, g.cols, g.y.f32() + r * g.cols, false);
+    for (int64_t r = begin; r < end; r++) w.restore(r, 0, g.cols, g.y.f32() + r * g.cols);
   });
 }
 
@@ -152,11 +146,13 @@ void rounded_product(const gemm_fp8_args& g, const FrozenProduct& p, const Fp8& 
   float* rows = scratch_f32(0, most * p.k);
   float* sums = p.few ? nullptr : scratch_f32(1, most * p.n);
   float* a_scale = scratch_f32(2, most);
+  Fp8 codes = w;
+  codes.plain = true;
   for (int64_t i = 0; i < p.m; i += most) {
     const int64_t m = p.m - i < most ? p.m - i : most;
     round_rows(g.a.f32() + i * g.lda, g.lda, g.trans_w ? nullptr : w.scale, m, p.k, rows, a_scale);
     if (p.few) return few(p, rows, p.k, a_scale, w);  // all rows at once
-    gemm_wide<Codes>(m, p.n, p.k, {rows, p.k, 1}, Fp8B{w, g.trans_w != 0, true}, {1.0f, 0.0f, sums, p.n, nullptr});
+    gemm_wide<Codes>(m, p.n, p.k, {rows, p.k, 1}, RestoredB<Fp8>{codes, g.trans_w != 0}, {1.0f, 0.0f, sums, p.n, nullptr});
     const Epilogue e{p.e.alpha, p.e.beta, p.e.y + i * p.e.ldy, p.e.ldy, p.e.bias};
     finish_rows(e, sums, m, p.n, a_scale, g.trans_w ? w.scale : nullptr);
   }
@@ -168,7 +164,7 @@ void gemm_fp8(const gemm_fp8_args& g) {
   const FrozenProduct p = open_product(g);
   if (g.round_a) return rounded_product(g, p, w);
   if (p.few) return few(p, g.a.f32(), g.lda, nullptr, w);
-  gemm_frozen(p, Fp8B{w, g.trans_w != 0, false});
+  gemm_frozen(p, w, w.cols);
 }
 
 }  // namespace

@@ -3,9 +3,8 @@
 #pragma once
 #include "checks.h"
 #include "gemm.h"
-#include "gemv.h"
+#include "gemm_few.h"
 #include "parallel.h"
-#include "restored.h"
 
 namespace tunebook {
 namespace TB_ISA {
@@ -16,6 +15,7 @@ struct FrozenProduct {
   DenseA a;
   Epilogue e;
   int64_t compute;
+  bool transposed;  // W^T
   bool few;  // up to four rows that meet the weight's own (W^T): a dot product can read the codes as they stand
 };
 
@@ -30,17 +30,26 @@ static FrozenProduct open_product(const Args& g) {
     if (g.bias) check_tensor("bias", g.bias, n);
   }
   const Epilogue e{g.alpha, g.beta, g.y.f32(), g.ldy, g.bias.f32()};
-  return {empty ? 0 : g.m, n, k, {g.a.f32(), g.lda, 1}, e, g.compute, !empty && g.m <= 4 && g.trans_w};
+  return {empty ? 0 : g.m, n, k, {g.a.f32(), g.lda, 1}, e, g.compute, g.trans_w != 0, !empty && g.m <= 4 && g.trans_w};
 }
 
-// b restores the weight while it packs.
-template <class B>
-static void gemm_frozen(const FrozenProduct& p, const B& b) {
+template <class P, class Weight>
+static void frozen_product(const FrozenProduct& p, const Weight& w, int64_t row_bytes) {
+  if (p.transposed && p.m <= kFewMost) {
+    gemm_few<P>(p.m, p.n, p.k, p.a, w, row_bytes, p.e);
+  } else {
+    gemm_wide<P>(p.m, p.n, p.k, p.a, RestoredB<Weight>{w, p.transposed}, p.e);
+  }
+}
+
+// w: a weight as restored.h describes it, with rows of row_bytes.
+template <class Weight>
+static void gemm_frozen(const FrozenProduct& p, const Weight& w, int64_t row_bytes) {
   if (p.m == 0) return;
   if (p.compute == kBFloat16) {
-    gemm_wide<Rounded>(p.m, p.n, p.k, p.a, b, p.e);
+    frozen_product<Rounded>(p, w, row_bytes);
   } else {
-    gemm_wide<Exact>(p.m, p.n, p.k, p.a, b, p.e);
+    frozen_product<Exact>(p, w, row_bytes);
   }
 }
 

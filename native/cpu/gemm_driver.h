@@ -15,13 +15,17 @@ constexpr int64_t kMB = 2040;        // rows of A packed at once
 constexpr int64_t kGroup = 4 * kNR;  // columns of B packed by one task: with kKC rows they stay in the second-level cache
 constexpr double kSerialFlops = 1e6;  // below this a second thread costs more than it brings
 
+// Weights are read in the order in which they stand, this many bytes ahead: nearly all that memory gives, on one row at a time. Several rows at once are
+// several streams, which the processor's own prefetching follows badly.
+constexpr int64_t kAhead = 4096;
+
 struct KSplit {
   int64_t count, size;
 };
 template <class P>
 TB_INLINE KSplit split_k(int64_t k) {
   const int64_t count = ceil_div(k, kKC * P::kPair);
-  const int64_t size = ceil_div(ceil_div(k, count), 4) * 4;
+  const int64_t size = ceil_div(ceil_div(k, count), 64) * 64;  // pieces of a quantised row begin where a block does
   return {ceil_div(k, size), size};
 }
 

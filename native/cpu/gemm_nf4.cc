@@ -21,13 +21,15 @@ TB_INLINE void codes_of_bytes(const float* codes, const uint8_t* from, vf& even,
 }
 
 // One row of W against M rows of A, whose even and odd elements stand apart (the two nibbles of a byte): a block is summed over its codes, then scaled.
-// kBlock is the block's length where it is known, so that its loop unrolls.
-template <int M, int kBlock>
+// kBlock is the block's length where it is known, so that its loop unrolls; kDoubly: scales are looked up in `tables`.
+template <int M, int kBlock, bool kDoubly>
 void dot_row(const Nf4& w, int64_t cols, int64_t row, const float* even, const float* odd, int64_t half, const Epilogue& e) {
   vf acc[M];
   for (int i = 0; i < M; i++) acc[i] = vf{};
   const int64_t block = kBlock > 0 ? kBlock : w.block, blocks = cols / block;
   const uint8_t* q = w.q + row * half;
+  const uint64_t first = (uint64_t)(row * blocks) - (uint64_t)w.group * kAbsmaxBlock;
+  const uint8_t* codes8 = kDoubly ? w.absmax8 + row * blocks : nullptr;
   for (int64_t b = 0; b < blocks; b++) {
     vf sum_even[M], sum_odd[M];
 TB_UNROLL(4)
@@ -44,7 +46,7 @@ TB_UNROLL(4)
         sum_odd[i] += load(odd + i * half + s) * c_odd;
       }
     }
-    const float scale = w.scale(row * blocks + b);
+    const float scale = kDoubly ? w.tables[(first + (uint64_t)b) / kAbsmaxBlock * 256 + codes8[b]] : w.absmax[row * blocks + b];
 TB_UNROLL(4)
     for (int i = 0; i < M; i++) acc[i] += (sum_even[i] + sum_odd[i]) * scale;
   }
@@ -62,12 +64,20 @@ void gemv_nf4(int64_t rows, int64_t cols, const float* a, int64_t lda, const Nf4
       odd[i * half + p] = a[i * lda + 2 * p + 1];
     }
   }
+  const auto row_of = [&](const Nf4& near, int64_t j, auto doubly) {
+    if (w.block == 64) {
+      dot_row<M, 64, decltype(doubly)::value>(near, cols, j, even, odd, half, e);
+    } else {
+      dot_row<M, 0, decltype(doubly)::value>(near, cols, j, even, odd, half, e);
+    }
+  };
   weight_rows(rows, half, [&](int64_t begin, int64_t end) {
+    const Nf4 near = with_tables(w, begin * (cols / w.block), end * (cols / w.block));
     for (int64_t j = begin; j < end; j++) {
-      if (w.block == 64) {
-        dot_row<M, 64>(w, cols, j, even, odd, half, e);
+      if (w.absmax8 == nullptr) {
+        row_of(near, j, std::false_type{});
       } else {
-        dot_row<M, 0>(w, cols, j, even, odd, half, e);
+        row_of(near, j, std::true_type{});
       }
     }
   });
@@ -82,7 +92,7 @@ void gemm_nf4(const gemm_nf4_args& g) {
     return with_rows(p.m, [&](auto M) { gemv_nf4<decltype(M)::value>(g.rows, g.cols, g.a.f32(), g.lda, w, p.e); });
   }
 #endif
-  gemm_frozen(p, Nf4B{w, g.cols, g.trans_w != 0});
+  gemm_frozen(p, Nf4Rows{w, g.cols}, g.cols / 2);
 }
 
 }  // namespace

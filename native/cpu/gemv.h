@@ -6,10 +6,6 @@
 namespace tunebook {
 namespace TB_ISA {
 
-// Weights are read in the order in which they stand, this many bytes ahead: nearly all that memory gives, on one row at a time. Several rows at once are
-// several streams, which the processor's own prefetching follows badly.
-constexpr int64_t kAhead = 4096;
-
 // Bytes of weights of one task. Small, so that threads end together: a task is a microsecond.
 constexpr int64_t kTaskBytes = 24576;
 

@@ -26,6 +26,9 @@ TB_INLINE float bits_float(uint32_t u) {
 
 TB_INLINE float to_float(float x) { return x; }
 TB_INLINE float to_float(bf16 h) { return bits_float((uint32_t)h.bits << 16); }
+#if TB_AVX2
+TB_INLINE float to_float(f16 h) { return _cvtsh_ss(h.bits); }
+#else
 TB_INLINE float to_float(f16 h) {
   const uint32_t magnitude = h.bits & 0x7fffu;
   // Exponent and mantissa moved into place are the value * 2^-112; the product is exact, for subnormal halves too.
@@ -34,6 +37,7 @@ TB_INLINE float to_float(f16 h) {
   const uint32_t u = magnitude >= 0x7c00u ? special : float_bits(scaled);
   return bits_float(u | ((uint32_t)(h.bits & 0x8000u) << 16));
 }
+#endif
 
 // To nearest, ties to even; NaN stays NaN.
 TB_INLINE uint16_t to_bf16_bits(float x) {

@@ -31,17 +31,9 @@ struct Int8 {
     const float scale = absmax[row];
     for_vectors(count, [=](int64_t i, int64_t lanes) { store_to(to + i, load_int8(x + i, lanes) * scale * kUnit, lanes); });
   }
-};
-
-struct Int8B {
-  Int8 w;
-  bool transposed;
-
   template <class P>
-  void pack_panels(float* out, int64_t p, int64_t k, int64_t j, int64_t n) const {
-    pack_restored<P>(out, k, n, transposed, [&](int64_t line, int64_t from, int64_t count, float* to) {
-      w.restore((transposed ? j : p) + line, (transposed ? p : j) + from, count, to);
-    });
+  void words(int64_t row, int64_t from, int64_t count, float* to) const {
+    words_through_floats<P>(*this, row, from, count, to);
   }
 };
 
@@ -126,7 +118,7 @@ void gemm_int8(const gemm_int8_args& g) {
   const Int8 w = open_int8(g.q, g.absmax, g.rows, g.cols);
   const FrozenProduct p = open_product(g);
   if (p.few) return with_rows(p.m, [&](auto M) { gemv_int8<decltype(M)::value>(p.n, g.a.f32(), g.lda, w, p.e); });
-  gemm_frozen(p, Int8B{w, g.trans_w != 0});
+  gemm_frozen(p, w, w.cols);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Reading 4-bit weights (NF4, FP4): decoding runs of elements, and a right operand of the packed product that decodes while it packs.
+// Reading 4-bit weights (NF4, FP4): decoding runs of elements, and a weight for products.
 #pragma once
 #include "nf4_checks.h"
 #include "nf4_tables.h"
@@ -16,6 +16,8 @@ struct Nf4 {
   float offset;              // and what was taken off before
   const float* map;
   int64_t block;
+  const float* tables = nullptr;  // the scale of each code, a table for each group of blocks from `group` on (with_tables)
+  int64_t group = 0;
 
   float scale(int64_t b) const {
     if (absmax8 == nullptr) return absmax[b];
@@ -23,10 +25,24 @@ struct Nf4 {
   }
 };
 
+// The same weight for work on blocks [begin, end), whose scales, if doubly quantised, can be looked up in `tables`. In scratch 7.
+static Nf4 with_tables(const Nf4& w, int64_t begin, int64_t end) {
+  if (w.absmax8 == nullptr || end <= begin) return w;
+  Nf4 t = w;
+  t.group = begin / kAbsmaxBlock;
+  const int64_t groups = (end - 1) / kAbsmaxBlock + 1 - t.group;
+  float* to = scratch_f32(7, groups * 256);
+  t.tables = to;
+  for (int64_t g = t.group; g < t.group + groups; g++, to += 256) {
+    for (int i = 0; i < 256; i += W) store(to + i, rounded(load(w.map + i) * w.absmax2[g]) + w.offset);
+  }
+  return t;
+}
+
 // Checks the tensors of a weight of n elements.
 static Nf4 open_nf4(const Ref& q, const Ref& absmax, const Ref& absmax2, const Ref& offset, int64_t n, int64_t block, int64_t kind) {
   const bool doubly = check_nf4(q, absmax, absmax2, offset, n, block, kind);
-  Nf4 w{kind == 0 ? kNf4Codes : kFp4Codes, q.u8(), nullptr, nullptr, nullptr, 0.0f, dynamic_map(), block};
+  Nf4 w{kind == 0 ? kNf4Codes : kFp4Codes, q.u8(), nullptr, nullptr, nullptr, 0.0f, dynamic_map(), block, nullptr, 0};
   if (doubly) {
     w.absmax8 = absmax.u8();
     w.absmax2 = absmax2.f32();
@@ -79,10 +95,9 @@ static void decode_run(const float* codes, const uint8_t* q, int64_t first, int6
 
 // Elements [first, first + count) of the flattened weight.
 static void decode(const Nf4& w, int64_t first, int64_t count, float* out) {
-  while (count > 0) {
-    const int64_t b = first / w.block;
-    const int64_t end = (b + 1) * w.block - first;
-    const int64_t run = end < count ? end : count;
+  int64_t b = first / w.block, left = (b + 1) * w.block - first;
+  for (; count > 0; b++, left = w.block) {
+    const int64_t run = left < count ? left : count;
     decode_run(w.codes, w.q, first, run, w.scale(b), out);
     first += run;
     out += run;
@@ -90,17 +105,42 @@ static void decode(const Nf4& w, int64_t first, int64_t count, float* out) {
   }
 }
 
-// The right operand: W (rows x cols) itself, k running over its rows, or its transpose, k running over its columns.
-struct Nf4B {
+#if TB_BF16
+// The same rounded to bfloat16, for whole halves of a lane: first, count and the block are multiples of 32. A block's sixteen values are scaled and
+// rounded once, then looked up.
+static void decode_rounded(const Nf4& w, int64_t first, int64_t count, float* out) {
+  const vf codes = load(w.codes);
+  // Two bytes in 64 bits give four 16-bit indices: an even element stands in a high nibble. What stands above the nibble is not looked at, or chooses
+  // between equal halves of the table.
+  const __m512i nibbles = _mm512_set1_epi64(0x0008000c00000004);
+  const uint8_t* q = w.q + first / 2;
+  int64_t b = first / w.block, left = (b + 1) * w.block - first;
+  for (; count > 0; b++, left = w.block) {
+    const int64_t run = left < count ? left : count;
+    __builtin_prefetch(q + kAhead);
+    const __m256i values = (__m256i)_mm512_cvtneps_pbh((__m512)(codes * w.scale(b)));
+    const __m512i table = _mm512_maskz_broadcast_i64x4(0xff, values);
+    for (int64_t i = 0; i < run; i += 32, q += 16, out += W) {
+      const __m512i pairs = _mm512_maskz_cvtepu16_epi64(0xff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
+      store(out, (vf)_mm512_maskz_permutexvar_epi16(~0u, _mm512_maskz_multishift_epi64_epi8(~0ull, nibbles, pairs), table));
+    }
+    count -= run;
+  }
+}
+#endif
+
+// A weight of rows of `cols` elements (restored.h).
+struct Nf4Rows {
   Nf4 w;
   int64_t cols;
-  bool transposed;
 
+  void restore(int64_t row, int64_t from, int64_t count, float* to) const { decode(w, row * cols + from, count, to); }
   template <class P>
-  void pack_panels(float* out, int64_t p, int64_t k, int64_t j, int64_t n) const {
-    pack_restored<P>(out, k, n, transposed, [&](int64_t line, int64_t from, int64_t count, float* to) {
-      decode(w, transposed ? (j + line) * cols + p + from : (p + line) * cols + j + from, count, to);
-    });
+  void words(int64_t row, int64_t from, int64_t count, float* to) const {
+#if TB_BF16
+    if (P::kPair == 2 && cols % 32 == 0 && count % 32 == 0 && w.block % 32 == 0) return decode_rounded(w, row * cols + from, count, to);
+#endif
+    words_through_floats<P>(*this, row, from, count, to);
   }
 };
 

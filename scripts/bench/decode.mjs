@@ -45,7 +45,7 @@ export async function benchDecode({ smoke, rounds, count, filter = "" }) {
   report(ours, peer, bestLimits(machine), count, shape);
 }
 
-/** The shared folder's Q4_1 file, or random weights of its shape. */
+/** The model's own file where there is one, else one of random weights. */
 export async function modelFile(shape) {
   const shared = process.env.TUNEBOOK_SHARED ?? join(root, "..", "shared");
   const path = join(shared, "models", "smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf");

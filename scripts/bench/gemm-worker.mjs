@@ -4,6 +4,7 @@
 import { createInterface } from "node:readline";
 import { copy, gemm, gemmNf4, quantizeAbsmax, quantizeNf4 } from "../../dist/src/tensor/calls.js";
 import { alloc, free, stats, sync, upload } from "../../dist/src/tensor/native.js";
+import { clock, STRETCH } from "./clock.mjs";
 
 const [FLOAT32, BFLOAT16, UINT8] = [0, 1, 4];
 const BLOCK = 64;
@@ -53,17 +54,6 @@ function prepare({ m, n, k, form, weight, compute }) {
   return [() => gemm(a, right, 0, y, m, n, k, ta, tb, ta ? m : k, tb ? k : n, n, rounded, 1, 0), held];
 }
 
-const alone = stats().threads === 1;
-const pause = new Int32Array(new SharedArrayBuffer(4));
-
-/** Seconds: the processor's own with one thread, which other programs hardly disturb. They are told exactly once the thread that worked sleeps. */
-function clock() {
-  if (!alone) return performance.now() / 1000;
-  Atomics.wait(pause, 0, 0, 1);
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1e6;
-}
-
 function best(request) {
   const [go, held] = prepare(request);
   const run = (times) => {
@@ -76,7 +66,7 @@ function best(request) {
   const end = performance.now() + request.seconds * 1000;
   let least = Math.max(run(1), 1e-6);
   // Short products are timed many at once: the way to the device and back is not what is asked.
-  const inner = Math.max(1, Math.min(200, Math.round((alone ? 0.01 : 0.002) / least)));
+  const inner = Math.max(1, Math.min(200, Math.round(STRETCH / least)));
   do least = Math.min(least, run(inner));
   while (performance.now() < end);
   for (const handle of held) free(handle);

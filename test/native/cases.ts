@@ -131,6 +131,9 @@ export async function nf4Products(): Promise<Outcome[]> {
       [4, 37, 640],
       [1, 30, 48],
       [5, 40, 130],
+      [6, 71, 192],
+      [8, 300, 64],
+      [13, 33, 640],
       [50, 100, 704],
       [30, 77, 33],
     ] as [number, number, number][]) {
