@@ -74,7 +74,7 @@ const KINDS: Kind[] = [
     quantize: { type: "fp8" },
     adapter: true,
     loss: 5e-3,
-    gradient: 2e-2,
+    gradient: 0.12,
   },
   {
     name: "LoRA over FP8 in bfloat16",

@@ -76,13 +76,13 @@ export function linearLora(
     [y],
     (dy) => {
       const dReduced = activationLike(x, [rows, rank]);
-      let db: Tensor | undefined;
-      if (b.requiresGrad) db = lowRankGradients(dy, reduced, b, dReduced, rows, scale);
-      else gemm(dy, b, dReduced, rows, rank, outputs, { alpha: scale });
       if (mask && a.requiresGrad) {
         const spare = handOver(x, reduced.held ? 1 : 2);
         dropped = drop(spare ?? x, spare !== undefined);
       }
+      let db: Tensor | undefined;
+      if (b.requiresGrad) db = lowRankGradients(dy, reduced, b, dReduced, rows, scale);
+      else gemm(dy, b, dReduced, rows, rank, outputs, { alpha: scale });
       const left =
         a.requiresGrad &&
         a.leaf &&
