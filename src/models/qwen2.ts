@@ -6,7 +6,7 @@ import { Module } from "../nn/module.js";
 import { swiglu } from "../tensor/ops/activation.js";
 import { attention, type RopeTables, rope } from "../tensor/ops/attention.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { byRows } from "./by-rows.js";
+import { gatedRows } from "./by-rows.js";
 import { type CausalConfig, LmHeadModel, noisy } from "./causal.js";
 import { residualStream } from "./residual.js";
 import { RopeCache, type RopeConfig, ropeConfig } from "./rope.js";
@@ -104,15 +104,8 @@ class Mlp extends Module {
     this.down_proj = new Linear(intermediateSize, hiddenSize, options);
   }
 
-  forward(given: Tensor): Tensor {
-    return byRows(this, given, (x) => {
-      const [gate, up] = linears([this.gate_proj, this.up_proj], x);
-      const product = swiglu(gate, up);
-      rest(x);
-      const y = this.down_proj.forward(product);
-      discard([gate, up, product], [x, y]);
-      return y;
-    });
+  forward(x: Tensor): Tensor {
+    return gatedRows(this, x, swiglu);
   }
 }
 
