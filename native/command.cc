@@ -78,6 +78,7 @@ template <class A> double products(const A&) { return 0; }
 double products(const gemm_args& a) { return double(a.m) * a.n * a.k; }
 double products(const gemm_batched_args& a) { return double(a.batch) * a.m * a.n * a.k; }
 double products(const gemm_nf4_args& a) { return double(a.m) * a.rows * a.cols; }
+double products(const linear_update_args& a) { return double(a.m) * a.rows * a.cols; }
 double products(const gemm_int8_args& a) { return double(a.m) * a.rows * a.cols; }
 double products(const gemm_fp8_args& a) { return double(a.m) * a.rows * a.cols * (a.round_a ? 0.5 : 1); }
 double products(const linear_cross_entropy_args& a) { return double(a.rows) * a.dim * a.vocab * 3; }

@@ -7,6 +7,7 @@
 
 #include "cpu.families.gen.h"
 #include "cpu_features.h"
+#include "linear_update.h"
 #include "system.h"
 
 namespace tunebook {
@@ -21,6 +22,11 @@ void nothing() {}
 #undef OP
 
 Backend table;
+
+void linear_update(const linear_update_args& g) {
+  check_linear_update(g);
+  update_then_products(table, g);
+}
 
 }  // namespace
 
@@ -68,6 +74,7 @@ const Backend& open_cpu() {
     portable::register_all(table);
     table.isa = "portable";
   }
+  table.linear_update = linear_update;
   table.threads = default_threads();
   start_pool(table.threads);
   return table;

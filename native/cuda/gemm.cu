@@ -10,7 +10,8 @@ namespace {
 
 // Thread (x, y) of a block: 8 elements of a row. A row of `to` has `ld` elements, a multiple of 8: those past the columns are zero.
 template <class From, class To>
-__global__ void convert_rows(const From* x, To* to, int64_t count, int64_t rows, int64_t cols, int64_t from_ld, int64_t from_stride, int64_t ld, bool wide) {
+__global__ void convert_rows(const From* x, To* to, int64_t count, int64_t rows, int64_t cols, int64_t from_ld, int64_t from_stride, int64_t ld, bool wide,
+                             float scale) {
   for (int64_t r = blockIdx.y * (int64_t)blockDim.y + threadIdx.y; r < count * rows; r += (int64_t)gridDim.y * blockDim.y) {
     const From* row = x + r / rows * from_stride + r % rows * from_ld;
     for (int64_t c = 8 * (blockIdx.x * (int64_t)blockDim.x + threadIdx.x); c < ld; c += 8 * (int64_t)gridDim.x * blockDim.x) {
@@ -27,6 +28,8 @@ __global__ void convert_rows(const From* x, To* to, int64_t count, int64_t rows,
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = c + i < cols ? to_float(row[c + i]) : 0.0f;
       }
+#pragma unroll
+      for (int i = 0; i < 8; i++) v[i] *= scale;
       store_floats<8>(to + r * ld + c, v);
     }
   }
@@ -66,8 +69,8 @@ DType product_type(DType a, DType b, int64_t compute) {
   return DType::BFloat16;  // the two 16-bit types meet in the one with the greater range
 }
 
-Matrix as_type(const Matrix& x, int64_t count, int64_t rows, int64_t cols, DType to, Slot slot) {
-  if (x.dtype == to) return x;
+Matrix as_type(const Matrix& x, int64_t count, int64_t rows, int64_t cols, DType to, Slot slot, float scale) {
+  if (x.dtype == to && scale == 1.0f) return x;
   if (count > 1 && x.stride == 0) count = 1;  // one matrix for all items
   const int64_t ld = blocks_for(cols, 8) * 8;
   Matrix out{scratch(slot, count * rows * ld * (int64_t)size_of(to)), to, ld, x.transposed, count > 1 ? rows * ld : 0};
@@ -81,7 +84,7 @@ Matrix as_type(const Matrix& x, int64_t count, int64_t rows, int64_t cols, DType
     with_float_type(to, "an operand", [&](auto into) {
       using To = decltype(into);
       convert_rows<<<grid, block, 0, device.stream>>>(static_cast<const From*>(x.data), static_cast<To*>(const_cast<void*>(out.data)), count, rows, cols, x.ld, x.stride,
-                                                      ld, wide);
+                                                      ld, wide, scale);
     });
   });
   launched("rounding an operand");

@@ -34,8 +34,8 @@ void multiply(const Product& p);
 // The type in which a product is done: 16 bits when either operand has them or compute is 1 (bfloat16), else float32.
 DType product_type(DType a, DType b, int64_t compute);
 
-// `x` (count items of rows x cols as stored) in element type `to`: itself, or a dense copy in scratch memory.
-Matrix as_type(const Matrix& x, int64_t count, int64_t rows, int64_t cols, DType to, Slot slot);
+// `x` (count items of rows x cols as stored) times `scale` in element type `to`: itself, or a dense copy in scratch memory.
+Matrix as_type(const Matrix& x, int64_t count, int64_t rows, int64_t cols, DType to, Slot slot, float scale = 1);
 
 // A product that cuBLASLt takes as it is: y is float32 or of the operands' type, bias (when given) of y's. False: it has no kernel with a bias, or for E4M3
 // codes, for it.
@@ -52,6 +52,17 @@ bool gemv(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, con
 
 // y = alpha * a op(b) + beta * y for up to 64 terms and many rows, y of 16 bits; b may be float32 and is rounded. False where it has no kernel.
 bool rank_update(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const Ref& y, int64_t ldy, float alpha, float beta);
+
+// y (m x n) = sum of a_i op(b_i) + bias in one product, whose sums are rounded once; see product.cu. All have one element type of 16 bits. The last part may have few terms
+// (a low-rank update).
+struct Part {
+  Matrix a, b;
+  int64_t terms;
+};
+constexpr int kMostParts = 4;
+// Whether there is a kernel: asked before, so a part's b may not be there yet (nullptr).
+bool has_parts_kernel(const Product& p, const Part* parts, int count);
+void multiply_parts(const Product& p, const Part* parts, int count);
 
 void check_compute(int64_t compute);
 // Fails unless `x` holds `rows` rows of `cols` elements that stand `ld` apart, from element `before` on, in one of the float types.

@@ -7,7 +7,19 @@ import { record } from "../record.js";
 import { shapeMismatch, shapeText, sizeOf } from "../shape.js";
 import { activationLike, empty, requireOneDevice, Tensor } from "../tensor.js";
 import { widened } from "./layout.js";
+import { type FourBitCodes, linearUpdate } from "./linear-update.js";
 import { biasGradient, gemm } from "./matmul.js";
+
+/** What may be added to a product: scale · u op(v). */
+export interface LowRankUpdate {
+  /** (rows, rank); rows stand `stride` elements apart. */
+  readonly u: Tensor;
+  /** B (out, rank) of a product by Wᵀ, A (rank, in) of one by W. */
+  readonly v: Tensor;
+  readonly rank: number;
+  readonly scale?: number;
+  readonly stride?: number;
+}
 
 /** What a product takes beside its operands. */
 export interface ProductOptions {
@@ -15,6 +27,8 @@ export interface ProductOptions {
   beta?: number;
   bias?: Tensor | undefined;
   compute?: Compute | undefined;
+  /** Added to the product; only with beta 0, and only to a dense weight or to one that is `fourBit`. */
+  update?: LowRankUpdate | undefined;
   /** Inputs enter as they are, even into a weight that would round them (FP8): for what is measured of a weight. */
   keepInputs?: boolean | undefined;
 }
@@ -27,6 +41,8 @@ export interface FrozenWeight extends Disposable {
   readonly size: number;
   /** Bytes it takes. */
   readonly bytes: number;
+  /** Its codes, where it is one of 4 bits: then `product` adds a low-rank update itself. */
+  readonly fourBit?: FourBitCodes;
   /** y = alpha · a op(W) + beta y + bias; `transposed`: a (m, in) by Wᵀ, else a (m, out) by W. */
   product(a: Tensor, y: Tensor, m: number, transposed: boolean, options?: ProductOptions): void;
   /** The matrix as a new float32 tensor. */
@@ -66,7 +82,9 @@ export class PlannedWeight implements FrozenWeight {
   [Symbol.dispose](): void {}
 }
 
-/** y = alpha · a op(W) + beta y + bias for a dense or a quantised weight (out, in); `transposed`: a (m, in) by Wᵀ, else a (m, out) by W. */
+/**
+ * y = alpha · a op(W) + beta y + bias + update for a dense or a quantised weight (out, in); `transposed`: a (m, in) by Wᵀ, else a (m, out) by W. With an update alpha is 1.
+ */
 export function weightProduct(
   a: Tensor,
   w: Tensor | FrozenWeight,
@@ -75,14 +93,47 @@ export function weightProduct(
   transposed: boolean,
   options: ProductOptions = {},
 ): void {
-  if (!(w instanceof Tensor)) {
-    w.product(a, y, m, transposed, options);
-    return;
-  }
   const [rows, cols] = w.shape as [number, number];
-  const { keepInputs: _, ...plain } = options;
-  if (transposed) gemm(a, w, y, m, rows, cols, { transB: true, ...plain });
+  const { keepInputs: _, update, ...plain } = options;
+  const dense = w instanceof Tensor;
+  if (update && ((plain.beta ?? 0) !== 0 || !(dense || w.fourBit))) {
+    // The large product adds to the small one, whose kernel writes at memory's speed; the other way round the small one would read the output as well.
+    const { u, v, rank, scale = 1, stride } = update;
+    gemm(u, v, y, m, transposed ? rows : cols, rank, {
+      transB: transposed,
+      alpha: scale,
+      beta: plain.beta ?? 0,
+      strideA: stride,
+    });
+    weightProduct(a, w, y, m, transposed, { ...options, update: undefined, beta: 1 });
+  } else if (!dense) w.product(a, y, m, transposed, options);
+  else if (update) linearUpdate([a], { dense: [w] }, y, m, transposed, update, options);
+  else if (transposed) gemm(a, w, y, m, rows, cols, { transB: true, ...plain });
   else gemm(a, w, y, m, cols, rows, plain);
+}
+
+/** y (m, in) = Σ aᵢ Wᵢ + beta y + update: the gradient of an input of several layers. */
+export function weightProducts(
+  as: readonly Tensor[],
+  ws: readonly (Tensor | FrozenWeight)[],
+  y: Tensor,
+  m: number,
+  options: { beta: number; update: LowRankUpdate; computes: readonly (Compute | undefined)[] },
+): void {
+  const { beta, update, computes } = options;
+  const [compute] = computes;
+  const dense = ws.filter((w) => w instanceof Tensor);
+  const codes = ws.flatMap((w) => (w instanceof Tensor || !w.fourBit ? [] : [w.fourBit]));
+  const alike = <T>(items: readonly T[], by: (item: T) => unknown): boolean =>
+    items.length === ws.length && items.every((item) => by(item) === by(items[0]!));
+  const together = beta === 0 && computes.every((c) => c === compute);
+  if (together && alike(dense, (w) => w.dtype)) linearUpdate(as, { dense }, y, m, false, update, { compute });
+  else if (together && alike(codes, (w) => `${w.block} ${w.kindCode} ${w.absmax2 !== undefined}`))
+    linearUpdate(as, { codes }, y, m, false, update, { compute });
+  else
+    ws.forEach((w, i) => {
+      weightProduct(as[i]!, w, y, m, false, { compute: computes[i], ...(i === 0 ? { beta, update } : { beta: 1 }) });
+    });
 }
 
 /** @throws DeviceError when a weight does not stand where x does. */

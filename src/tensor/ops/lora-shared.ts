@@ -5,7 +5,7 @@ import { endReading, whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
 import { activationLike, emptyLike, requireOneDevice, Tensor, view } from "../tensor.js";
-import { type FrozenWeight, requireWeightDevice, weightProduct } from "./frozen.js";
+import { type FrozenWeight, requireWeightDevice, weightProduct, weightProducts } from "./frozen.js";
 import { widened } from "./layout.js";
 import type { LoraTerm } from "./lora.js";
 import { lowRankGradients } from "./low-rank.js";
@@ -68,10 +68,9 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
     const shape = [...x.shape.slice(0, -1), outputs];
     return whenRead(x, shape, () => {
       const out = activationLike(x, shape);
-      columns(reduced, layer, (mine) =>
-        gemm(mine, b, out, rows, outputs, rank, { transB: true, alpha: scale, strideA: ranks }),
+      columns(reduced, layer, (u) =>
+        weightProduct(x, weight, out, rows, true, { bias, compute, update: { u, v: b, rank, scale, stride: ranks } }),
       );
-      weightProduct(x, weight, out, rows, true, { bias, compute, beta: 1 });
       return out;
     });
   });
@@ -104,11 +103,10 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
       if (x.requiresGrad) {
         const { grad, beta, returned } = inputGradient(x);
         const all = allA();
-        gemm(dReduced, all, grad, rows, inputs, ranks, { beta });
+        const weights = layers.map(({ weight }) => weight);
+        const computes = layers.map(({ compute }) => compute);
+        weightProducts(dys, weights, grad, rows, { beta, update: { u: dReduced, v: all, rank: ranks }, computes });
         all.dispose();
-        layers.forEach(({ weight, compute }, i) => {
-          weightProduct(dys[i]!, weight, grad, rows, false, { compute, beta: 1 });
-        });
         dx = returned;
       }
       dReduced.dispose();

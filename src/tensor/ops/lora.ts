@@ -65,9 +65,7 @@ export function linearLora(
   const shape = [...x.shape.slice(0, -1), outputs];
   const y = whenRead(x, shape, () => {
     const out = activationLike(x, shape);
-    // The large product adds to the small one, whose kernel writes at memory's speed; the other way round the small one would read the output as well.
-    gemm(reduced, b, out, rows, outputs, rank, { transB: true, alpha: scale });
-    weightProduct(x, w, out, rows, true, { bias, compute, beta: 1 });
+    weightProduct(x, w, out, rows, true, { bias, compute, update: { u: reduced, v: b, rank, scale } });
     return out;
   });
   record(
@@ -111,8 +109,7 @@ export function linearLora(
             part.dispose();
           }
         } else {
-          gemm(dReduced, a, grad, rows, inputs, rank, { beta });
-          weightProduct(dy, w, grad, rows, false, { compute, beta: 1 });
+          weightProduct(dy, w, grad, rows, false, { compute, beta, update: { u: dReduced, v: a, rank } });
         }
         dx = returned;
       }

@@ -6,6 +6,7 @@ import { takesHalves } from "../native.js";
 import { sizeOf } from "../shape.js";
 import { emptyLike, type Tensor } from "../tensor.js";
 import { type FrozenWeight, linearFrozen, type ProductOptions } from "./frozen.js";
+import { linearUpdate } from "./linear-update.js";
 
 /** Block length of the first quantisation (QLoRA, Dettmers et al. 2023, section 3). */
 export const NF4_BLOCK = 64;
@@ -50,6 +51,15 @@ export class Nf4Weight implements FrozenWeight {
     this.offset = offset;
   }
 
+  get fourBit(): this {
+    return this;
+  }
+
+  /** The kind as native ops count it. */
+  get kindCode(): number {
+    return KIND_CODE[this.kind];
+  }
+
   get doubleQuant(): boolean {
     return this.absmax2 !== undefined;
   }
@@ -69,7 +79,11 @@ export class Nf4Weight implements FrozenWeight {
 
   product(a: Tensor, y: Tensor, m: number, transposed: boolean, options: ProductOptions = {}): void {
     const [rows, cols] = this.shape as [number, number];
-    const { alpha = 1, beta = 0, bias, compute = "float32" } = options;
+    const { alpha = 1, beta = 0, bias, compute = "float32", update } = options;
+    if (update) {
+      linearUpdate([a], { codes: [this] }, y, m, transposed, update, options);
+      return;
+    }
     calls.gemmNf4(
       a.handle,
       this.codes.handle,
@@ -85,7 +99,7 @@ export class Nf4Weight implements FrozenWeight {
       this.block,
       transposed ? cols : rows,
       transposed ? rows : cols,
-      KIND_CODE[this.kind],
+      this.kindCode,
       COMPUTE_CODE[compute],
       alpha,
       beta,
@@ -150,7 +164,7 @@ export function dequantizeNf4(w: Nf4Weight): Tensor {
     y.handle,
     w.size,
     w.block,
-    KIND_CODE[w.kind],
+    w.kindCode,
   );
   return y;
 }
