@@ -117,6 +117,7 @@ function gemm(rows: number, cols: number, p: Product): OpCase {
       codes(rows * cols),
       scales(rows),
       p.bias ?? null,
+      null,
       p.beta ? { ...y, fill: "normal" } : y,
     ],
     ints: [p.m, rows, cols, p.transposed, k + gapA, n + gapY, p.roundA, p.compute ?? 0],

@@ -40,7 +40,7 @@ const [x, dy, y] = [f32(N), f32(N), zeros(N)];
 for (const kind of [2, 7, 9, 10, 11, 17]) {
   op.unary(x, y, kind, N, 1, 0);
   await print(`unary ${kind}`, [y, N]);
-  op.unaryBackward(x, dy, y, kind, N, 1, 0);
+  op.unaryBackward(x, dy, y, 0, kind, N, 1, 0);
   await print(`unary_backward ${kind}`, [y, N]);
 }
 op.binary(x, dy, y, 2, 1, 1, 1, N, 0, 0, 0, 1, 0, 0, 0, 1);

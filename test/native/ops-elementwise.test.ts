@@ -74,7 +74,7 @@ for (const k of KINDS) {
     const at = r.array(m, Math.max(k.low, -6), Math.min(k.high, 6));
     const handle = f32(at);
     const dx = f32(dy); // dx may be dy
-    op.unaryBackward(handle, dx, dx, k.kind, m, k.alpha ?? 0, k.beta ?? 0);
+    op.unaryBackward(handle, dx, dx, 0, k.kind, m, k.alpha ?? 0, k.beta ?? 0);
     const expected = Array.from(at, (v, i) => {
       const h = 1e-5 * Math.max(1e-3, Math.abs(v));
       return (dy[i]! * (k.f(v + h) - k.f(v - h))) / (2 * h);

@@ -8,6 +8,7 @@ import { shapeMismatch, shapeText, sizeOf } from "../shape.js";
 import { activationLike, empty, requireOneDevice, Tensor } from "../tensor.js";
 import { widened } from "./layout.js";
 import { biasGradient, gemm } from "./matmul.js";
+import type { RoundedRows } from "./rounded.js";
 
 /** What a product takes beside its operands. */
 export interface ProductOptions {
@@ -17,6 +18,8 @@ export interface ProductOptions {
   compute?: Compute | undefined;
   /** Inputs enter as they are, even into a weight that would round them (FP8): for what is measured of a weight. */
   keepInputs?: boolean | undefined;
+  /** The input as `RoundingWeight.round` has made it, for a transposed product of all its rows. */
+  rounded?: RoundedRows | undefined;
 }
 
 /** A frozen weight (out, in) in a form of its own that knows how to be multiplied with. */
@@ -34,6 +37,14 @@ export interface FrozenWeight extends Disposable {
   /** The same weight on another device; itself when it is there already. The caller frees the old one. */
   to(device: Device): FrozenWeight;
   dispose(): void;
+}
+
+/** A weight whose products may round their inputs; weights that share an input do it once (`ProductOptions.rounded`). */
+export interface RoundingWeight extends FrozenWeight {
+  /** Whether it rounds inputs of so many rows. */
+  roundsRows(rows: number): boolean;
+  /** x (rows, in) as `product` would round it. */
+  round(x: Tensor, rows: number): RoundedRows;
 }
 
 /** The place of a frozen weight in a dry run of a model that has none. */
@@ -80,7 +91,7 @@ export function weightProduct(
     return;
   }
   const [rows, cols] = w.shape as [number, number];
-  const { keepInputs: _, ...plain } = options;
+  const { keepInputs: _, rounded: __, ...plain } = options;
   if (transposed) gemm(a, w, y, m, rows, cols, { transB: true, ...plain });
   else gemm(a, w, y, m, cols, rows, plain);
 }

@@ -10,6 +10,7 @@ import { widened } from "./layout.js";
 import type { LoraTerm } from "./lora.js";
 import { lowRankGradients } from "./low-rank.js";
 import { biasGradient, gemm, requireFloat32 } from "./matmul.js";
+import { SharedRounding } from "./rounded.js";
 
 /** One of several linear layers that read one input. */
 export interface LoraPart {
@@ -63,6 +64,13 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
     all.dispose();
     return out;
   });
+  const saved = [reduced];
+  const rounding = new SharedRounding(
+    x,
+    rows,
+    parts.map(({ weight }) => weight),
+    saved,
+  );
   const results = layers.map((layer) => {
     const { weight, bias, b, scale, compute, rank, outputs } = layer;
     const shape = [...x.shape.slice(0, -1), outputs];
@@ -71,7 +79,9 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
       columns(reduced, layer, (mine) =>
         gemm(mine, b, out, rows, outputs, rank, { transB: true, alpha: scale, strideA: ranks }),
       );
-      weightProduct(x, weight, out, rows, true, { bias, compute, beta: 1 });
+      rounding.use(weight, (rounded) =>
+        weightProduct(x, weight, out, rows, true, { bias, compute, beta: 1, rounded }),
+      );
       return out;
     });
   });
@@ -117,7 +127,7 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
         ...layers.flatMap(({ bias, outputs }, i) => [da[i], db[i], biasGradient(bias, dys[i]!, rows, outputs)]),
       ];
     },
-    [reduced],
+    saved,
     [
       ...layers.flatMap(({ a, b, weight }) => [a, b, weight instanceof Tensor ? weight : undefined]),
       learnsA ? x : undefined,
