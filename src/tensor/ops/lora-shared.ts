@@ -79,9 +79,7 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
       columns(reduced, layer, (mine) =>
         gemm(mine, b, out, rows, outputs, rank, { transB: true, alpha: scale, strideA: ranks }),
       );
-      rounding.use(weight, (rounded) =>
-        weightProduct(x, weight, out, rows, true, { bias, compute, beta: 1, rounded }),
-      );
+      rounding.use(weight, (rounded) => weightProduct(x, weight, out, rows, true, { bias, compute, beta: 1, rounded }));
       return out;
     });
   });

@@ -35,7 +35,10 @@ export class SharedRounding {
 
   /** Runs the product of a weight with the codes of the input, or with none where it rounds nothing or nothing is shared. */
   use(weight: Tensor | FrozenWeight, product: (rounded: RoundedRows | undefined) => void): void {
-    if (this.#left === 0 || !this.#rounds(weight)) return product(undefined);
+    if (this.#left === 0 || !this.#rounds(weight)) {
+      product(undefined);
+      return;
+    }
     if (!this.#rounded) {
       this.#rounded = weight.round(this.#x, this.#rows);
       this.#keep.push(this.#rounded.codes, this.#rounded.scale);
