@@ -41,6 +41,12 @@ static inline void check_tensor(const char* name, const Ref& t, int64_t elements
   check_count(name, t, elements);
 }
 
+// Of dropout inside another op, which writes `through` then.
+static inline void check_share(float p, const Ref& through) {
+  if (!(p >= 0.0f && p < 1.0f)) fail("p is %g, expected at least 0 and less than 1", (double)p);
+  if (p > 0.0f && !through) fail("with p above 0 a tensor is needed for what dropout makes, but none was given");
+}
+
 // A stride shorter than a row would make rows overlap.
 static inline void check_stride(const char* name, int64_t stride, int64_t cols, int64_t rows) {
   if (rows > 1 && stride < cols) fail("%s is %lld, expected at least the row's %lld elements", name, (long long)stride, (long long)cols);

@@ -43,12 +43,14 @@ void absorb(float* scores, int64_t keys, int64_t lanes_used, float* maximum, flo
 }
 
 // Probabilities of keys k0 .. k0 + keys: some are dropped.
-void drop_some(const Drop& drop, float* scores, int64_t k0, int64_t keys, int64_t lanes_used, const int32_t* hashes) {
+void drop_some(const Drop& drop, float* scores, int64_t k0, int64_t keys, int64_t lanes_used, const int32_t* of_rows) {
+  uint32_t of_keys[kKeys];
+  fill_numbers(drop, k0, keys, of_keys);
   for (int64_t j = 0; j < lanes_used; j += W) {
-    const vi rows = load_i(hashes + j);
+    const vi rows = load_i(of_rows + j);
     for (int64_t k = 0; k < keys; ++k) {
       float* s = scores + k * kQueries + j;
-      store(s, load(s) * drop.gain(rows, k0 + k));
+      store(s, load(s) * drop.gain(rows, of_keys[k]));
     }
   }
 }
@@ -59,10 +61,10 @@ void attend_block(const attention_args& a, const Sequence& s, int64_t head, int6
   float* qt = scratch_f32(1, (2 * dim + kKeys + 6) * kQueries);  // q transposed, in units of log2
   float *ot = qt + dim * kQueries, *scores = ot + dim * kQueries, *maximum = scores + kKeys * kQueries, *sum = maximum + kQueries;
   float* rescale = sum + kQueries;
-  int32_t *low = reinterpret_cast<int32_t*>(rescale + kQueries), *high = low + kQueries, *hashes = high + kQueries;
+  int32_t *low = reinterpret_cast<int32_t*>(rescale + kQueries), *high = low + kQueries, *of_rows = high + kQueries;
   const int64_t row = s.q_begin + i0;
   const Drop drop(a);
-  if (a.dropout > 0.0f) fill_hashes(drop, row, queries, a.heads, head, hashes);
+  if (a.dropout > 0.0f) fill_numbers(drop, row, queries, a.heads, head, of_rows);
   if (queries < lanes_used) memset(qt, 0, (size_t)(dim * kQueries) * 4);
   transpose_scaled(a.q.f32() + row * a.q_stride + head * dim, a.q_stride, queries, dim, a.scale * kLog2e, qt, kQueries);
   for (int64_t i = 0; i < kQueries; ++i) maximum[i] = -kInf, sum[i] = 0.0f;
@@ -76,7 +78,7 @@ void attend_block(const attention_args& a, const Sequence& s, int64_t head, int6
     small_gemm<Into::Store>(keys, lanes_used, dim, k, a.k_stride, 1, qt, kQueries, scores, kQueries);
     if (k0 + keys - 1 > high[0] || k0 < low[queries - 1]) hide(scores, k0, keys, lanes_used, low, high);
     absorb(scores, keys, lanes_used, maximum, sum, rescale);
-    if (a.dropout > 0.0f) drop_some(drop, scores, k0, keys, lanes_used, hashes);
+    if (a.dropout > 0.0f) drop_some(drop, scores, k0, keys, lanes_used, of_rows);
     if (first) small_gemm<Into::Store>(dim, lanes_used, keys, v, 1, a.v_stride, scores, kQueries, ot, kQueries);
     else small_gemm<Into::Rescale>(dim, lanes_used, keys, v, 1, a.v_stride, scores, kQueries, ot, kQueries, rescale);
     first = false;

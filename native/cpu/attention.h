@@ -85,29 +85,30 @@ inline void claim_rows(const char* name, uint8_t* owned, int64_t rows, int64_t b
   }
 }
 
-// Which probabilities are dropped, and what the others are multiplied by: a hash, so that both passes find the same in any order (ops.def).
+// Which probabilities are dropped, and what the others are multiplied by: a product of two numbers, so that both passes find the same in any order (ops.def).
 struct Drop {
   uint32_t seed, threshold;
   float factor;
   template <class Args>
-  explicit Drop(const Args& a) : seed((uint32_t)a.seed), threshold((uint32_t)(a.dropout * 65536.0f)), factor(1.0f / (1.0f - a.dropout)) {}
-  template <class U> static U mix(U h) {
+  explicit Drop(const Args& a)
+      : seed((uint32_t)a.seed), threshold((uint32_t)((double)a.dropout * 4294967296.0)), factor(1.0f / (1.0f - a.dropout)) {}
+  static uint32_t mix(uint32_t h) {
     h = (h ^ (h >> 16)) * 0x7feb352du;
     h = (h ^ (h >> 15)) * 0x846ca68bu;
     return h ^ (h >> 16);
   }
-  uint32_t of_row(int64_t row, int64_t heads, int64_t head) const { return mix(seed + (uint32_t)(row * heads + head)); }
-  // For the queries of these lanes, whose hashes are `rows`.
-  vf gain(vi rows, int64_t key) const {
-    const vu h = mix((vu)rows ^ (uint32_t)((key >> 4) * 8 + (key & 7)) * 0x9e3779b1u);
-    const vu part = (key & 8) != 0 ? h >> 16 : h & 0xffffu;
-    return part < threshold + vu{} ? splat(0.0f) : splat(factor);
-  }
+  uint32_t of_row(int64_t row, int64_t heads, int64_t head) const { return mix(seed + (uint32_t)(row * heads + head)) | 1; }
+  uint32_t of_key(int64_t key) const { return mix(seed ^ (uint32_t)(key + 1) * 0x9e3779b1u) | 1; }
+  // For the queries of these lanes, whose numbers are `rows`.
+  vf gain(vi rows, uint32_t of_key) const { return (vu)rows * of_key < threshold + vu{} ? splat(0.0f) : splat(factor); }
 };
 
-// The hashes of a block's queries, lane by lane.
-TB_INLINE void fill_hashes(const Drop& drop, int64_t row, int64_t queries, int64_t heads, int64_t head, int32_t* hashes) {
-  for (int64_t i = 0; i < kQueries; ++i) hashes[i] = i < queries ? (int32_t)drop.of_row(row + i, heads, head) : 0;
+// The numbers of a block's queries, lane by lane, and of keys [k0, k0 + keys).
+TB_INLINE void fill_numbers(const Drop& drop, int64_t row, int64_t queries, int64_t heads, int64_t head, int32_t* of_rows) {
+  for (int64_t i = 0; i < kQueries; ++i) of_rows[i] = i < queries ? (int32_t)drop.of_row(row + i, heads, head) : 0;
+}
+TB_INLINE void fill_numbers(const Drop& drop, int64_t k0, int64_t keys, uint32_t* of_keys) {
+  for (int64_t k = 0; k < keys; ++k) of_keys[k] = drop.of_key(k0 + k);
 }
 
 // Scores of keys k0 .. k0 + keys outside the sight of their query become -infinity.

@@ -13,7 +13,7 @@ constexpr int64_t kEnoughTasks = 16;
 
 struct Block {
   float *qt, *dot, *q, *d_o, *dqt, *scores, *dscores, *delta, *lse;
-  int32_t *low, *high, *hashes;
+  int32_t *low, *high, *of_rows;
   Block(int64_t dim, int64_t padded) {
     qt = scratch_f32(1, (3 * dim + 2 * padded + 2 * kKeys + 5) * kQueries);  // q transposed, in units of log2
     dot = qt + dim * kQueries;                                               // do transposed
@@ -26,7 +26,7 @@ struct Block {
     lse = delta + kQueries;
     low = reinterpret_cast<int32_t*>(lse + kQueries);
     high = low + kQueries;
-    hashes = high + kQueries;
+    of_rows = high + kQueries;
   }
 };
 
@@ -54,12 +54,14 @@ void differentiate(const Block& b, int64_t keys, int64_t lanes_used, float scale
 
 // The same where probabilities were dropped: those that dv takes, and the gradients that come through them.
 void differentiate_dropped(const Block& b, const Drop& drop, int64_t k0, int64_t keys, int64_t lanes_used, float scale) {
+  uint32_t of_keys[kKeys];
+  fill_numbers(drop, k0, keys, of_keys);
   for (int64_t j = 0; j < lanes_used; j += W) {
     const vf lse = load(b.lse + j), delta = load(b.delta + j);
-    const vi rows = load_i(b.hashes + j);
+    const vi rows = load_i(b.of_rows + j);
     for (int64_t k = 0; k < keys; ++k) {
       float *s = b.scores + k * kQueries + j, *ds = b.dscores + k * kQueries + j;
-      const vf p = exp2_negative_v(load(s) - lse), gain = drop.gain(rows, k0 + k);
+      const vf p = exp2_negative_v(load(s) - lse), gain = drop.gain(rows, of_keys[k]);
       store(s, p * gain);
       store(ds, p * (load(ds) * gain - delta) * scale);
     }
@@ -87,7 +89,7 @@ void backward_block(const attention_backward_args& a, const Sequence& s, int64_t
   const Sight sight(a, s);
   fill_sight(sight, i0, queries, b.low, b.high);
   const Drop drop(a);
-  if (a.dropout > 0.0f) fill_hashes(drop, row, queries, a.heads, head, b.hashes);
+  if (a.dropout > 0.0f) fill_numbers(drop, row, queries, a.heads, head, b.of_rows);
   const int64_t end = b.high[queries - 1] + 1;
   memset(b.dqt, 0, (size_t)(dim * kQueries) * 4);
   for (int64_t k0 = b.low[0]; k0 < end; k0 += kKeys) {

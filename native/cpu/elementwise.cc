@@ -72,6 +72,23 @@ void unary(const unary_args& a) {
   fail("kind %lld of unary is unknown", (long long)a.kind);
 }
 
+// y = f(x) and dx = dy f'(x) at once: `slope` gives both of them.
+struct Slope {
+  vf value, derivative;
+};
+template <class F>
+void map_slopes(const unary_backward_args& a, F slope) {
+  const float *x = a.x.f32(), *dy = a.dy.f32();
+  float *dx = a.dx.f32(), *y = a.y ? a.y.f32() : nullptr;
+  parallel_pieces(a.n, kPiece, [&](int64_t begin, int64_t end) {
+    for_vectors(end - begin, [&](int64_t i, int64_t m) {
+      const Slope s = slope(load_to(x + begin + i, m));
+      store_to(dx + begin + i, load_to(dy + begin + i, m) * s.derivative, m);
+      if (y != nullptr) store_to(y + begin + i, s.value, m);
+    });
+  });
+}
+
 template <class F>
 void map_backward(const unary_backward_args& a, F derivative) {
   const float *x = a.x.f32(), *dy = a.dy.f32();
@@ -88,6 +105,11 @@ void unary_backward(const unary_backward_args& a) {
   check_tensor("x", a.x, a.n);
   check_tensor("dy", a.dy, a.n);
   check_tensor("dx", a.dx, a.n);
+  if (a.y) {
+    check_tensor("y", a.y, a.n);
+    if (a.kind != GeluErf && a.kind != GeluTanh && a.kind != QuickGelu)
+      fail("y of unary_backward is made for gelu (kinds 10, 11 and 18), not for kind %lld", (long long)a.kind);
+  }
   const float alpha = a.alpha, beta = a.beta;
   switch (a.kind) {
     case Affine: return map_backward(a, [=](vf) { return splat(alpha); });
@@ -112,11 +134,15 @@ void unary_backward(const unary_backward_args& a) {
         const vf s = sigmoid_v(v);
         return s * (1.0f + v * (1.0f - s));
       });
-    case GeluErf: return map_backward(a, [](vf v) { return normal_cdf_v(v) + v * normal_pdf_v(v); });
+    case GeluErf:
+      return map_slopes(a, [](vf v) {
+        const vf f = normal_cdf_v(v);
+        return Slope{v * f, f + v * normal_pdf_v(v)};
+      });
     case GeluTanh:
-      return map_backward(a, [](vf v) {
+      return map_slopes(a, [](vf v) {
         const vf s = gelu_tanh_gate(v);
-        return s + v * s * (1.0f - s) * kGeluScale * (1.0f + 3.0f * kGeluCube * v * v);
+        return Slope{v * s, s + v * s * (1.0f - s) * kGeluScale * (1.0f + 3.0f * kGeluCube * v * v)};
       });
     case Relu: return map_backward(a, [](vf v) { return v > zero() ? splat(1.0f) : zero(); });
     case Pow: return map_backward(a, [=](vf v) { return alpha == 0.0f ? zero() : alpha * pow_v(v, alpha - 1.0f); });
@@ -125,9 +151,9 @@ void unary_backward(const unary_backward_args& a) {
     case Cos: return map_backward(a, [](vf v) { return -each(v, [](float t) { return __builtin_sinf(t); }); });
     case LogSigmoid: return map_backward(a, [](vf v) { return sigmoid_v(-v); });
     case QuickGelu:
-      return map_backward(a, [](vf v) {
+      return map_slopes(a, [](vf v) {
         const vf s = sigmoid_v(1.702f * v);
-        return s * (1.0f + 1.702f * v * (1.0f - s));
+        return Slope{v * s, s * (1.0f + 1.702f * v * (1.0f - s))};
       });
   }
   fail("kind %lld of unary_backward is unknown", (long long)a.kind);

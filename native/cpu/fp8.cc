@@ -1,6 +1,7 @@
 // isa: portable avx2 avx512 avx512bf16
 // Weights in E4M3 codes with one scale a row: quantising, restoring, products, whose left operand may be rounded to E4M3 as well.
 #include "fp8.h"
+#include "fp8_checks.h"
 #include "frozen.h"
 
 namespace tunebook {
@@ -143,24 +144,39 @@ void rounded_product(const gemm_fp8_args& g, const FrozenProduct& p, const Fp8& 
   int64_t most = kElements / (p.n + p.k);
   most = p.few || most < kLeastRows ? kLeastRows : most > kMB ? kMB : most;
   if (most > p.m) most = p.m;
-  float* rows = scratch_f32(0, most * p.k);
+  const float* given = g.a_scale.f32();  // then a holds the codes' values
+  float* rows = given != nullptr ? nullptr : scratch_f32(0, most * p.k);
   float* sums = p.few ? nullptr : scratch_f32(1, most * p.n);
-  float* a_scale = scratch_f32(2, most);
+  float* a_scale = given != nullptr ? nullptr : scratch_f32(2, most);
   Fp8 codes = w;
   codes.plain = true;
   for (int64_t i = 0; i < p.m; i += most) {
     const int64_t m = p.m - i < most ? p.m - i : most;
-    round_rows(g.a.f32() + i * g.lda, g.lda, g.trans_w ? nullptr : w.scale, m, p.k, rows, a_scale);
-    if (p.few) return few(p, rows, p.k, a_scale, w);  // all rows at once
-    gemm_wide<Codes>(m, p.n, p.k, {rows, p.k, 1}, RestoredB<Fp8>{codes, g.trans_w != 0}, {1.0f, 0.0f, sums, p.n, nullptr});
+    if (given == nullptr) round_rows(g.a.f32() + i * g.lda, g.lda, g.trans_w ? nullptr : w.scale, m, p.k, rows, a_scale);
+    const float *values = given != nullptr ? g.a.f32() + i * p.k : rows, *scales = given != nullptr ? given + i : a_scale;
+    if (p.few) return few(p, values, p.k, scales, w);  // all rows at once
+    gemm_wide<Codes>(m, p.n, p.k, {values, p.k, 1}, RestoredB<Fp8>{codes, g.trans_w != 0}, {1.0f, 0.0f, sums, p.n, nullptr});
     const Epilogue e{p.e.alpha, p.e.beta, p.e.y + i * p.e.ldy, p.e.ldy, p.e.bias};
-    finish_rows(e, sums, m, p.n, a_scale, g.trans_w ? w.scale : nullptr);
+    finish_rows(e, sums, m, p.n, scales, g.trans_w ? w.scale : nullptr);
   }
+}
+
+// The same where a has been rounded before: its codes become numbers.
+void product_of_codes(gemm_fp8_args g, const Fp8& w) {
+  const int64_t m = g.m > 0 ? g.m : 0, k = g.cols;
+  const uint8_t* codes = g.a.u8();
+  float* a = scratch_f32(3, m * k);
+  parallel_pieces(m, rows_of(16384, k), [&](int64_t begin, int64_t end) {
+    for_vectors((end - begin) * k, [&](int64_t i, int64_t lanes) { store_to(a + begin * k + i, load_e4m3(codes + begin * k + i, lanes), lanes); });
+  });
+  g.a = Ref{a, m * k * 4, DType::Float32};
+  rounded_product(g, open_product(g), w);
 }
 
 void gemm_fp8(const gemm_fp8_args& g) {
   const Fp8 w = open_fp8(g.q, g.scale, g.rows, g.cols);
-  if (g.round_a != 0 && g.round_a != 1) fail("round_a must be 0 (as it is) or 1 (to E4M3), but is %lld", (long long)g.round_a);
+  check_rounding(g);
+  if (g.a_scale) return product_of_codes(g, w);
   const FrozenProduct p = open_product(g);
   if (g.round_a) return rounded_product(g, p, w);
   if (p.few) return few(p, g.a.f32(), g.lda, nullptr, w);

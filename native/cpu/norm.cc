@@ -2,6 +2,7 @@
 // RMSNorm (with the residual addition before it) and LayerNorm, forward and backward.
 #include "checks.h"
 #include "parallel.h"
+#include "random.h"
 #include "rows.h"
 
 namespace tunebook {
@@ -112,16 +113,32 @@ void layer_norm(const layer_norm_args& a) {
   check_size("cols", a.cols, 1);
   const int64_t n = product(a.rows, a.cols), cols = a.cols;
   check_tensor("x", a.x, n);
+  if (a.residual) check_tensor("residual", a.residual, n);
   if (a.weight) check_tensor("weight", a.weight, cols);
   if (a.bias) check_tensor("bias", a.bias, cols);
   check_tensor("y", a.y, n);
+  if (a.h) check_tensor("h", a.h, n);
+  check_share(a.p, a.h);
   check_tensor("mean", a.mean, a.rows);
   check_tensor("rstd", a.rstd, a.rows);
   const float *w = a.weight ? a.weight.f32() : nullptr, *b = a.bias ? a.bias.f32() : nullptr;
+  const float* from = a.x.f32();
+  if (a.p > 0.0f) {
+    drop(from, a.h.f32(), n, a.seed, a.offset, a.p);
+    from = a.h.f32();
+  }
   parallel_pieces(a.rows, rows_of(kElements, cols), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      const float* x = a.x.f32() + r * cols;
+      const float* x = from + r * cols;
       float* y = a.y.f32() + r * cols;
+      if (a.residual) {  // h, or where nobody wants it y, holds the sum
+        const float* residual = a.residual.f32() + r * cols;
+        float* h = a.h ? a.h.f32() + r * cols : y;
+        for_vectors(cols, [=](int64_t i, int64_t m) { store_to(h + i, load_to(x + i, m) + load_to(residual + i, m), m); });
+        x = h;
+      } else if (a.h && a.h.f32() != from) {
+        memcpy(a.h.f32() + r * cols, x, (size_t)cols * 4);
+      }
       const float mean = row_sum(x, cols) / (float)cols;
       const float squares = sum_of(cols, [=](int64_t i, int64_t m) {  // of the centred row: no cancellation
         const vf d = zero_past(load_to(x + i, m) - mean, m);
@@ -149,7 +166,10 @@ void layer_norm_backward(const layer_norm_backward_args& a) {
   if (a.weight) check_tensor("weight", a.weight, cols);
   check_tensor("mean", a.mean, a.rows);
   check_tensor("rstd", a.rstd, a.rows);
+  if (a.dh_extra) check_tensor("dh_extra", a.dh_extra, n);
   check_tensor("dx", a.dx, n);
+  if (a.dropped) check_tensor("dropped", a.dropped, n);
+  check_share(a.p, a.dropped);
   if (a.dweight) check_tensor("dweight", a.dweight, cols);
   if (a.dbias) check_tensor("dbias", a.dbias, cols);
   const float* w = a.weight ? a.weight.f32() : nullptr;
@@ -164,6 +184,7 @@ void layer_norm_backward(const layer_norm_backward_args& a) {
     for (int64_t r = begin; r < end; ++r) {
       const float *dy = a.dy.f32() + r * cols, *x = a.x.f32() + r * cols, mean = a.mean.f32()[r], rstd = a.rstd.f32()[r];
       float* dx = a.dx.f32() + r * cols;
+      const float* extra = a.dh_extra ? a.dh_extra.f32() + r * cols : nullptr;
       const float sum = w ? row_dot(dy, w, cols) : row_sum(dy, cols);
       const float dot = sum_of(cols, [=](int64_t i, int64_t m) {
         const vf g = load_to(dy + i, m), xhat = (load_to(x + i, m) - mean) * rstd;
@@ -176,10 +197,13 @@ void layer_norm_backward(const layer_norm_backward_args& a) {
       const float c1 = sum / (float)cols, c2 = dot / (float)cols;
       for_vectors(cols, [=](int64_t i, int64_t m) {
         const vf g = w ? load_to(dy + i, m) * load_to(w + i, m) : load_to(dy + i, m);
-        store_to(dx + i, rstd * (g - c1 - (load_to(x + i, m) - mean) * rstd * c2), m);
+        vf d = rstd * (g - c1 - (load_to(x + i, m) - mean) * rstd * c2);
+        if (extra) d += load_to(extra + i, m);
+        store_to(dx + i, d, m);
       });
     }
   });
+  if (a.dropped) drop(a.dx.f32(), a.dropped.f32(), n, a.seed, a.offset, a.p);
   if (a.dweight) add_parts(partial, parts.count, cols * 2, cols, a.dweight.f32());
   if (a.dbias) add_parts(partial + cols, parts.count, cols * 2, cols, a.dbias.f32());
 }

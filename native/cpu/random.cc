@@ -1,39 +1,19 @@
 // isa: portable avx2 avx512
 // Counter-based random numbers: element i is word i % 4 of counter offset + i / 4, whatever the number of threads or the vector width.
 #include "checks.h"
-#include "parallel.h"
-#include "philox.h"
+#include "random.h"
 #include "vmath.h"
 
 namespace tunebook {
 namespace TB_ISA {
 namespace {
 
-constexpr int64_t kPiece = 16384;  // a multiple of the kWords elements made at once
-
-// f(i, lanes, words) for vectors of [0, n): words are the W random words of elements i ...
-template <class F>
-void each_random(int64_t n, int64_t seed, int64_t offset, F f) {
-  parallel_pieces(n, kPiece, [&](int64_t begin, int64_t end) {
-    alignas(64) uint32_t words[kWords];
-    for (int64_t i = begin; i < end; i += kWords) {
-      philox((uint32_t)seed, (uint64_t)(uint32_t)offset + (uint64_t)(i / 4), words);
-      for (int64_t j = 0; j < kWords && i + j < end; j += W) f(i + j, end - i - j < W ? end - i - j : (int64_t)W, words + j);
-    }
-  });
-}
-
 void dropout(const dropout_args& a) {
   check_size("n", a.n);
   check_tensor("x", a.x, a.n);
   check_tensor("y", a.y, a.n);
   if (!(a.p >= 0.0f && a.p <= 1.0f)) fail("p is %g, expected 0..1", (double)a.p);
-  const float p = a.p, scale = p < 1.0f ? 1.0f / (1.0f - p) : 0.0f;
-  const float* x = a.x.f32();
-  float* y = a.y.f32();
-  each_random(a.n, a.seed, a.offset, [=](int64_t i, int64_t m, const uint32_t* words) {
-    store_to(y + i, uniform_v(words) >= splat(p) ? load_to(x + i, m) * scale : splat(0.0f), m);
-  });
+  drop(a.x.f32(), a.y.f32(), a.n, a.seed, a.offset, a.p);
 }
 
 void random_uniform(const random_uniform_args& a) {

@@ -13,8 +13,8 @@ struct AttentionSizes {
   int32_t sequences, q_rows, k_rows, heads, kv_heads, group, head_dim, causal, window;
   float scale;
   int64_t q_stride, k_stride, v_stride, o_stride;
-  uint32_t seed, threshold;  // of dropout
-  float kept;                // what probabilities that are not dropped are multiplied by
+  uint32_t seed, threshold;  // of dropout: products below the threshold drop
+  float kept;                // what probabilities that are not dropped are multiplied by: kernels leave it to the end of their sums
   bool drops;
 };
 
@@ -24,14 +24,9 @@ __device__ inline uint32_t mix(uint32_t h) {
   h = (h ^ (h >> 15)) * 0x846ca68bu;
   return h ^ (h >> 16);
 }
-__device__ inline uint32_t hash_of_row(const AttentionSizes& a, int64_t row, int head) { return mix(a.seed + (uint32_t)(row * a.heads + head)); }
-// Of keys j and j + 8, where j & 8 is 0.
-__device__ inline uint32_t word_of_keys(uint32_t row, int j) { return mix(row ^ (uint32_t)((j >> 4) * 8 + (j & 7)) * 0x9e3779b1u); }
-__device__ inline float gain_of_part(const AttentionSizes& a, uint32_t part) { return part < a.threshold ? 0.0f : a.kept; }
-__device__ inline float gain_of_key(const AttentionSizes& a, uint32_t row, int j) {
-  const uint32_t word = word_of_keys(row, j);
-  return gain_of_part(a, (j & 8) != 0 ? word >> 16 : word & 0xffffu);
-}
+__device__ inline uint32_t number_of_row(const AttentionSizes& a, int64_t row, int head) { return mix(a.seed + (uint32_t)(row * a.heads + head)) | 1; }
+__device__ inline uint32_t number_of_key(const AttentionSizes& a, int j) { return mix(a.seed ^ (uint32_t)(j + 1) * 0x9e3779b1u) | 1; }
+__device__ inline bool is_dropped(const AttentionSizes& a, uint32_t of_row, uint32_t of_key) { return of_row * of_key < a.threshold; }
 
 // One sequence: its rows, and which keys a query sees (indices within the sequence).
 struct Span {
@@ -102,7 +97,8 @@ template <class T> struct BackwardArgs {
   const T *q, *k, *v, *o, *d_o;
   const float* lse;
   T *dq, *dk, *dv;
-  float *lse2, *delta;    // heads x q_rows: lse in units of log2 (+infinity where no key is seen), rowsum(do * o)
+  float *lse2, *delta;    // heads x q_rows: lse in units of log2 (+infinity where no key is seen), rowsum(do * o) / kept
+  uint32_t* numbers;      // heads x q_rows: those of dropout
   float *dk_part, *dv_part;  // parts x k_rows x kv_heads x head_dim where several blocks share the heads of a group
   int32_t parts;
 };
@@ -169,7 +165,7 @@ template <class Args> AttentionSizes checked_sizes(const Args& a) {
   s.q_stride = a.q_stride, s.k_stride = a.k_stride, s.v_stride = a.v_stride, s.o_stride = a.o_stride;
   if (!(a.dropout >= 0.0f && a.dropout < 1.0f)) fail("dropout is %g, expected at least 0 and less than 1", (double)a.dropout);
   s.drops = a.dropout > 0.0f;
-  s.seed = (uint32_t)a.seed, s.threshold = (uint32_t)(a.dropout * 65536.0f), s.kept = 1.0f / (1.0f - a.dropout);
+  s.seed = (uint32_t)a.seed, s.threshold = (uint32_t)((double)a.dropout * 4294967296.0), s.kept = 1.0f / (1.0f - a.dropout);
   return s;
 }
 

@@ -8,13 +8,26 @@ namespace tunebook {
 namespace cuda {
 namespace warpgroups {
 
+using tensor_cores::slope;
 using tensor_cores::write_floats;
+
+// As pack_operand, with zeros for what is negative.
+template <class T> __device__ inline uint32_t pack_positive_pair(float low, float high) {
+  uint32_t pair = 0;
+  if constexpr (kIsBf16<T>) asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  else asm("cvt.rn.relu.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+template <class T, int kN> __device__ inline void pack_positive(uint32_t (&p)[4], const float (&c)[kN][4], int k) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) p[i] = pack_positive_pair<T>(c[2 * k + i / 2][i % 2 * 2], c[2 * k + i / 2][i % 2 * 2 + 1]);
+}
 
 template <int D> struct KeyShape {
   static constexpr int kKeys = 2 * 64, kQueries = 64, kStages = 3;
   using Keys = Panels<D, kKeys>;
   using Queries = Panels<D, kQueries>;
-  static constexpr int kBytes = 2 * Keys::kBytes + kStages * (2 * Queries::kBytes + 2 * kQueries * 4) + Pipeline<kStages>::kBytes;
+  static constexpr int kBytes = 2 * Keys::kBytes + kStages * (2 * Queries::kBytes + 3 * kQueries * 4) + Pipeline<kStages>::kBytes;
 };
 
 template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 1) key_gradients(BackwardArgs<T> p) {
@@ -35,9 +48,9 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
 
   char* const shared = shared_memory();
   const uint32_t k_at = shared_address(shared), v_at = k_at + Keys::kBytes, q_at = v_at + Keys::kBytes, do_at = q_at + kStages * Queries::kBytes;
-  const uint32_t numbers_at = do_at + kStages * Queries::kBytes;  // a stage: lse2, then delta
+  const uint32_t numbers_at = do_at + kStages * Queries::kBytes;  // a stage: lse2, delta, the numbers of dropout
   const float* const numbers = reinterpret_cast<const float*>(shared + (numbers_at - k_at));
-  const Pipeline<kStages> line{numbers_at + kStages * 2 * kQueries * 4};
+  const Pipeline<kStages> line{numbers_at + kStages * 3 * kQueries * 4};
   if (threadIdx.x == 0) line.init(kGroup);
   __syncthreads();
 
@@ -56,7 +69,8 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
       copy_panels<T, D, kQueries, kGroup>(q_at + stage * Queries::kBytes, p.q + row * a.q_stride + head * a.head_dim, a.q_stride, valid, a.head_dim, me);
       copy_panels<T, D, kQueries, kGroup>(do_at + stage * Queries::kBytes, p.d_o + row * a.o_stride + head * a.head_dim, a.o_stride, valid, a.head_dim, me);
       const int r = me % kQueries;
-      copy_async_4(numbers_at + (stage * 2 * kQueries + me) * 4, (me < kQueries ? p.lse2 : p.delta) + (int64_t)head * a.q_rows + row + r, r < valid ? 4 : 0);
+      if (kDrop && me < kQueries) copy_async_4(numbers_at + (stage * 3 * kQueries + 2 * kQueries + me) * 4, p.numbers + (int64_t)head * a.q_rows + row + r, r < valid ? 4 : 0);
+      copy_async_4(numbers_at + (stage * 3 * kQueries + me) * 4, (me < kQueries ? p.lse2 : p.delta) + (int64_t)head * a.q_rows + row + r, r < valid ? 4 : 0);
       line.filled(step);
       from += kQueries;
       if (from >= end) from = begin, ++head;
@@ -69,6 +83,7 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
   const int group_row = worker / kGroup * 64, warp_row = warp * 16;
   const int k0 = tile.first + group_row, k1 = min(k0 + 64, tile.first + tile.count) - 1, key = tile.first + warp_row + g;  // of the warpgroup; of this thread, and 8 on
   const float factor = a.scale * kLog2e;
+  const uint32_t of_key[2] = {number_of_key(a, key), number_of_key(a, key + 8)};  // of dropout
   float dk[D / 8][4], dv[D / 8][4];
 #pragma unroll
   for (int c = 0; c < D / 8; ++c)
@@ -84,7 +99,7 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
       continue;
     }
     const uint32_t q_tile = q_at + stage * Queries::kBytes, do_tile = do_at + stage * Queries::kBytes;
-    const float *const lse2 = numbers + stage * 2 * kQueries, *const delta = lse2 + kQueries;
+    const float *const lse2 = numbers + stage * 3 * kQueries, *const delta = lse2 + kQueries;
     float s[kQueries / 8][4], ds[kQueries / 8][4];  // declared here: what they held before is not to be kept
     uint32_t weights[kQueries / 16][4], slopes[kQueries / 16][4];
     products_begin();
@@ -111,30 +126,20 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
           if (i > i1 || j > k1 || !span.sees(a, i, j)) s[c][e] = 0.0f;
         }
     }
-    uint32_t dropped = 0;  // bit 4 c + e: that weight
-    if constexpr (kDrop) {  // the warp's keys begin at a multiple of 16: g and g + 8 share a word
-      const int head = first_head + step / tiles;
+    if constexpr (kDrop) {  // a dropped weight is known by its sign
+      const uint32_t* const of_rows = reinterpret_cast<const uint32_t*>(delta + kQueries) + 2 * t;
 #pragma unroll
-      for (int c = 0; c < kQueries / 8; ++c)
+      for (int c = 0; c < kQueries / 8; ++c) {
+        const uint2 of_row = *reinterpret_cast<const uint2*>(of_rows + c * 8);
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const uint32_t word = word_of_keys(hash_of_row(a, span.q_begin + i0 + c * 8 + 2 * t + e, head), key);
-          if ((word & 0xffffu) < a.threshold) dropped |= 1u << (4 * c + e);
-          if (word >> 16 < a.threshold) dropped |= 1u << (4 * c + 2 + e);
-        }
+        for (int e = 0; e < 4; ++e)
+          if (is_dropped(a, e & 1 ? of_row.y : of_row.x, of_key[e >> 1])) s[c][e] = -s[c][e];
+      }
     }
 #pragma unroll
     for (int k = 0; k < kQueries / 16; ++k) {
-      if constexpr (kDrop) {
-        float kept[2][4];
-#pragma unroll
-        for (int c = 0; c < 2; ++c)
-#pragma unroll
-          for (int e = 0; e < 4; ++e) kept[c][e] = dropped >> (8 * k + 4 * c + e) & 1 ? 0.0f : s[2 * k + c][e] * a.kept;
-        pack_operand<T>(weights[k], kept, 0);
-      } else {
-        pack_operand<T>(weights[k], s, k);
-      }
+      if constexpr (kDrop) pack_positive<T>(weights[k], s, k);
+      else pack_operand<T>(weights[k], s, k);
     }
     products_begin();
 #pragma unroll
@@ -146,10 +151,7 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
     for (int c = 0; c < kQueries / 8; ++c) {
       const float2 d = *reinterpret_cast<const float2*>(delta + c * 8 + 2 * t);
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        if constexpr (kDrop) ds[c][e] = dropped >> (4 * c + e) & 1 ? 0.0f : ds[c][e] * a.kept;
-        ds[c][e] = s[c][e] * (ds[c][e] - (e & 1 ? d.y : d.x));
-      }
+      for (int e = 0; e < 4; ++e) ds[c][e] = slope<kDrop>(s[c][e], ds[c][e], e & 1 ? d.y : d.x);
     }
 #pragma unroll
     for (int k = 0; k < kQueries / 16; ++k) pack_operand<T>(slopes[k], ds, k);
@@ -168,7 +170,13 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
 #pragma unroll
   for (int c = 0; c < D / 8; ++c)
 #pragma unroll
-    for (int e = 0; e < 4; ++e) dk[c][e] *= a.scale;
+    for (int e = 0; e < 4; ++e) dk[c][e] *= a.scale * a.kept;
+  if constexpr (kDrop) {
+#pragma unroll
+    for (int c = 0; c < D / 8; ++c)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) dv[c][e] *= a.kept;
+  }
   const auto &of_keys = reinterpret_cast<const float(&)[1][D / 8][4]>(dk), &of_values = reinterpret_cast<const float(&)[1][D / 8][4]>(dv);
   if (p.parts > 1) {
     const int64_t stride = (int64_t)a.kv_heads * a.head_dim, at = ((int64_t)part * a.k_rows + row) * stride + kv * a.head_dim;
@@ -186,7 +194,7 @@ template <int D> struct QueryShape {
   static constexpr int kQueries = 2 * 64, kKeys = 64, kStages = 3;
   using Queries = Panels<D, kQueries>;
   using Keys = Panels<D, kKeys>;
-  static constexpr int kBytes = 2 * Queries::kBytes + kStages * 2 * Keys::kBytes + Pipeline<kStages>::kBytes;
+  static constexpr int kBytes = 2 * Queries::kBytes + kStages * (2 * Keys::kBytes + kKeys * 4) + Pipeline<kStages>::kBytes;
 };
 
 template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 1) query_gradients(BackwardArgs<T> p) {
@@ -199,13 +207,14 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
   if (index >= *p.queries.count) return;
   const Tile tile = p.queries.tiles[index];
   const Span& span = tile.span;
-  const int begin = kDrop ? span.low(a, tile.first) & ~15 : span.low(a, tile.first), end = span.high(a, tile.first + tile.count - 1) + 1;
+  const int begin = span.low(a, tile.first), end = span.high(a, tile.first + tile.count - 1) + 1;
   const int tiles = end > begin ? (end - begin + kKeys - 1) / kKeys : 0;
   const int64_t first_row = span.q_begin + tile.first;
 
   char* const shared = shared_memory();
   const uint32_t q_at = shared_address(shared), do_at = q_at + Queries::kBytes, k_at = do_at + Queries::kBytes, v_at = k_at + kStages * Keys::kBytes;
-  const Pipeline<kStages> line{v_at + kStages * Keys::kBytes};
+  uint32_t* const numbers = reinterpret_cast<uint32_t*>(shared + (v_at + kStages * Keys::kBytes - q_at));  // of a stage's keys, for dropout
+  const Pipeline<kStages> line{v_at + kStages * (Keys::kBytes + kKeys * 4)};
   if (threadIdx.x == 0) line.init(kGroup);
   __syncthreads();
 
@@ -222,6 +231,7 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
       const int64_t row = span.k_begin + from;
       copy_panels<T, D, kKeys, kGroup>(k_at + stage * Keys::kBytes, p.k + row * a.k_stride + kv * a.head_dim, a.k_stride, valid, a.head_dim, me);
       copy_panels<T, D, kKeys, kGroup>(v_at + stage * Keys::kBytes, p.v + row * a.v_stride + kv * a.head_dim, a.v_stride, valid, a.head_dim, me);
+      if (kDrop && me < kKeys) numbers[stage * kKeys + me] = number_of_key(a, from + me);
       line.filled(n);
     }
     return;
@@ -234,7 +244,7 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
   const int64_t row = first_row + warp_row;
   const float factor = a.scale * kLog2e;
   float dq[D / 8][4], lse2[2], delta[2];
-  uint32_t hash[2];
+  uint32_t of_row[2];  // for dropout
 #pragma unroll
   for (int c = 0; c < D / 8; ++c)
 #pragma unroll
@@ -245,7 +255,7 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
     const int64_t at = (int64_t)head * a.q_rows + row + r;
     lse2[h] = r < valid ? p.lse2[at] : INFINITY;
     delta[h] = r < valid ? p.delta[at] : 0.0f;
-    if constexpr (kDrop) hash[h] = hash_of_row(a, row + r, head);
+    if constexpr (kDrop) of_row[h] = number_of_row(a, row + r, head);
   }
 
   for (int n = 0; n < tiles; ++n) {
@@ -286,15 +296,12 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
     hold(ds);
     if constexpr (kDrop) {
 #pragma unroll
-      for (int h = 0; h < 2; ++h)
+      for (int c = 0; c < kKeys / 8; ++c) {
+        const uint2 of_key = *reinterpret_cast<const uint2*>(numbers + stage * kKeys + c * 8 + 2 * t);
 #pragma unroll
-        for (int c = 0; c < kKeys / 8; c += 2)
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            const uint32_t word = word_of_keys(hash[h], k0 + c * 8 + 2 * t + e);
-            ds[c][2 * h + e] *= gain_of_part(a, word & 0xffffu);
-            ds[c + 1][2 * h + e] *= gain_of_part(a, word >> 16);
-          }
+        for (int e = 0; e < 4; ++e)
+          if (is_dropped(a, of_row[e / 2], e & 1 ? of_key.y : of_key.x)) ds[c][e] = 0.0f;
+      }
     }
 #pragma unroll
     for (int c = 0; c < kKeys / 8; ++c)
@@ -313,7 +320,7 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
 #pragma unroll
   for (int c = 0; c < D / 8; ++c)
 #pragma unroll
-    for (int e = 0; e < 4; ++e) dq[c][e] *= a.scale;
+    for (int e = 0; e < 4; ++e) dq[c][e] *= a.scale * a.kept;
   barrier_of(kWorkersBarrier, kWorkers);  // the memory of q's rows is used again
   write_rows<T, D, 1>(shared + warp_row * D * 2, reinterpret_cast<const float(&)[1][D / 8][4]>(dq), p.dq + row * a.q_stride + head * a.head_dim, a.q_stride, valid,
                       a.head_dim);

@@ -125,8 +125,7 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
   const Tile tile = p.plan.tiles[index];
   const Span& span = tile.span;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-  // Keys that the tile sees; with dropout from a multiple of 16 on, so that a thread has both keys of a word.
-  const int begin = kDrop ? span.low(a, tile.first) & ~15 : span.low(a, tile.first), end = span.high(a, tile.first + tile.count - 1) + 1;
+  const int begin = span.low(a, tile.first), end = span.high(a, tile.first + tile.count - 1) + 1;
   const int tiles = end > begin ? (end - begin + kKeys - 1) / kKeys : 0;
 
   char* const shared = shared_memory();
@@ -154,12 +153,12 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
   float top[kM][2], sum[kM][2];  // of rows g and g + 8: the largest score so far, this thread's share of the sum
 #pragma unroll
   for (int m = 0; m < kM; ++m) top[m][0] = top[m][1] = -INFINITY, sum[m][0] = sum[m][1] = 0.0f;
-  uint32_t hash[kM][2];
+  uint32_t numbers[kM][2];  // of dropout
   if constexpr (kDrop) {
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
-      for (int h = 0; h < 2; ++h) hash[m][h] = hash_of_row(a, first_row + warp_row + m * 16 + h * 8 + g, head);
+      for (int h = 0; h < 2; ++h) numbers[m][h] = number_of_row(a, first_row + warp_row + m * 16 + h * 8 + g, head);
   }
 
   for (int n = 0; n < tiles; ++n) {
@@ -206,19 +205,22 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
             share += s[m][c][e];
           }
         sum[m][h] = sum[m][h] * rescale + share;
-        if constexpr (kDrop) {
-#pragma unroll
-          for (int c = 0; c < kKeys / 8; c += 2)
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-              const uint32_t word = word_of_keys(hash[m][h], k0 + c * 8 + 2 * t + e);
-              s[m][c][2 * h + e] *= gain_of_part(a, word & 0xffffu);
-              s[m][c + 1][2 * h + e] *= gain_of_part(a, word >> 16);
-            }
-        }
 #pragma unroll
         for (int c = 0; c < D / 8; ++c) out[m][c][2 * h] *= rescale, out[m][c][2 * h + 1] *= rescale;
       }
+    if constexpr (kDrop) {
+#pragma unroll
+      for (int c = 0; c < kKeys / 8; ++c)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const uint32_t of_key = number_of_key(a, k0 + c * 8 + 2 * t + e);
+#pragma unroll
+          for (int m = 0; m < kM; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h)
+              if (is_dropped(a, numbers[m][h], of_key)) s[m][c][2 * h + e] = 0.0f;
+        }
+    }
     multiply_registers<T, D, kM, kKeys>(out, s, anew(v_at + place + Rows::lane_of_rows(lane)));
   }
 
@@ -231,7 +233,7 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
       float total = sum[m][h];
       total += __shfl_xor_sync(0xffffffffu, total, 1);
       total += __shfl_xor_sync(0xffffffffu, total, 2);
-      const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
+      const float inverse = total == 0.0f ? 0.0f : a.kept / total;
 #pragma unroll
       for (int c = 0; c < D / 8; ++c) out[m][c][2 * h] *= inverse, out[m][c][2 * h + 1] *= inverse;
       const int r = m * 16 + h * 8 + g;

@@ -48,7 +48,8 @@ template <int D> struct ForwardShape {
   static constexpr int kQueries = 2 * 64, kKeys = 128, kStages = 2;
   using Queries = Panels<D, kQueries>;
   using Keys = Panels<D, kKeys>;
-  static constexpr int kBytes = Queries::kBytes + 2 * kStages * Keys::kBytes + 2 * Pipeline<kStages>::kBytes;
+  static constexpr int kNumbers = kStages + 1;  // tiles whose numbers for dropout are there: those of a tile are read after its keys
+  static constexpr int kBytes = Queries::kBytes + 2 * kStages * Keys::kBytes + 2 * Pipeline<kStages>::kBytes + kNumbers * kKeys * 4;
 };
 
 template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 1) attend(ForwardArgs<T> p) {
@@ -61,14 +62,14 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
   if (index >= *p.plan.count) return;
   const Tile tile = p.plan.tiles[index];
   const Span& span = tile.span;
-  // Keys that the tile sees; with dropout from a multiple of 16 on, so that a thread has both keys of a word.
-  const int begin = kDrop ? span.low(a, tile.first) & ~15 : span.low(a, tile.first), end = span.high(a, tile.first + tile.count - 1) + 1;
+  const int begin = span.low(a, tile.first), end = span.high(a, tile.first + tile.count - 1) + 1;
   const int tiles = end > begin ? (end - begin + kKeys - 1) / kKeys : 0;
   const int64_t first_row = span.q_begin + tile.first;
 
   char* const shared = shared_memory();
   const uint32_t q_at = shared_address(shared), k_at = q_at + Queries::kBytes, v_at = k_at + kStages * Keys::kBytes;
   const Pipeline<kStages> keys{v_at + kStages * Keys::kBytes}, values{keys.at + Pipeline<kStages>::kBytes};
+  uint32_t* const numbers = reinterpret_cast<uint32_t*>(shared + (values.at + Pipeline<kStages>::kBytes - q_at));
   if (threadIdx.x == 0) keys.init(kGroup / 2), values.init(kGroup / 2);
   __syncthreads();
 
@@ -87,6 +88,8 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
       line.wait_empty(n);
       const int first = begin + n * kKeys;
       copy_panels<T, D, kKeys, kCopiers>(to + n % kStages * Keys::kBytes, from + (span.k_begin + first) * stride + kv * a.head_dim, stride, end - first, a.head_dim, me);
+      if (kDrop && !of_values)
+        for (int k = me; k < kKeys; k += kCopiers) numbers[n % Shape::kNumbers * kKeys + k] = number_of_key(a, first + k);
       line.filled(n);
     }
     return;
@@ -97,6 +100,7 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
   const int group_row = worker / kGroup * 64, warp_row = warp * 16;
   const int i0 = tile.first + group_row, i1 = min(i0 + 64, tile.first + tile.count) - 1;
   const float factor = a.scale * kLog2e;
+  const uint32_t of_row[2] = {number_of_row(a, first_row + warp_row + g, head), number_of_row(a, first_row + warp_row + 8 + g, head)};
   float out[D / 8][4], s[kKeys / 8][4];
   uint32_t weights[kKeys / 16][4];
   float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f}, rescale[2];  // of rows g and g + 8: the largest score so far, this thread's share of the sum
@@ -153,16 +157,15 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
           share += s[c][e];
         }
       sum[h] = sum[h] * rescale[h] + share;
-      if constexpr (kDrop) {
-        const uint32_t hash = hash_of_row(a, first_row + warp_row + h * 8 + g, head);
+    }
+    if constexpr (kDrop) {
+      const uint32_t* const of_keys = numbers + n % Shape::kNumbers * kKeys + 2 * t;
 #pragma unroll
-        for (int c = 0; c < kKeys / 8; c += 2)
+      for (int c = 0; c < kKeys / 8; ++c) {
+        const uint2 of_key = *reinterpret_cast<const uint2*>(of_keys + c * 8);
 #pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            const uint32_t word = word_of_keys(hash, k0 + c * 8 + 2 * t + e);
-            s[c][2 * h + e] *= gain_of_part(a, word & 0xffffu);
-            s[c + 1][2 * h + e] *= gain_of_part(a, word >> 16);
-          }
+        for (int e = 0; e < 4; ++e)
+          if (is_dropped(a, of_row[e / 2], e & 1 ? of_key.y : of_key.x)) s[c][e] = 0.0f;
       }
     }
   };
@@ -208,7 +211,7 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
     float total = sum[h];
     total += __shfl_xor_sync(0xffffffffu, total, 1);
     total += __shfl_xor_sync(0xffffffffu, total, 2);
-    const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
+    const float inverse = total == 0.0f ? 0.0f : a.kept / total;
 #pragma unroll
     for (int c = 0; c < D / 8; ++c) out[c][2 * h] *= inverse, out[c][2 * h + 1] *= inverse;
     const int r = h * 8 + g;

@@ -47,13 +47,14 @@ template <class T, int D> __global__ void __launch_bounds__(kThreads) attend(For
       most = row_reduce(most, Max());
       const float shift = most == -INFINITY ? 0.0f : most, rescale = exp2f(top[r] - shift);
       top[r] = most;
-      const uint32_t hash = a.drops ? hash_of_row(a, first_row + y + 16 * r, head) : 0;
+      const uint32_t number = a.drops ? number_of_row(a, first_row + y + 16 * r, head) : 0;
       float share = 0.0f;
 #pragma unroll
       for (int c = 0; c < R; ++c) {
         const float w = exp2f(s[r][c] - shift);
         share += w;
-        weights[(y + 16 * r) * (kTile + 4) + x + 16 * c] = a.drops ? w * gain_of_key(a, hash, k0 + x + 16 * c) : w;
+        const bool dropped = a.drops && is_dropped(a, number, number_of_key(a, k0 + x + 16 * c));
+        weights[(y + 16 * r) * (kTile + 4) + x + 16 * c] = dropped ? 0.0f : w;
       }
       sum[r] = sum[r] * rescale + row_reduce(share, Sum());
 #pragma unroll
@@ -68,7 +69,7 @@ template <class T, int D> __global__ void __launch_bounds__(kThreads) attend(For
   for (int r = 0; r < R; ++r) {
     if (y + 16 * r >= tile.count) continue;
     const int64_t row = first_row + y + 16 * r;
-    store_row<T, D>(p.o + row * a.o_stride + head * a.head_dim, out[r], sum[r] == 0.0f ? 0.0f : 1.0f / sum[r], x, a.head_dim);
+    store_row<T, D>(p.o + row * a.o_stride + head * a.head_dim, out[r], sum[r] == 0.0f ? 0.0f : a.kept / sum[r], x, a.head_dim);
     if (x == 0) p.lse[row * a.heads + head] = top[r] * kLn2 + logf(sum[r]);
   }
 }

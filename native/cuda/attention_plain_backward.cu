@@ -25,14 +25,14 @@ __device__ void weigh(const AttentionSizes& a, const Span& span, const float* q,
   for (int r = 0; r < R; ++r) {
     const int i = y + 16 * r;
     const float l = i < queries ? lse2[i] : INFINITY, d = i < queries ? delta[i] : 0.0f;
-    const uint32_t hash = a.drops ? hash_of_row(a, span.q_begin + i0 + i, head) : 0;
+    const uint32_t number = a.drops ? number_of_row(a, span.q_begin + i0 + i, head) : 0;
 #pragma unroll
     for (int c = 0; c < R; ++c) {
       const int j = x + 16 * c;
       const bool seen = i < queries && j < keys && span.sees(a, i0 + i, k0 + j);
       const float w = seen ? exp2f(s[r][c] * (a.scale * kLog2e) - l) : 0.0f;
       const int at = kByKey ? j * kPitch + i : i * kPitch + j;
-      const float gain = a.drops ? gain_of_key(a, hash, k0 + j) : 1.0f;
+      const float gain = a.drops && is_dropped(a, number, number_of_key(a, k0 + j)) ? 0.0f : 1.0f;
       weights[at] = w * gain;
       slopes[at] = seen ? w * (ds[r][c] * gain - d) : 0.0f;
     }
@@ -73,8 +73,8 @@ template <class T, int D> __global__ void __launch_bounds__(kThreads) key_gradie
   for (int r = 0; r < R; ++r) {
     if (y + 16 * r >= tile.count) continue;
     const int64_t row = first_row + y + 16 * r;
-    store_row<T, D>(p.dk + row * a.k_stride + kv * a.head_dim, dk[r], a.scale, x, a.head_dim);
-    store_row<T, D>(p.dv + row * a.v_stride + kv * a.head_dim, dv[r], 1.0f, x, a.head_dim);
+    store_row<T, D>(p.dk + row * a.k_stride + kv * a.head_dim, dk[r], a.scale * a.kept, x, a.head_dim);
+    store_row<T, D>(p.dv + row * a.v_stride + kv * a.head_dim, dv[r], a.kept, x, a.head_dim);
   }
 }
 
@@ -107,7 +107,7 @@ template <class T, int D> __global__ void __launch_bounds__(kThreads) query_grad
 #pragma unroll
   for (int r = 0; r < R; ++r)
     if (y + 16 * r < tile.count)
-      store_row<T, D>(p.dq + (first_row + y + 16 * r) * a.q_stride + head * a.head_dim, dq[r], a.scale, x, a.head_dim);
+      store_row<T, D>(p.dq + (first_row + y + 16 * r) * a.q_stride + head * a.head_dim, dq[r], a.scale * a.kept, x, a.head_dim);
 }
 
 template <class T, int D> void run(BackwardArgs<T>& p) {

@@ -1,4 +1,4 @@
-// Attention's backward row by row: what both passes need of a query (lse in units of log2, rowsum(do * o)), the rows that no sequence owns,
+// Attention's backward row by row: what both passes need of a query (lse in units of log2, rowsum(do * o), its number for dropout), the rows that no sequence owns,
 // and the sum of a group's parts.
 #include "attention.cuh"
 
@@ -43,7 +43,8 @@ template <class T> __global__ void __launch_bounds__(kThreads) prepare_rows(Back
       const float delta = owned ? dot_of_row(p.o + at, p.d_o + at, a.head_dim, fours) : 0.0f;
       if (threadIdx.x % 32 == 0) {
         const float lse = p.lse[row * a.heads + h];
-        p.delta[(int64_t)h * a.q_rows + row] = delta;
+        p.delta[(int64_t)h * a.q_rows + row] = delta / a.kept;
+        if (a.drops) p.numbers[(int64_t)h * a.q_rows + row] = number_of_row(a, row, h);
         p.lse2[(int64_t)h * a.q_rows + row] = lse == -INFINITY ? INFINITY : lse * kLog2e;  // no key: every probability is 2^-inf
       }
     }
@@ -79,8 +80,9 @@ template <class T> BackwardArgs<T> backward_args(const attention_backward_args& 
   p.lse = op.lse.f32();
   p.dq = op.dq.as<T>(), p.dk = op.dk.as<T>(), p.dv = op.dv.as<T>();
   const int64_t n = (int64_t)a.heads * a.q_rows;
-  p.lse2 = scratch_of<float>(kPartials2, 2 * n);
+  p.lse2 = scratch_of<float>(kPartials2, (a.drops ? 3 : 2) * n);
   p.delta = p.lse2 + n;
+  p.numbers = a.drops ? reinterpret_cast<uint32_t*>(p.delta + n) : nullptr;
   p.parts = 1;
   return p;
 }

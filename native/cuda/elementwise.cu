@@ -61,29 +61,44 @@ void unary(const unary_args& a) {
   });
 }
 
-template <class T>
+// With kAgain y = f(x) is written too, which may stand where dy stood.
+template <class T, bool kAgain>
 __global__ void __launch_bounds__(kThreads)
-    unary_backward_kernel(int kind, const T* x, const T* dy, T* dx, int64_t n, float alpha, float beta, bool whole) {
+    unary_backward_kernel(int kind, const T* x, const T* dy, T* dx, T* y, int64_t n, float alpha, float beta, bool whole) {
   constexpr int N = Pack<T>::kCount;
+  constexpr bool kShort = sizeof(T) == 2;
   const int64_t i = thread_index() * N;
   if (i >= n) return;
   whole = whole && i + N <= n;
-  float v[N], d[N];
+  float v[N], d[N], values[N];
   if (whole) load_floats<N>(x + i, v), load_floats<N>(dy + i, d);
   else load_some<N>(x + i, v, n - i), load_some<N>(dy + i, d, n - i);
-  unary_derivatives<sizeof(T) == 2>(kind, v, alpha, beta);
+  if constexpr (kAgain) unary_slopes<kShort>(kind, v, values);
+  else unary_derivatives<kShort>(kind, v, alpha, beta);
   each_pair(d, v, [](float a, float b) { return a * b; });
   if (whole) store_floats<N>(dx + i, d);
   else store_some<N>(dx + i, d, n - i);
+  if constexpr (kAgain) {
+    if (whole) store_floats<N>(y + i, values);
+    else store_some<N>(y + i, values, n - i);
+  }
 }
 
-__global__ void unary_backward_any_kernel(
-    int kind, const void* x, DType x_type, const void* dy, DType dy_type, void* dx, DType dx_type, int64_t n, float alpha, float beta) {
+struct AnyTensor {
+  void* data;
+  DType type;
+  explicit AnyTensor(const Ref& t) : data(t.data), type(t.dtype) {}
+};
+
+__global__ void unary_backward_any_kernel(int kind, AnyTensor x, AnyTensor dy, AnyTensor dx, AnyTensor y, int64_t n, float alpha, float beta) {
   const int64_t i = thread_index();
   if (i >= n) return;
-  float v[1] = {load_any(x, x_type, i)};
-  unary_derivatives<false>(kind, v, alpha, beta);
-  store_any(dx, dx_type, i, load_any(dy, dy_type, i) * v[0]);
+  float v[1] = {load_any(x.data, x.type, i)}, value[1];
+  const float d = load_any(dy.data, dy.type, i);
+  if (y.data != nullptr) unary_slopes<false>(kind, v, value);
+  else unary_derivatives<false>(kind, v, alpha, beta);
+  store_any(dx.data, dx.type, i, d * v[0]);
+  if (y.data != nullptr) store_any(y.data, y.type, i, value[0]);
 }
 
 void unary_backward(const unary_backward_args& a) {
@@ -92,19 +107,24 @@ void unary_backward(const unary_backward_args& a) {
   check_floats("dy", a.dy, a.n);
   check_floats("dx", a.dx, a.n);
   check_kind("unary_backward", a.kind, kUnaryKinds);
-  if (a.n == 0) return;
   const int kind = (int)a.kind;
-  if (a.x.dtype != a.dx.dtype || a.dy.dtype != a.dx.dtype) {
+  if (a.y) {
+    check_floats("y", a.y, a.n);
+    if (!has_slope(kind)) fail("y of unary_backward is made for gelu (kinds 10, 11 and 18), not for kind %d", kind);
+  }
+  if (a.n == 0) return;
+  if (a.x.dtype != a.dx.dtype || a.dy.dtype != a.dx.dtype || (a.y && a.y.dtype != a.dx.dtype)) {
     unary_backward_any_kernel<<<grid_of(a.n, kThreads), kThreads, 0, device.stream>>>(
-        kind, a.x.data, a.x.dtype, a.dy.data, a.dy.dtype, a.dx.data, a.dx.dtype, a.n, a.alpha, a.beta);
+        kind, AnyTensor(a.x), AnyTensor(a.dy), AnyTensor(a.dx), AnyTensor(a.y), a.n, a.alpha, a.beta);
     return launched("unary_backward");
   }
   with_float_type(a.x.dtype, "x", [&](auto type) {
     using T = decltype(type);
     const unsigned grid = grid_of(a.n, kThreads * Pack<T>::kCount);
-    const bool whole = aligned(16, a.x.data, a.dy.data, a.dx.data);
-    unary_backward_kernel<T>
-        <<<grid, kThreads, 0, device.stream>>>(kind, a.x.as<const T>(), a.dy.as<const T>(), a.dx.as<T>(), a.n, a.alpha, a.beta, whole);
+    const bool whole = aligned(16, a.x.data, a.dy.data, a.dx.data, a.y.data);
+    const auto kernel = a.y ? unary_backward_kernel<T, true> : unary_backward_kernel<T, false>;
+    kernel<<<grid, kThreads, 0, device.stream>>>(
+        kind, a.x.as<const T>(), a.dy.as<const T>(), a.dx.as<T>(), a.y.as<T>(), a.n, a.alpha, a.beta, whole);
     launched("unary_backward");
   });
 }

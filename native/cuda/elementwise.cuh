@@ -10,7 +10,16 @@ enum Unary : int { Affine, Abs, Exp, Log, Sqrt, Rsqrt, Reciprocal, Tanh, Sigmoid
                    Clamp, Sin, Cos, LogSigmoid, QuickGelu, kUnaryKinds };
 enum Binary : int { Add, Sub, Mul, Div, Larger, Smaller, Power, Equal, Less, kBinaryKinds };
 
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ __forceinline__ float reciprocal_fast(float x) {  // 1 unit in the last place; 0 for infinity
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+// `kShort`, here and below: for elements of 16 bits, without the digits that they have no room for.
+template <bool kShort> __device__ __forceinline__ float sigmoid(float x) {
+  if constexpr (kShort) return reciprocal_fast(1.0f + exp2_fast(x * -1.44269504088896341f));
+  else return 1.0f / (1.0f + expf(-x));
+}
 
 __device__ __forceinline__ float power(float x, float e) {
   if (e == 2.0f) return x * x;
@@ -23,25 +32,27 @@ __device__ __forceinline__ float power(float x, float e) {
 
 constexpr float kGeluScale = 1.59576912160573071f;  // 2 sqrt(2 / pi): tanh(u) = 2 sigmoid(2u) - 1
 constexpr float kGeluCube = 0.044715f;
-__device__ __forceinline__ float gelu_tanh_gate(float x) { return sigmoid(kGeluScale * (x + kGeluCube * x * x * x)); }
+// The factor of x in gelu by tanh.
+template <bool kShort> __device__ __forceinline__ float gelu_tanh_gate(float x) { return sigmoid<kShort>(kGeluScale * (x + kGeluCube * x * x * x)); }
 
-// Of the normal distribution: F(x) = (1 + erf(x / sqrt 2)) / 2 and e^(-x^2 / 2), to 1e-5 of their values in the tails too; `kShort`, for 16-bit elements: to 3e-5.
-// CUDA's normcdff takes three times as long, more than reading and writing the elements.
+// Of the normal distribution: F(x) = (1 + erf(x / sqrt 2)) / 2 and e^(-x^2 / 2). CUDA's normcdff takes three times as long, more than reading and writing the elements.
 struct Normal {
   float cdf, bell;
 };
 template <bool kShort> __device__ __forceinline__ Normal normal(float x) {
-  const float a = fminf(14.0f, fabsf(x));
-  const float u = __fdividef(4.24264068711928515f - a, 4.24264068711928515f + a);  // (3 - z) / (3 + z) with z = a / sqrt 2
-  float p;  // e^(z^2) erfc(z); the long one as in native/cpu/vmath.h
   if constexpr (kShort) {
-    p = fmaf(u, 2.4107717908918858e-03f, 2.4157080799341202e-02f);
-    p = fmaf(u, p, 7.256453484296799e-02f);
-    p = fmaf(u, p, 1.5016905963420868e-01f);
-    p = fmaf(u, p, 2.454836517572403e-01f);
-    p = fmaf(u, p, 3.262253999710083e-01f);
-    p = fmaf(u, p, 1.790032982826233e-01f);
+    // F is the sigmoid of x q(x^2), q fitted up to |x| = 5.6: F to 7e-4 of itself, and to 1e-4 absolutely; beyond, F and 1 - F are below 1.1e-8 and fall on.
+    const float square = x * x, s = fminf(square, 31.36f);
+    float q = fmaf(s, -1.03270697e-08f, 7.85497352e-07f);  // times log2 e
+    q = fmaf(s, q, -8.30446916e-06f);
+    q = fmaf(s, q, -1.17740927e-03f);
+    q = fmaf(s, q, 1.08300109e-01f);
+    q = fmaf(s, q, 2.29883941e+00f);
+    return {reciprocal_fast(1.0f + exp2_fast(-x * q)), exp2_fast(square * -0.72134752044448170f)};
   } else {
+    const float a = fminf(14.0f, fabsf(x));
+    const float u = __fdividef(4.24264068711928515f - a, 4.24264068711928515f + a);  // (3 - z) / (3 + z) with z = a / sqrt 2
+    float p;  // e^(z^2) erfc(z), as in native/cpu/vmath.h; F to 1e-5 of its value in the tails too
     p = fmaf(u, 5.580747165e-05f, -2.862485417e-05f);
     p = fmaf(u, p, -5.946888705e-04f);
     p = fmaf(u, p, -7.158451481e-04f);
@@ -52,14 +63,27 @@ template <bool kShort> __device__ __forceinline__ Normal normal(float x) {
     p = fmaf(u, p, 2.456037998e-01f);
     p = fmaf(u, p, 3.262335658e-01f);
     p = fmaf(u, p, 1.790011525e-01f);
+    const float bell = exp2_fast(a * a * -0.72134752044448170f);
+    const float tail = __fmul_rn(0.5f * p, bell);  // rounded, wherever this is inlined: gelu made again has the same bits
+    return {x != x ? x : x < 0.0f ? tail : 1.0f - tail, bell};
   }
-  const float bell = exp2_fast(a * a * -0.72134752044448170f);
-  const float tail = 0.5f * p * bell;
-  return {x != x ? x : x < 0.0f ? tail : 1.0f - tail, bell};
 }
-template <bool kShort> __device__ __forceinline__ float gelu_derivative(float x) {
+
+// f(x) and f'(x) of the three kinds of gelu: `value` has the bits of unary_values.
+struct Slope {
+  float value, derivative;
+};
+template <bool kShort> __device__ __forceinline__ Slope gelu_slope(float x) {
   const Normal f = normal<kShort>(x);
-  return fmaf(x * 0.398942280401432678f, f.bell, f.cdf);
+  return {x * f.cdf, fmaf(x * 0.398942280401432678f, f.bell, f.cdf)};
+}
+template <bool kShort> __device__ __forceinline__ Slope gelu_tanh_slope(float x) {
+  const float s = gelu_tanh_gate<kShort>(x);
+  return {x * s, s + x * s * (1.0f - s) * kGeluScale * (1.0f + 3.0f * kGeluCube * x * x)};
+}
+template <bool kShort> __device__ __forceinline__ Slope quick_gelu_slope(float x) {
+  const float s = sigmoid<kShort>(1.702f * x);
+  return {x * s, s * (1.0f + 1.702f * x * (1.0f - s))};
 }
 
 // v[j] = f(v[j]); the kind is the same for a whole launch, so the branch costs once for N elements.
@@ -78,10 +102,10 @@ template <bool kShort, int N> __device__ __forceinline__ void unary_values(int k
     case Rsqrt: return each(v, [](float x) { return 1.0f / sqrtf(x); });
     case Reciprocal: return each(v, [](float x) { return 1.0f / x; });
     case Tanh: return each(v, [](float x) { return tanhf(x); });
-    case Sigmoid: return each(v, [](float x) { return sigmoid(x); });
-    case Silu: return each(v, [](float x) { return x * sigmoid(x); });
+    case Sigmoid: return each(v, [](float x) { return sigmoid<kShort>(x); });
+    case Silu: return each(v, [](float x) { return x * sigmoid<kShort>(x); });
     case GeluErf: return each(v, [](float x) { return x * normal<kShort>(x).cdf; });
-    case GeluTanh: return each(v, [](float x) { return x * gelu_tanh_gate(x); });
+    case GeluTanh: return each(v, [](float x) { return x * gelu_tanh_gate<kShort>(x); });
     case Relu: return each(v, [](float x) { return x < 0.0f ? 0.0f : x; });  // NaN stays
     case Pow: return each(v, [=](float x) { return power(x, alpha); });
     case Clamp:
@@ -92,7 +116,7 @@ template <bool kShort, int N> __device__ __forceinline__ void unary_values(int k
     case Sin: return each(v, [](float x) { return sinf(x); });
     case Cos: return each(v, [](float x) { return cosf(x); });
     case LogSigmoid: return each(v, [](float x) { return (x < 0.0f ? x : 0.0f) - log1pf(expf(-fabsf(x))); });
-    case QuickGelu: return each(v, [](float x) { return x * sigmoid(1.702f * x); });
+    case QuickGelu: return each(v, [](float x) { return x * sigmoid<kShort>(1.702f * x); });
   }
 }
 
@@ -108,37 +132,44 @@ template <bool kShort, int N> __device__ __forceinline__ void unary_derivatives(
     case Reciprocal: return each(v, [](float x) { return -1.0f / (x * x); });
     case Tanh:
       return each(v, [](float x) {  // 4 s(2x) s(-2x): no cancellation for large |x|
-        const float s = sigmoid(-2.0f * fabsf(x));
+        const float s = sigmoid<kShort>(-2.0f * fabsf(x));
         return 4.0f * s * (1.0f - s);
       });
     case Sigmoid:
       return each(v, [](float x) {
-        const float s = sigmoid(-fabsf(x));
+        const float s = sigmoid<kShort>(-fabsf(x));
         return s * (1.0f - s);
       });
     case Silu:
       return each(v, [](float x) {
-        const float s = sigmoid(x);
+        const float s = sigmoid<kShort>(x);
         return s * (1.0f + x * (1.0f - s));
       });
-    case GeluErf: return each(v, [](float x) { return gelu_derivative<kShort>(x); });
-    case GeluTanh:
-      return each(v, [](float x) {
-        const float s = gelu_tanh_gate(x);
-        return s + x * s * (1.0f - s) * kGeluScale * (1.0f + 3.0f * kGeluCube * x * x);
-      });
+    case GeluErf: return each(v, [](float x) { return gelu_slope<kShort>(x).derivative; });
+    case GeluTanh: return each(v, [](float x) { return gelu_tanh_slope<kShort>(x).derivative; });
     case Relu: return each(v, [](float x) { return x > 0.0f ? 1.0f : 0.0f; });
     case Pow: return each(v, [=](float x) { return alpha == 0.0f ? 0.0f : alpha * power(x, alpha - 1.0f); });
     case Clamp: return each(v, [=](float x) { return x >= alpha && x <= beta ? 1.0f : 0.0f; });
     case Sin: return each(v, [](float x) { return cosf(x); });
     case Cos: return each(v, [](float x) { return -sinf(x); });
-    case LogSigmoid: return each(v, [](float x) { return sigmoid(-x); });
-    case QuickGelu:
-      return each(v, [](float x) {
-        const float s = sigmoid(1.702f * x);
-        return s * (1.0f + 1.702f * x * (1.0f - s));
-      });
+    case LogSigmoid: return each(v, [](float x) { return sigmoid<kShort>(-x); });
+    case QuickGelu: return each(v, [](float x) { return quick_gelu_slope<kShort>(x).derivative; });
   }
+}
+
+// values[j] = f(v[j]), then v[j] = f'(v[j]), for the kinds that have both at once.
+__host__ __device__ constexpr bool has_slope(int kind) { return kind == GeluErf || kind == GeluTanh || kind == QuickGelu; }
+template <bool kShort, int N> __device__ __forceinline__ void unary_slopes(int kind, float (&v)[N], float (&values)[N]) {
+  const auto both = [&](auto of) {
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const Slope s = of(v[j]);
+      values[j] = s.value, v[j] = s.derivative;
+    }
+  };
+  if (kind == GeluErf) both([](float x) { return gelu_slope<kShort>(x); });
+  else if (kind == GeluTanh) both([](float x) { return gelu_tanh_slope<kShort>(x); });
+  else both([](float x) { return quick_gelu_slope<kShort>(x); });
 }
 
 // u[j] = f(u[j], v[j])

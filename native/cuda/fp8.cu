@@ -7,6 +7,7 @@
 
 #include "checks.h"
 #include "cublaslt.h"
+#include "fp8_checks.h"
 #include "frozen.h"
 #include "vector.cuh"
 
@@ -62,6 +63,7 @@ struct Rounded {
 };
 
 Rounded round_a(const gemm_fp8_args& g, const Product& p) {
+  if (g.a_scale) return {g.a.u8(), g.a_scale.f32()};
   const int64_t bytes = aligned_bytes(p.m * p.k);
   uint8_t* at = static_cast<uint8_t*>(scratch(kOperandA, bytes + p.m * 4));
   const Rounded r{at, reinterpret_cast<float*>(at + bytes)};
@@ -96,7 +98,7 @@ bool product_of_codes(Product p, const gemm_fp8_args& g, const Rounded& a) {
 
 // Both operands restored to the product's type: the same numbers, but for that type's rounding of codes times scales.
 void product_of_restored(Product p, const gemm_fp8_args& g, const Rounded& a) {
-  const DType type = type_of(g);
+  const DType type = g.a_scale ? product_type(g.y.dtype, g.y.dtype, g.compute) : type_of(g);
   auto room = [&](Slot slot, int64_t count) {
     const int64_t bytes = count * (int64_t)size_of(type);
     return Ref{scratch(slot, bytes), bytes, type};
@@ -111,7 +113,7 @@ void product_of_restored(Product p, const gemm_fp8_args& g, const Rounded& a) {
 
 void gemm_fp8(const gemm_fp8_args& g) {
   check_codes(g.q, g.scale, g.rows, g.cols);
-  if (g.round_a != 0 && g.round_a != 1) fail("round_a must be 0 (as it is) or 1 (to E4M3), but is %lld", (long long)g.round_a);
+  check_rounding(g);
   const Product p = open_product(g);
   if (p.m <= 0 || p.n <= 0) return;
   if (g.round_a && p.k > 0) {

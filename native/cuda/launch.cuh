@@ -7,6 +7,11 @@ namespace cuda {
 
 constexpr int64_t kMostBlocks = 2147483647;
 
+// Kernels' own times, where they are asked for (kernel_times.cu).
+bool kernels_are_timed();
+void kernel_begins();
+void kernel_ends(const char* name);
+
 template <class Args>
 void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads, int64_t shared_bytes, const Args& args) {
   if (blocks <= 0) return;
@@ -14,8 +19,11 @@ void launch(const char* name, void (*kernel)(Args), int64_t blocks, int threads,
   // More than 48 KiB, static memory included, must be allowed for each kernel; once is enough, but asking again costs less than remembering.
   if (shared_bytes > 44 * 1024)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes), name);
+  const bool timed = kernels_are_timed();
+  if (timed) kernel_begins();
   kernel<<<(unsigned)blocks, (unsigned)threads, (size_t)shared_bytes, device.stream>>>(args);
   launched(name);
+  if (timed) kernel_ends(name);
 }
 
 // The block's dynamic shared memory.

@@ -1,6 +1,7 @@
 // RMSNorm and LayerNorm, backward. A worker (a warp or a block) takes neighbouring rows one after the other and sums their share of the
 // weight's gradient by itself; a second kernel adds the workers' sums in order. Rows are cut by their number alone.
 #include "norm.cuh"
+#include "philox.cuh"
 
 namespace tunebook {
 namespace cuda {
@@ -98,9 +99,9 @@ __global__ void rms_norm_backward_kernel(const T* dy, const T* h, const void* we
   if (partial != nullptr && keep) hand_over<N>(room.sums, partial + part * cols, cols, start, step);
 }
 
-template <class T, int N>
-__global__ void layer_norm_backward_kernel(const T* dy, const T* x, const void* weight, bool weight_is_float32, const float* mean,
-    const float* rstd, T* dx, float* partial, int64_t rows, int64_t part_rows, int64_t cols, bool keep) {
+template <class T, int N, bool kDrop>
+__global__ void layer_norm_backward_kernel(const T* dy, const T* x, const void* weight, bool weight_is_float32, const float* mean, const float* rstd,
+    const T* extra, T* dx, T* dropped, float* partial, int64_t rows, int64_t part_rows, int64_t cols, Dropout dropout, bool keep) {
   extern __shared__ uint4 shared[];
   const int64_t part = worker(), step = (int64_t)blockDim.x * N, start = (int64_t)threadIdx.x * N;
   const int64_t begin = part * part_rows, end = begin + part_rows < rows ? begin + part_rows : rows;
@@ -139,7 +140,16 @@ __global__ void layer_norm_backward_kernel(const T* dy, const T* x, const void* 
       }
 #pragma unroll
       for (int j = 0; j < N; ++j) d[j] = scale * (d[j] - c1 - (v[j] - center) * scale * c2);
+      if (extra != nullptr) {
+        load_floats<N>(extra + at + i, v);
+#pragma unroll
+        for (int j = 0; j < N; ++j) d[j] += v[j];
+      }
       store_floats<N>(dx + at + i, d);
+      if constexpr (kDrop) {
+        dropout.apply<N>(d, at + i);
+        store_floats<N>(dropped + at + i, d);
+      }
     }
   }
   if (partial == nullptr || !keep) return;
@@ -221,22 +231,27 @@ void layer_norm_backward(const layer_norm_backward_args& a) {
   if (a.weight) check_weight("weight", a.weight, a.cols, a.dy.dtype);
   check_tensor("mean", a.mean, a.rows);
   check_tensor("rstd", a.rstd, a.rows);
+  if (a.dh_extra) check_like("dh_extra", a.dh_extra, n, "dy", a.dy);
   check_like("dx", a.dx, n, "dy", a.dy);
+  if (a.dropped) check_like("dropped", a.dropped, n, "dy", a.dy);
+  check_share(a.p, a.dropped);
   if (a.dweight) check_tensor("dweight", a.dweight, a.cols);
   if (a.dbias) check_tensor("dbias", a.dbias, a.cols);
   if (a.rows == 0) return;
   const bool wants = a.dweight || a.dbias;
   with_float_type(a.dy.dtype, "dy", [&](auto type) {
     using T = decltype(type);
-    const bool whole = a.cols % Pack<T>::kCount == 0 && aligned(16, a.dy.data, a.x.data, a.weight.data, a.dx.data);
+    const bool whole = a.cols % Pack<T>::kCount == 0 && aligned(16, a.dy.data, a.x.data, a.weight.data, a.dx.data) &&
+                       aligned(16, a.dh_extra.data, a.dropped.data);
     with_width<T>(whole, [&](auto width) {
       constexpr int N = decltype(width)::value;
       const Plan plan(a.rows, a.cols, N, sizeof(T), wants ? 2 : 0);
       float* partial = wants ? scratch_of<float>(kPartials, plan.parts.count * 2 * a.cols) : nullptr;
-      const auto kernel = layer_norm_backward_kernel<T, N>;
+      const auto kernel = a.dropped ? layer_norm_backward_kernel<T, N, true> : layer_norm_backward_kernel<T, N, false>;
       if (plan.keep) allow_shared(kernel, plan.bytes);
       kernel<<<plan.grid(), plan.block, plan.keep ? plan.bytes : 0, device.stream>>>(a.dy.as<const T>(), a.x.as<const T>(), a.weight.data,
-          a.weight.dtype == DType::Float32, a.mean.f32(), a.rstd.f32(), a.dx.as<T>(), partial, a.rows, plan.parts.rows, a.cols, plan.keep);
+          a.weight.dtype == DType::Float32, a.mean.f32(), a.rstd.f32(), a.dh_extra.as<const T>(), a.dx.as<T>(), a.dropped.as<T>(), partial, a.rows,
+          plan.parts.rows, a.cols, Dropout(a.seed, a.offset, a.p), plan.keep);
       launched("layer_norm_backward");
       if (a.dweight) add_parts(partial, plan.parts.count, 2 * a.cols, a.cols, a.dweight.f32());
       if (a.dbias) add_parts(partial + a.cols, plan.parts.count, 2 * a.cols, a.cols, a.dbias.f32());

@@ -9,16 +9,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// The words of N elements from element i on; i and N are multiples of 4.
-template <int N> __device__ __forceinline__ void words_of(uint32_t seed, uint32_t offset, int64_t i, uint32_t (&words)[N]) {
-#pragma unroll
-  for (int j = 0; j < N; j += 4) {
-    const Words4 four = philox(seed, (uint64_t)offset + (uint64_t)((i + j) / 4));
-#pragma unroll
-    for (int k = 0; k < 4; ++k) words[j + k] = four.w[k];
-  }
-}
-
 template <class X, class Y>
 __global__ void dropout_kernel(const X* x, Y* y, int64_t n, uint32_t seed, uint32_t offset, float p, float scale, bool whole) {
   constexpr int N = width_of<X, Y>();
@@ -31,7 +21,7 @@ __global__ void dropout_kernel(const X* x, Y* y, int64_t n, uint32_t seed, uint3
   else load_some<N>(x + i, v, n - i);
   words_of<N>(seed, offset, i, words);
 #pragma unroll
-  for (int j = 0; j < N; ++j) v[j] = uniform(words[j]) >= p ? v[j] * scale : 0.0f;
+  for (int j = 0; j < N; ++j) v[j] = dropped(v[j], words[j], p, scale);
   if (whole) store_floats<N>(y + i, v);
   else store_some<N>(y + i, v, n - i);
 }

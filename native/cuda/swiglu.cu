@@ -1,6 +1,7 @@
 // y = silu(gate) * up, the activation of the gated MLP.
 #include <initializer_list>
 
+#include "elementwise.cuh"
 #include "rows.cuh"
 
 namespace tunebook {
@@ -8,8 +9,6 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // A thread takes one pack (or element) of a row; `units` of them make a row.
 template <class T, int N>
@@ -22,7 +21,7 @@ __global__ void __launch_bounds__(kThreads) swiglu_kernel(
   load_floats<N>(gate + r * gate_stride + c * N, g);
   load_floats<N>(up + r * up_stride + c * N, u);
 #pragma unroll
-  for (int j = 0; j < N; ++j) g[j] = g[j] * sigmoid(g[j]) * u[j];
+  for (int j = 0; j < N; ++j) g[j] = g[j] * sigmoid<sizeof(T) == 2>(g[j]) * u[j];
   store_floats<N>(y + r * y_stride + c * N, g);
 }
 
@@ -38,7 +37,7 @@ __global__ void __launch_bounds__(kThreads) swiglu_backward_kernel(const T* gate
   load_floats<N>(dy + r * dy_stride + c * N, d);
 #pragma unroll
   for (int j = 0; j < N; ++j) {
-    const float s = sigmoid(g[j]), silu = g[j] * s;
+    const float s = sigmoid<sizeof(T) == 2>(g[j]), silu = g[j] * s;
     made[j] = silu * u[j];
     g[j] = d[j] * u[j] * (s + silu * (1.0f - s));
     u[j] = d[j] * silu;

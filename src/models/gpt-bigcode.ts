@@ -71,6 +71,7 @@ const residualStd = ({ initializerRange, layers }: GptBigcodeConfig): number =>
 class Attention extends Module {
   c_attn: LinearLike;
   c_proj: LinearLike;
+  /** Of what it adds to the residual stream; drawn where that is done. */
   resid_dropout: Dropout;
   readonly config: GptBigcodeConfig;
 
@@ -102,9 +103,7 @@ class Attention extends Module {
     rest(x);
     const y = this.c_proj.forward(o);
     discard([o], [x, y]);
-    const dropped = this.resid_dropout.forward(y);
-    discard([y], [x, dropped]);
-    return dropped;
+    return y;
   }
 
   /** q (rows, hidden), k and v (rows, kvHeads·headDim). */
@@ -122,6 +121,7 @@ class Attention extends Module {
 class Mlp extends Module {
   c_fc: LinearLike;
   c_proj: LinearLike;
+  /** As `resid_dropout`. */
   dropout: Dropout;
   readonly activation: "gelu" | "gelu_tanh";
 
@@ -141,9 +141,7 @@ class Mlp extends Module {
       rest(x);
       const y = this.c_proj.forward(active);
       discard([wide, active], [x, y]);
-      const dropped = this.dropout.forward(y);
-      discard([y], [x, dropped]);
-      return dropped;
+      return y;
     });
   }
 }
@@ -165,7 +163,7 @@ class Block extends Module {
   /** From the residual stream and its norm to what is to be added to the stream after attention, and that stream. */
   forward(h: Tensor, normed: Tensor, attend: (x: Tensor) => Tensor): [Tensor, Tensor] {
     const attended = attend(normed);
-    const [middle, middleNormed] = this.ln_2.forwardAdd(attended, h);
+    const [middle, middleNormed] = this.ln_2.forwardAdd(attended, h, this.attn.resid_dropout.share);
     discard([attended], [h, normed, middle, middleNormed]);
     const x = this.mlp.forward(middleNormed);
     discard([middleNormed], [h, normed, middle, x]);
@@ -226,10 +224,11 @@ export class GPTBigCodeForCausalLM extends LmHeadModel {
       );
     const { h: blocks, ln_f } = this.transformer;
     const norms = [...blocks.map((block) => block.ln_1), ln_f];
-    const normed = residualStream(this.transformer.embed(rows), norms, (i, h, normed) => {
+    const forward = (i: number, h: Tensor, normed: Tensor): [Tensor, Tensor] => {
       const { attn } = blocks[i]!;
       return blocks[i]!.forward(h, normed, (x) => attn.forward(x, rows, i, cache));
-    });
+    };
+    const normed = residualStream(this.transformer.embed(rows), norms, forward, (i) => blocks[i]!.mlp.dropout.share);
     cache?.advance();
     return normed;
   }

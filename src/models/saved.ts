@@ -67,9 +67,9 @@ export class SavedModule extends Module {
   }
 
   /** As the norm in use. */
-  forwardAdd(x: Tensor, residual: Tensor): [Tensor, Tensor] {
+  forwardAdd(x: Tensor, residual: Tensor, share = 0): [Tensor, Tensor] {
     const add = (module: Savable, x: Tensor, residual: Tensor): [Tensor, Tensor] => {
-      if (module instanceof RMSNorm || module instanceof LayerNorm) return module.forwardAdd(x, residual);
+      if (module instanceof RMSNorm || module instanceof LayerNorm) return module.forwardAdd(x, residual, share);
       throw new ConfigError("This module is no norm.");
     };
     const routes = rowRoutes();

@@ -3,7 +3,7 @@ import type { FloatDType } from "../tensor/dtype.js";
 import type { FrozenWeight } from "../tensor/ops/frozen.js";
 import { embedding } from "../tensor/ops/loss.js";
 import { linear } from "../tensor/ops/matmul.js";
-import { addRmsNorm, layerNorm, rmsNorm } from "../tensor/ops/norm.js";
+import { addLayerNorm, addRmsNorm, layerNorm, rmsNorm } from "../tensor/ops/norm.js";
 import { dropout } from "../tensor/ops/random.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { constant, kaimingUniform, normalInit, ones, zeros } from "./init.js";
@@ -122,9 +122,9 @@ export class RMSNorm extends Module {
     return rmsNorm(x, this.gain, this.eps);
   }
 
-  /** [x + residual, its norm] in one pass. */
-  forwardAdd(x: Tensor, residual: Tensor): [Tensor, Tensor] {
-    return addRmsNorm(x, residual, this.gain, this.eps);
+  /** [dropout(x) + residual, its norm] in one pass; `share` is dropped of x, nothing by default. */
+  forwardAdd(x: Tensor, residual: Tensor, share = 0): [Tensor, Tensor] {
+    return addRmsNorm(dropout(x, share), residual, this.gain, this.eps);
   }
 }
 
@@ -145,10 +145,9 @@ export class LayerNorm extends Module {
     return layerNorm(x, this.weight, this.bias, this.eps);
   }
 
-  /** [x + residual, its norm]. */
-  forwardAdd(x: Tensor, residual: Tensor): [Tensor, Tensor] {
-    const h = x.add(residual);
-    return [h, this.forward(h)];
+  /** [dropout(x) + residual, its norm] in one pass; `share` is dropped of x, nothing by default. */
+  forwardAdd(x: Tensor, residual: Tensor, share = 0): [Tensor, Tensor] {
+    return addLayerNorm(x, residual, this.weight, this.bias, this.eps, share);
   }
 }
 
@@ -162,6 +161,11 @@ export class Dropout extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return this.training ? dropout(x, this.p) : x;
+    return dropout(x, this.share);
+  }
+
+  /** What it drops now: nothing unless it trains. */
+  get share(): number {
+    return this.training ? this.p : 0;
   }
 }

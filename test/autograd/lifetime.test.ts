@@ -14,7 +14,7 @@ import { loadModel, StateError, type Tensor, tensor } from "../../src/index.js";
 import { FrozenLinear } from "../../src/quantization/frozen.js";
 import { defaultDevice } from "../../src/tensor/device.js";
 import { resetPeak, stats } from "../../src/tensor/native.js";
-import { swiglu } from "../../src/tensor/ops/activation.js";
+import { gelu, swiglu } from "../../src/tensor/ops/activation.js";
 import { fill, where } from "../../src/tensor/ops/elementwise.js";
 import { linearLora } from "../../src/tensor/ops/lora.js";
 import { seed } from "../../src/tensor/ops/random.js";
@@ -204,39 +204,73 @@ test("the update of LoRA goes back through its mask without a copy of it", async
   for (const t of [x, a, b, w]) t.dispose();
 });
 
-test("the product of SwiGLU that a layer behind it reads for its A comes again with SwiGLU's own gradients", async () => {
-  const [rows, inner, outputs, rank] = [23, 48, 20, 4];
-  const results: { gradients: Float32Array[]; again: number }[] = [];
-  for (const mode of ["none", "selective", "another reader"] as const) {
-    const [x, u, a, b] = [leaf(rows, inner), leaf(rows, inner, 1), leaf(rank, inner, 2), leaf(outputs, rank, 3)];
-    const w = leaf(outputs, inner, 4);
-    w.requiresGrad = false;
-    let again = 0;
-    withCheckpointing(mode === "none" ? "none" : "selective", () =>
+/** Activations whose backward passes make them again, of inputs of one shape. */
+const MADE_AGAIN: Record<string, (gate: Tensor, up: Tensor) => Tensor> = {
+  SwiGLU: swiglu,
+  gelu: (gate) => gelu(gate, "gelu"),
+  gelu_tanh: (gate) => gelu(gate, "gelu_tanh"),
+  quick_gelu: (gate) => gelu(gate, "quick_gelu"),
+};
+
+for (const [name, activation] of Object.entries(MADE_AGAIN))
+  test(`the result of ${name} that a layer behind it reads for its A comes again with ${name}'s own gradients`, async () => {
+    const [rows, inner, outputs, rank] = [23, 48, 20, 4];
+    const results: { gradients: (Float32Array | undefined)[]; again: number }[] = [];
+    for (const mode of ["none", "selective", "another reader", "dropout"] as const) {
+      const [x, u, a, b] = [leaf(rows, inner), leaf(rows, inner, 1), leaf(rank, inner, 2), leaf(outputs, rank, 3)];
+      const w = leaf(outputs, inner, 4);
+      w.requiresGrad = false;
+      let again = 0;
+      withCheckpointing(mode === "none" ? "none" : "selective", () =>
+        scope(() => {
+          const [gate, up] = [x.mul(1), u.mul(1)];
+          const product = activation(gate, up);
+          const { remake } = product;
+          product.remake = () => {
+            again++;
+            return remake!();
+          };
+          const dropout = mode === "dropout" ? 1e-9 : 0; // drops nothing, and has a mask all the same
+          let loss = linearLora(product, w, undefined, { a, b, scale: 0.5, dropout }).sum();
+          if (mode === "another reader") loss = loss.add(product.silu().sum().mul(0));
+          discard([gate, up, product], [loss]);
+          backward(loss);
+        }),
+      );
+      const gradients = await Promise.all([x, u, a, b].map((t) => t.grad?.data()));
+      results.push({ gradients, again });
+      for (const t of [x, u, a, b, w]) t.dispose();
+    }
+    const expected = results[0]!.gradients;
+    assert.equal(expected.filter(Boolean).length, name === "SwiGLU" ? 4 : 3);
+    for (const { gradients } of results.slice(1, 3)) assert.deepEqual(gradients, expected);
+    assert.deepEqual(results[3]!.gradients.slice(2), expected.slice(2));
+    assert.deepEqual(
+      results.map(({ again }) => again),
+      [0, 0, 1, 1],
+    );
+    assert.equal(tapeLength(), 0);
+  });
+
+test("the gradient of GELU is written over its input where nobody else reads that, and is the same elsewhere", async () => {
+  const [rows, cols] = [37, 421];
+  const found: { gradient: Float32Array; peak: number }[] = [];
+  for (const way of ["alone", "a view is left", "a leaf"]) {
+    const x = leaf(rows, cols);
+    let view: Tensor | undefined;
+    const peak = peakOf(() =>
       scope(() => {
-        const [gate, up] = [x.mul(1), u.mul(1)];
-        const product = swiglu(gate, up);
-        const { remake } = product;
-        product.remake = () => {
-          again++;
-          return remake!();
-        };
-        let loss = linearLora(product, w, undefined, { a, b, scale: 0.5, dropout: 0 }).sum();
-        if (mode === "another reader") loss = loss.add(product.silu().sum().mul(0));
-        discard([gate, up, product], [loss]);
-        backward(loss);
+        const inner = way === "a leaf" ? x : x.mul(1);
+        if (way === "a view is left") view = outsideScope(() => inner.detach());
+        backward(gelu(inner, "gelu").sum());
       }),
     );
-    const gradients = await Promise.all([x, u, a, b].map((t) => t.grad!.data()));
-    results.push({ gradients, again });
-    for (const t of [x, u, a, b, w]) t.dispose();
+    if (view) assert.deepEqual(await view.data(), await x.data(), "what the user kept was written over");
+    found.push({ gradient: await x.grad!.data(), peak });
+    for (const t of [x, view]) t?.dispose();
   }
-  for (const { gradients } of results) assert.deepEqual(gradients, results[0]!.gradients);
-  assert.deepEqual(
-    results.map(({ again }) => again),
-    [0, 0, 1],
-  );
-  assert.equal(tapeLength(), 0);
+  for (const { gradient } of found) assert.deepEqual(gradient, found[0]!.gradient);
+  assert.ok(found[1]!.peak > found[0]!.peak + 0.5 * rows * cols * 4);
 });
 
 const config = {

@@ -29,10 +29,9 @@ function mix(h: number): number {
 /** What the probability of a key is multiplied by. */
 function gain(s: AttentionShape, row: number, head: number, key: number): number {
   if (s.dropout === 0) return 1;
-  const own = mix((s.seed + row * s.heads + head) | 0);
-  const word = mix(own ^ Math.imul((key >> 4) * 8 + (key & 7), 0x9e3779b1));
-  const part = (key & 8) !== 0 ? word >>> 16 : word & 0xffff;
-  return part < Math.floor(Math.fround(s.dropout) * 65536) ? 0 : 1 / (1 - s.dropout);
+  const ofRow = mix((s.seed + row * s.heads + head) | 0) | 1;
+  const ofKey = mix(s.seed ^ Math.imul(key + 1, 0x9e3779b1)) | 1;
+  return Math.imul(ofRow, ofKey) >>> 0 < Math.floor(Math.fround(s.dropout) * 2 ** 32) ? 0 : 1 / (1 - s.dropout);
 }
 
 /** Keys that a query of a sequence sees, from `first` to `last`; none if last < first. */

@@ -1,8 +1,9 @@
 // Time of attention on the GPU, forward and backward, by raw calls: node dist/test/cuda/bench-attention.js [part of a name]
-// FLOP are those of the products that the result needs (2 forward, 5 backward), over the keys that each query sees.
+// FLOP are those of the products that the result needs (2 forward, 5 backward), over the keys that each query sees. With TUNEBOOK_KERNEL_TIMES=1 the kernels of
+// both passes are listed at the end, one by one: name one shape then.
 import { attention, attentionBackward } from "../../src/tensor/calls.js";
 import { openDevice, settle } from "../../src/tensor/native.js";
-import { empty, type Tensor } from "../../src/tensor/tensor.js";
+import { empty, type Tensor, view } from "../../src/tensor/tensor.js";
 
 interface Shape {
   name: string;
@@ -17,6 +18,8 @@ interface Shape {
   window?: number;
   dropout?: number;
   forwardOnly?: boolean;
+  /** q, k and v stand side by side in one tensor, their gradients too, as a joint projection makes them. */
+  beside?: boolean;
 }
 
 const SHAPES: Shape[] = [
@@ -32,10 +35,19 @@ const SHAPES: Shape[] = [
   { name: "8B, 1 x 16,384", rows: [16384], heads: 32, kvHeads: 8, dim: 128 },
   { name: "full, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 32, kvHeads: 8, dim: 128, causal: false },
   { name: "dropout 0.1, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 32, kvHeads: 8, dim: 128, dropout: 0.1 },
-  { name: "48 heads on one, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 48, kvHeads: 1, dim: 128 },
   { name: "window 512, 1 x 8,192", rows: [8192], heads: 32, kvHeads: 8, dim: 128, window: 512 },
   { name: "1.5B, 16 x 512", rows: new Array<number>(16).fill(512), heads: 12, kvHeads: 2, dim: 128 },
-  { name: "one kv head, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 48, kvHeads: 1, dim: 128 },
+  { name: "48 heads on one, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 48, kvHeads: 1, dim: 128, beside: true },
+  // As StarCoder trains.
+  {
+    name: "48 on one, dropout 0.1",
+    rows: [2048, 2048, 2048, 2048],
+    heads: 48,
+    kvHeads: 1,
+    dim: 128,
+    dropout: 0.1,
+    beside: true,
+  },
   { name: "heads of 64, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 32, kvHeads: 8, dim: 64 },
   { name: "heads of 96, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 32, kvHeads: 8, dim: 96 },
   { name: "heads of 256, 4 x 2,048", rows: [2048, 2048, 2048, 2048], heads: 16, kvHeads: 8, dim: 256 },
@@ -103,22 +115,28 @@ async function bench(s: Shape): Promise<void> {
   const { heads, kvHeads, dim, rows, dtype = "bfloat16", keys = rows } = s;
   const total = (list: number[]): number => list.reduce((a, b) => a + b, 0);
   const [qRows, kRows] = [total(rows), total(keys)];
-  const [q, o, dO, dq] = [0, 1, 2, 3].map(() => random([qRows, heads * dim], dtype)) as [
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-  ];
-  const [k, v, dk, dv] = [0, 1, 2, 3].map(() => random([kRows, kvHeads * dim], dtype)) as [
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-  ];
+  const [width, kvWidth] = [heads * dim, kvHeads * dim];
+  const all: Tensor[] = [];
+  const made = (n: number, cols: number): Tensor => {
+    const t = random([n, cols], dtype);
+    all.push(t);
+    return t;
+  };
+  /** q, k and v, or their gradients. */
+  const three = (): [Tensor, Tensor, Tensor] => {
+    if (!s.beside) return [made(qRows, width), made(kRows, kvWidth), made(kRows, kvWidth)];
+    const one = made(qRows, width + 2 * kvWidth);
+    const parts = [width, width + kvWidth].map((at) => view(one, [one.size - at], at));
+    all.push(...parts);
+    return [one, parts[0]!, parts[1]!];
+  };
+  const [q, k, v] = three();
+  const [dq, dk, dv] = three();
+  const [o, dO] = [made(qRows, width), made(qRows, width)];
   const lse = empty([qRows, heads], "float32", "cuda");
   const ranges = [int32(begins(rows)), int32(rows), int32(begins(keys)), int32(keys)];
   const [qb, ql, kb, kl] = ranges.map((t) => t.handle) as [number, number, number, number];
-  const [qs, ks] = [heads * dim, kvHeads * dim];
+  const [qs, ks] = s.beside ? [width + 2 * kvWidth, width + 2 * kvWidth] : [width, kvWidth];
   const ints = [
     rows.length,
     qRows,
@@ -129,7 +147,7 @@ async function bench(s: Shape): Promise<void> {
     qs,
     ks,
     ks,
-    qs,
+    width,
     (s.causal ?? true) ? 1 : 0,
     s.window ?? 0,
     1,
@@ -147,10 +165,10 @@ async function bench(s: Shape): Promise<void> {
   const first = await time(forward, qRows === rows.length ? 200 : 10);
   let text = `${s.name.padEnd(28)} ${line("forward", first, 2)}`;
   if (s.forwardOnly)
-    text += `, ${((2 * kRows * ks * (dtype === "float32" ? 4 : 2)) / first / 1e6).toFixed(0)} GB/s of k and v`;
+    text += `, ${((2 * kRows * kvWidth * (dtype === "float32" ? 4 : 2)) / first / 1e6).toFixed(0)} GB/s of k and v`;
   else text += `, ${line("backward", await time(backward, 10), 5)}`;
   console.log(text);
-  for (const t of [q, o, dO, dq, k, v, dk, dv, lse, ...ranges]) t.dispose();
+  for (const t of [...all.reverse(), lse, ...ranges]) t.dispose();
 }
 
 openDevice("cuda");

@@ -90,7 +90,7 @@ function timed(m: number, out: number, into: number, { transposed, roundA, beta 
   const y = random(m * n);
   const ms = time((i) => {
     const { q, scale } = pick(w, i);
-    calls.gemmFp8(pick(a, i), q, scale, 0, y, m, out, into, transposed, k, n, roundA, 0, 1, beta);
+    calls.gemmFp8(pick(a, i), q, scale, 0, 0, y, m, out, into, transposed, k, n, roundA, 0, 1, beta);
   });
   release();
   return ms;

@@ -25,10 +25,21 @@ const unary: OpCase[] = KINDS.flatMap((name, kind) => {
     {
       name: `unary_backward ${name} ${n}`,
       op: "unaryBackward",
-      tensors: [x(n), act(n), out(n)],
+      tensors: [x(n), act(n), out(n), null],
       ints: [kind, n],
       floats,
     },
+    ...(name.includes("gelu")
+      ? [
+          {
+            name: `unary_backward ${name} ${n}, y again`,
+            op: "unaryBackward",
+            tensors: [x(n), act(n), out(n), out(n)],
+            ints: [kind, n],
+            floats,
+          },
+        ]
+      : []),
   ]);
 });
 for (const e of [-1, 0, 1, 2, 3])
@@ -38,8 +49,15 @@ unary.push(
   {
     name: "unary_backward of mixed dtypes",
     op: "unaryBackward",
-    tensors: [act(777), f32(777), out(777)],
+    tensors: [act(777), f32(777), out(777), null],
     ints: [9, 777],
+    floats: [0, 0],
+  },
+  {
+    name: "unary_backward of mixed dtypes, y again",
+    op: "unaryBackward",
+    tensors: [act(777), f32(777), out(777), f32InOut(777)],
+    ints: [10, 777],
     floats: [0, 0],
   },
 );

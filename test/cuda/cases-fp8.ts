@@ -87,6 +87,8 @@ interface Product {
   compute?: number;
   y?: "float32";
   gaps?: [number, number];
+  /** a is given as codes with scales. */
+  given?: true;
 }
 
 /** The GPU's own sums of codes are those of its tensor cores; operands restored in 16 bits are rounded to them. */
@@ -102,7 +104,7 @@ function gemm(rows: number, cols: number, p: Product): OpCase {
   const words = [
     `m ${p.m}`,
     p.transposed ? "transposed" : "",
-    p.roundA ? "rounded" : "kept",
+    p.given ? "codes" : p.roundA ? "rounded" : "kept",
     p.beta ? "beta 1" : "",
     p.bias ? (p.bias.act ? "bias" : "float32 bias") : "",
     p.gaps ? `gaps ${p.gaps}` : "",
@@ -113,10 +115,11 @@ function gemm(rows: number, cols: number, p: Product): OpCase {
     name: `gemm_fp8 ${rows}x${cols} ${words.filter((w) => w !== "").join(" ")}`,
     op: "gemmFp8",
     tensors: [
-      act(p.m, k + gapA),
+      p.given ? codes(p.m * k) : act(p.m, k + gapA),
       codes(rows * cols),
       scales(rows),
       p.bias ?? null,
+      p.given ? scales(p.m) : null,
       p.beta ? { ...y, fill: "normal" } : y,
     ],
     ints: [p.m, rows, cols, p.transposed, k + gapA, n + gapY, p.roundA, p.compute ?? 0],
@@ -151,6 +154,7 @@ const products = WEIGHTS.flatMap(([rows, cols]) => {
     ...[64, 100, 129].flatMap((m) => [
       gemm(rows, cols, { m, transposed: 1, roundA: 1 }),
       gemm(rows, cols, { m, transposed: 1, roundA: 1, beta: 1 }),
+      gemm(rows, cols, { m, transposed: 1, roundA: 1, given: true, bias, beta: 1 }),
       gemm(rows, cols, { m, transposed: 1, roundA: 1, bias, gaps: [8, 8] }),
       gemm(rows, cols, { m, transposed: 1, roundA: 1, bias: act(rows), beta: 1, gaps: [3, 3] }),
       gemm(rows, cols, { m, transposed: 1, roundA: 1, beta: 1, y: "float32", compute: 1 }),

@@ -46,34 +46,51 @@ const layer: OpCase[] = SHAPES.flatMap(([rows, cols]) => {
   const x = positive(rows, cols);
   const y = out(rows, cols);
   const stats = [f32Out(rows), f32Out(rows)];
-  const forward = { op: "layerNorm" as const, ints: [rows, cols], floats: [1e-5] };
-  const backward = { op: "layerNormBackward" as const, ints: [rows, cols], floats: [] };
+  const forward = { op: "layerNorm" as const, ints: [rows, cols, 0, 0], floats: [1e-5, 0] };
+  const backward = { op: "layerNormBackward" as const, ints: [rows, cols, 0, 0], floats: [0] };
+  const dropping = { ints: [rows, cols, -7, 12], floats: [1e-5, 0.25] };
+  const droppingBack = { ...backward, ints: dropping.ints, floats: [0.25] };
   const mean = f32(rows);
   const rstd: TensorSpec = { ...f32(rows), fill: "positive" };
   const dy = act(rows, cols);
   const sums = f32InOut(cols);
+  const w = act(cols);
+  const size = `${rows}x${cols}`;
   return [
-    { name: `layer_norm ${rows}x${cols}`, tensors: [x, act(cols), act(cols), y, ...stats], ...forward },
+    { name: `layer_norm ${size}`, tensors: [x, null, w, w, y, null, ...stats], ...forward },
     {
-      name: `layer_norm ${rows}x${cols}, float32 weight alone`,
-      tensors: [x, f32(cols), null, y, ...stats],
+      name: `layer_norm ${size}, float32 weight alone`,
+      tensors: [x, null, f32(cols), null, y, null, ...stats],
       ...forward,
     },
-    { name: `layer_norm ${rows}x${cols}, plain`, tensors: [x, null, null, y, ...stats], ...forward },
+    { name: `layer_norm ${size}, plain`, tensors: [x, null, null, null, y, null, ...stats], ...forward },
+    { name: `layer_norm ${size}, residual`, tensors: [x, dy, w, w, y, y, ...stats], ...forward },
+    { name: `layer_norm ${size}, residual not kept`, tensors: [x, dy, w, null, y, null, ...stats], ...forward },
+    { name: `layer_norm ${size}, dropout`, tensors: [x, dy, w, w, y, y, ...stats], ...forward, ...dropping },
     {
-      name: `layer_norm_backward ${rows}x${cols}`,
-      tensors: [dy, x, act(cols), mean, rstd, y, sums, sums],
+      name: `layer_norm_backward ${size}`,
+      tensors: [dy, x, w, mean, rstd, null, y, null, sums, sums],
       ...backward,
     },
     {
-      name: `layer_norm_backward ${rows}x${cols}, dbias alone`,
-      tensors: [dy, x, f32(cols), mean, rstd, y, null, sums],
+      name: `layer_norm_backward ${size}, dbias alone`,
+      tensors: [dy, x, f32(cols), mean, rstd, null, y, null, null, sums],
       ...backward,
     },
     {
-      name: `layer_norm_backward ${rows}x${cols}, plain`,
-      tensors: [dy, x, null, mean, rstd, y, null, null],
+      name: `layer_norm_backward ${size}, plain`,
+      tensors: [dy, x, null, mean, rstd, null, y, null, null, null],
       ...backward,
+    },
+    {
+      name: `layer_norm_backward ${size}, extra`,
+      tensors: [dy, x, w, mean, rstd, dy, y, null, null, null],
+      ...backward,
+    },
+    {
+      name: `layer_norm_backward ${size}, extra and dropout`,
+      tensors: [dy, x, w, mean, rstd, dy, y, y, sums, sums],
+      ...droppingBack,
     },
   ] as OpCase[];
 });

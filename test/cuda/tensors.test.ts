@@ -15,6 +15,7 @@ import {
   tensor,
   zeros,
 } from "../../src/index.js";
+import * as calls from "../../src/tensor/calls.js";
 import { cudaFailure } from "../../src/tensor/native.js";
 import { seed } from "../../src/tensor/ops/random.js";
 
@@ -50,6 +51,25 @@ test("the same seed gives the same mask on both devices", { skip }, async () => 
     masks.push(await layer.forward(ones([1000], { device })).data());
   }
   assert.deepEqual(masks[0], masks[1]);
+});
+
+test("what an activation's backward pass makes again has the bits of the forward pass", { skip }, async () => {
+  const n = 5003;
+  const gate = randn([n], cuda).mul(3);
+  const up = randn([n], cuda);
+  for (const dtype of ["float32", "bfloat16", "float16"] as const) {
+    const [x, u, y, dx, du, again] = [gate, up, gate, up, up, up].map((t) => t.to(dtype).clone()) as Tensor[];
+    for (const kind of [10, 11, 18]) {
+      calls.unary(x!.handle, y!.handle, kind, n, 0, 0);
+      calls.unaryBackward(x!.handle, u!.handle, dx!.handle, again!.handle, kind, n, 0, 0);
+      assert.deepEqual(await again!.raw(), await y!.raw(), `${dtype}, kind ${kind}`);
+      calls.unaryBackward(x!.handle, u!.handle, du!.handle, 0, kind, n, 0, 0);
+      assert.deepEqual(await dx!.raw(), await du!.raw(), `${dtype}, kind ${kind}: the gradient`);
+    }
+    calls.swiglu(x!.handle, u!.handle, y!.handle, 1, n, n, n, n);
+    calls.swigluBackward(x!.handle, u!.handle, u!.handle, dx!.handle, du!.handle, again!.handle, 1, n, n, n, n, n, n);
+    assert.deepEqual(await again!.raw(), await y!.raw(), `${dtype}, swiglu`);
+  }
 });
 
 test("moving keeps the values, and gradients come back", { skip }, async () => {

@@ -1,6 +1,7 @@
 // Linear layers that read one input and share its products (`linears`) beside the same layers one by one.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { checkpoint, withCheckpointing } from "../../src/autograd/checkpoint.js";
 import { resetTape, tapeLength } from "../../src/autograd/tape.js";
 import { Random } from "../../src/data/random.js";
 import { backward, scope, type Tensor, tensor } from "../../src/index.js";
@@ -11,6 +12,7 @@ import { Module, Parameter } from "../../src/nn/module.js";
 import { withRoutes } from "../../src/nn/routes.js";
 import { QuantizedLinear, quantizeSettings } from "../../src/quantization/nf4.js";
 import { stats } from "../../src/tensor/native.js";
+import { Fp8Weight } from "../../src/tensor/ops/fp8.js";
 import { noGrad } from "../../src/tensor/record.js";
 import { relativeError } from "../golden.js";
 
@@ -37,7 +39,7 @@ const base: LayerSettings = {
 
 interface Wanted {
   outputs: number;
-  weight?: "nf4" | "bfloat16" | "in bfloat16";
+  weight?: "nf4" | "bfloat16" | "in bfloat16" | "fp8";
   bias?: boolean;
   adapter?: Partial<LayerSettings> | "none";
 }
@@ -58,8 +60,13 @@ function layerOf({ outputs, weight, bias = false, adapter = {} }: Wanted, seed: 
   }
   const quantized = weight === "nf4" || weight === "in bfloat16";
   const compute = weight === "nf4" ? "fp32" : "bf16";
+  if (weight === "fp8") linear.setRequiresGrad(false);
   const layer = new LoraLinear(
-    quantized ? new QuantizedLinear(linear, quantizeSettings({ type: "nf4", doubleQuant: true, compute })) : linear,
+    weight === "fp8"
+      ? new QuantizedLinear(linear, quantizeSettings({ type: "fp8" }))
+      : quantized
+        ? new QuantizedLinear(linear, quantizeSettings({ type: "nf4", doubleQuant: true, compute }))
+        : linear,
   );
   if (bias) layer.base_layer.bias!.requiresGrad = true;
   layer.add({ ...base, ...adapter });
@@ -145,6 +152,11 @@ const KINDS: Record<string, Wanted[]> = {
     { outputs: 32, weight: "in bfloat16" },
     { outputs: 48, weight: "in bfloat16", bias: true },
   ],
+  "FP8 beside others": [
+    { outputs: 32, weight: "fp8", bias: true },
+    { outputs: 16 },
+    { outputs: 48, weight: "fp8", adapter: { rank: 2 } },
+  ],
   "ranks that are many together": [
     { outputs: 32, adapter: { rank: 40 } },
     { outputs: 32, adapter: { rank: 48 } },
@@ -174,6 +186,42 @@ for (const [name, wanted] of Object.entries(KINDS)) {
     for (const layer of layers) layer.dispose();
   });
 }
+
+test("inputs of FP8 weights are rounded once for all of them, when the forward pass runs again too", async (t) => {
+  const round = t.mock.method(Fp8Weight.prototype, "round");
+  const layers = layersOf([16, 32, 24].map((outputs) => ({ outputs, weight: "fp8" })));
+  const { handles } = stats(device);
+  const x = inputOf();
+  const gradients: Float32Array[] = [];
+  for (const mode of ["none", "full"] as const) {
+    round.mock.resetCalls();
+    withCheckpointing(mode, () =>
+      scope(() => {
+        const inner = x.mul(1);
+        // Squares, so that the results are read again.
+        const sum = (from: Tensor): [Tensor] => [
+          linears(layers, from)
+            .map((y) => y.mul(y).sum())
+            .reduce((a, b) => a.add(b)),
+        ];
+        backward(checkpoint(sum, [inner])[0]);
+      }),
+    );
+    assert.equal(round.mock.callCount(), mode === "none" ? 1 : 2);
+    gradients.push(await x.grad!.data());
+    x.grad!.dispose();
+    x.grad = undefined;
+    for (const layer of layers) layer.zeroGrad();
+  }
+  assert.deepEqual(gradients[1], gradients[0]);
+  round.mock.resetCalls();
+  const few = inputOf(63);
+  scope(() => noGrad(() => void linears(layers, few)));
+  assert.equal(round.mock.callCount(), 0, "few rows are not rounded");
+  for (const each of [x, few]) each.dispose();
+  assert.equal(stats(device).handles, handles, "codes were left behind");
+  for (const layer of layers) layer.dispose();
+});
 
 test("activations of 16 bits, which stay so on a GPU", async () => {
   const wanted = [

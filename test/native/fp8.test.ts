@@ -56,17 +56,39 @@ test("a product cut into pieces of rows is the product of each piece", async () 
   const [ah, wh, y, part] = [send(a), send(w), native.alloc(m * rows * 4, 0), native.alloc(10 * rows * 4, 0)];
   const [q, scale] = [native.alloc(rows * cols, 4), native.alloc(rows * 4, 0)];
   op.quantizeFp8(wh, q, scale, rows, cols);
-  op.gemmFp8(ah, q, scale, 0, y, m, rows, cols, 1, cols, rows, 1, 0, 1, 0);
+  op.gemmFp8(ah, q, scale, 0, 0, y, m, rows, cols, 1, cols, rows, 1, 0, 1, 0);
   const all = await read(y, m * rows);
   for (const from of [0, 2036, 2490]) {
     const some = send(a.slice(from * cols, (from + 10) * cols));
-    op.gemmFp8(some, q, scale, 0, part, 10, rows, cols, 1, cols, rows, 1, 0, 1, 0);
+    op.gemmFp8(some, q, scale, 0, 0, part, 10, rows, cols, 1, cols, rows, 1, 0, 1, 0);
     const got = await read(part, 10 * rows);
     for (const [i, v] of got.entries())
       assert.ok(Math.abs(v - all[from * rows + i]!) < 1e-5 * Math.max(1, Math.abs(v)));
     native.free(some);
   }
   for (const h of [ah, wh, y, part, q, scale]) native.free(h);
+});
+
+test("a product takes rows that were rounded before: bit for bit what it makes of the rows themselves", async () => {
+  for (const [m, rows, cols] of [
+    [3, 20, 48],
+    [70, 24, 40],
+    [2500, 24, 40],
+  ] as const) {
+    const a = random(m * cols, 13);
+    a.fill(0, cols, 2 * cols);
+    a[2 * cols + 1] = Number.NaN;
+    const [ah, wh, bias] = [send(a), send(random(rows * cols, 15)), send(random(rows, 17))];
+    const [y, same] = [send(new Float32Array(m * rows).fill(0.25)), send(new Float32Array(m * rows).fill(0.25))];
+    const [q, scale] = [native.alloc(rows * cols, 4), native.alloc(rows * 4, 0)];
+    const [codes, scales] = [native.alloc(m * cols, 4), native.alloc(m * 4, 0)];
+    op.quantizeFp8(wh, q, scale, rows, cols);
+    op.quantizeFp8(ah, codes, scales, m, cols);
+    op.gemmFp8(ah, q, scale, bias, 0, y, m, rows, cols, 1, cols, rows, 1, 0, 0.5, 1);
+    op.gemmFp8(codes, q, scale, bias, scales, same, m, rows, cols, 1, cols, rows, 1, 0, 0.5, 1);
+    assert.deepEqual(await read(same, m * rows), await read(y, m * rows), `${m} rows`);
+    for (const h of [ah, wh, bias, y, same, q, scale, codes, scales]) native.free(h);
+  }
 });
 
 test("rows of zeros and rows that are not finite go through a product that rounds its inputs", async () => {
@@ -83,7 +105,7 @@ test("rows of zeros and rows that are not finite go through a product that round
     const [ah, wh, y] = [send(a), send(w), native.alloc(m * n * 4, 0)];
     const [q, scale] = [native.alloc(rows * cols, 4), native.alloc(rows * 4, 0)];
     op.quantizeFp8(wh, q, scale, rows, cols);
-    op.gemmFp8(ah, q, scale, 0, y, m, rows, cols, transposed, k, n, 1, 0, 1, 0);
+    op.gemmFp8(ah, q, scale, 0, 0, y, m, rows, cols, transposed, k, n, 1, 0, 1, 0);
     const got = await read(y, m * n);
     for (let i = 0; i < m; i++) {
       const row = got.subarray(i * n, (i + 1) * n);
@@ -108,10 +130,20 @@ test("wrong tensors and values are refused by name", async () => {
     native.recover();
   };
   await refused(
-    () => op.gemmFp8(a, q, scale, 0, y, 2, 3, 4, 1, 4, 3, 2, 0, 1, 0),
+    () => op.gemmFp8(a, q, scale, 0, 0, y, 2, 3, 4, 1, 4, 3, 2, 0, 1, 0),
     /gemm_fp8: round_a must be 0 .* or 1/,
   );
-  await refused(() => op.gemmFp8(a, q, scale, 0, y, 2, 4, 4, 1, 4, 3, 0, 0, 1, 0), /gemm_fp8: q holds 12 elements/);
+  await refused(() => op.gemmFp8(a, q, scale, 0, 0, y, 2, 4, 4, 1, 4, 3, 0, 0, 1, 0), /gemm_fp8: q holds 12 elements/);
+  await refused(() => op.gemmFp8(a, q, scale, 0, scale, y, 2, 3, 4, 1, 4, 3, 1, 0, 1, 0), /a must be codes/);
+  await refused(
+    () => op.gemmFp8(q, q, scale, 0, scale, y, 2, 3, 4, 1, 4, 3, 0, 0, 1, 0),
+    /round_a and trans_w must be 1/,
+  );
+  await refused(
+    () => op.gemmFp8(q, q, scale, 0, scale, y, 2, 3, 4, 0, 3, 4, 1, 0, 1, 0),
+    /round_a and trans_w must be 1/,
+  );
+  await refused(() => op.gemmFp8(q, q, scale, 0, scale, y, 4, 3, 4, 1, 4, 3, 1, 0, 1, 0), /4 rows of 4 codes/);
   await refused(() => op.dequantizeFp8(q, a, y, 3, 5), /dequantize_fp8: q holds 12/);
   await refused(() => op.quantizeFp8(a, q, q, 3, 4), /quantize_fp8: scale is uint8, expected float32/);
   for (const h of [q, scale, a, y]) native.free(h);

@@ -58,7 +58,7 @@ async function product(s: Shape): Promise<Bounded> {
   op.quantizeFp8(wh, q, scale, rows, cols);
   op.dequantizeFp8(q, scale, restored, rows, cols);
   const [dense, scales] = [await read(restored, w.length), await read(scale, rows)];
-  op.gemmFp8(ah, q, scale, biasH, yh, m, rows, cols, transposed, lda, ldy, roundA, compute, ALPHA, BETA);
+  op.gemmFp8(ah, q, scale, biasH, 0, yh, m, rows, cols, transposed, lda, ldy, roundA, compute, ALPHA, BETA);
   const all = await read(yh, m * ldy);
   for (const h of [wh, ah, biasH, yh, q, scale, restored]) native.free(h);
 

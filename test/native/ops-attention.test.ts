@@ -57,10 +57,9 @@ function mix(h: number): number {
 /** What the probability of a key is multiplied by, as native/ops.def says it. */
 function gain(dropout: number, row: number, heads: number, head: number, key: number): number {
   if (dropout === 0) return 1;
-  const own = mix((SEED + row * heads + head) | 0);
-  const word = mix(own ^ Math.imul((key >> 4) * 8 + (key & 7), 0x9e3779b1));
-  const part = (key & 8) !== 0 ? word >>> 16 : word & 0xffff;
-  return part < Math.floor(Math.fround(dropout) * 65536) ? 0 : 1 / (1 - dropout);
+  const ofRow = mix((SEED + row * heads + head) | 0) | 1;
+  const ofKey = mix(SEED ^ Math.imul(key + 1, 0x9e3779b1)) | 1;
+  return Math.imul(ofRow, ofKey) >>> 0 < Math.floor(Math.fround(dropout) * 2 ** 32) ? 0 : 1 / (1 - dropout);
 }
 
 /** Plain attention in float64. */

@@ -40,7 +40,7 @@ const [x, dy, y] = [f32(N), f32(N), zeros(N)];
 for (const kind of [2, 7, 9, 10, 11, 17]) {
   op.unary(x, y, kind, N, 1, 0);
   await print(`unary ${kind}`, [y, N]);
-  op.unaryBackward(x, dy, y, kind, N, 1, 0);
+  op.unaryBackward(x, dy, y, 0, kind, N, 1, 0);
   await print(`unary_backward ${kind}`, [y, N]);
 }
 op.binary(x, dy, y, 2, 1, 1, 1, N, 0, 0, 0, 1, 0, 0, 0, 1);
@@ -70,8 +70,10 @@ op.rmsNorm(x, 0, w, y, 0, rstd, rows, cols, 1e-5);
 await print("rms_norm", [y, n], [rstd, rows]);
 op.rmsNormBackward(dy, x, w, rstd, 0, y, dw, rows, cols);
 await print("rms_norm_backward", [y, n], [dw, cols]);
-op.layerNorm(x, w, 0, y, mean, rstd, rows, cols, 1e-5);
-op.layerNormBackward(dy, x, w, mean, rstd, y, dw, db, rows, cols);
+op.layerNorm(x, dy, w, 0, y, y, mean, rstd, rows, cols, 3, 4, 1e-5, 0.3);
+await print("layer_norm", [y, n]);
+op.layerNorm(x, 0, w, 0, y, 0, mean, rstd, rows, cols, 0, 0, 1e-5, 0);
+op.layerNormBackward(dy, x, w, mean, rstd, x, y, 0, dw, db, rows, cols, 0, 0, 0);
 await print("layer_norm_backward", [y, n], [dw, cols], [db, cols]);
 op.swiglu(x, dy, y, rows, cols, cols, cols, cols);
 await print("swiglu", [y, n]);

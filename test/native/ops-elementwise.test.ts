@@ -74,7 +74,7 @@ for (const k of KINDS) {
     const at = r.array(m, Math.max(k.low, -6), Math.min(k.high, 6));
     const handle = f32(at);
     const dx = f32(dy); // dx may be dy
-    op.unaryBackward(handle, dx, dx, k.kind, m, k.alpha ?? 0, k.beta ?? 0);
+    op.unaryBackward(handle, dx, dx, 0, k.kind, m, k.alpha ?? 0, k.beta ?? 0);
     const expected = Array.from(at, (v, i) => {
       const h = 1e-5 * Math.max(1e-3, Math.abs(v));
       return (dy[i]! * (k.f(v + h) - k.f(v - h))) / (2 * h);
@@ -84,6 +84,25 @@ for (const k of KINDS) {
     close(actual, expected, 3e-6, `${k.name}'`);
   });
 }
+
+test("gelu made again beside its gradient has the same bits, in the gradient's memory too", async () => {
+  const r = new Numbers(31);
+  const n = 40_003;
+  const [x, dy] = [r.array(n, -9, 9), r.array(n)];
+  for (const kind of [10, 11, 18]) {
+    const [value, dx] = [out(n), out(n)];
+    op.unary(f32(x), value, kind, n, 0, 0);
+    op.unaryBackward(f32(x), f32(dy), dx, 0, kind, n, 0, 0);
+    const expected = [await read(value, n), await read(dx, n)];
+    const [at, from, y, over] = [f32(x), f32(dy), out(n), f32(dy)];
+    op.unaryBackward(at, from, from, y, kind, n, 0, 0); // dx over dy
+    assert.deepEqual([await read(y, n), await read(from, n)], expected, `kind ${kind}`);
+    op.unaryBackward(at, over, at, over, kind, n, 0, 0); // dx over x, y over dy
+    assert.deepEqual([await read(over, n), await read(at, n)], expected, `kind ${kind}`);
+  }
+  const [h, y] = [f32(x), out(n)];
+  await fails(() => op.unaryBackward(h, h, y, y, 9, n, 0, 0), /y of unary_backward is made for gelu/);
+});
 
 test("unary handles infinities, NaN, zeros and subnormal numbers", async () => {
   const x = [0, -0, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN, 1e-40, -1, 200, -200];

@@ -107,10 +107,10 @@ test("layer_norm with and without weight and bias; all gradients", async () => {
     for (const affine of [true, false]) {
       const [y, mean, rstd] = [out(n), out(rows), out(rows)];
       const [hx, hw, hdy] = [f32(x), affine ? f32(w) : 0, f32(dy)];
-      op.layerNorm(hx, hw, affine ? f32(b) : 0, y, mean, rstd, rows, cols, eps);
+      op.layerNorm(hx, 0, hw, affine ? f32(b) : 0, y, 0, mean, rstd, rows, cols, 0, 0, eps, 0);
       close(await read(y, n), layer(x, affine ? w : null, affine ? b : null, rows, cols, eps), 2e-6);
       const [dx, dw, db] = [out(n), f32(dw0), f32(db0)];
-      op.layerNormBackward(hdy, hx, hw, mean, rstd, dx, affine ? dw : 0, affine ? db : 0, rows, cols);
+      op.layerNormBackward(hdy, hx, hw, mean, rstd, 0, dx, 0, affine ? dw : 0, affine ? db : 0, rows, cols, 0, 0, 0);
       checkGradient((at) => layer(at, affine ? w : null, null, rows, cols, eps), x, dy, await read(dx, n), {
         tolerance: 3e-5,
       });
@@ -123,11 +123,64 @@ test("layer_norm with and without weight and bias; all gradients", async () => {
   }
 });
 
+test("layer_norm of a sum, with dropout before it: what the ops give one by one, and the gradients on both ways", async () => {
+  const r = new Numbers(5);
+  const eps = Math.fround(1e-5);
+  for (const [rows, cols] of SHAPES) {
+    const n = rows * cols;
+    const [x, residual, dy, dh] = [r.array(n), r.array(n, 1, 3), r.array(n), r.array(n)];
+    const [w, b] = [f32(r.array(cols)), f32(r.array(cols))];
+    for (const p of [0, 0.3]) {
+      const [masked, sum, y, mean, rstd] = [out(n), out(n), out(n), out(rows), out(rows)];
+      op.dropout(f32(x), masked, n, 7, 100, p);
+      op.binary(masked, f32(residual), sum, 0, 1, 1, 1, n, 0, 0, 0, 1, 0, 0, 0, 1);
+      op.layerNorm(sum, 0, w, b, y, 0, mean, rstd, rows, cols, 0, 0, eps, 0);
+      const [h, same, mean2, rstd2] = [out(n), out(n), out(rows), out(rows)];
+      op.layerNorm(f32(x), f32(residual), w, b, same, h, mean2, rstd2, rows, cols, 7, 100, eps, p);
+      assert.deepEqual(await read(h, n), await read(sum, n));
+      assert.deepEqual(await read(same, n), await read(y, n));
+      if (p === 0) {
+        const alone = out(n); // without h
+        op.layerNorm(f32(x), f32(residual), w, b, alone, 0, mean2, rstd2, rows, cols, 0, 0, eps, 0);
+        assert.deepEqual(await read(alone, n), await read(y, n));
+      }
+
+      const [dx, alone, dw, db] = [out(n), out(n), f32(new Float32Array(cols)), f32(new Float32Array(cols))];
+      op.layerNormBackward(f32(dy), sum, w, mean, rstd, 0, alone, 0, dw, db, rows, cols, 0, 0, 0);
+      op.axpy(f32(dh), alone, n, 1);
+      const [dw2, db2, dropped] = [f32(new Float32Array(cols)), f32(new Float32Array(cols)), out(n)];
+      op.layerNormBackward(
+        f32(dy),
+        h,
+        w,
+        mean2,
+        rstd2,
+        f32(dh),
+        dx,
+        p > 0 ? dropped : 0,
+        dw2,
+        db2,
+        rows,
+        cols,
+        7,
+        100,
+        p,
+      );
+      close(await read(dx, n), Float64Array.from(await read(alone, n)), 1e-6);
+      assert.deepEqual(await read(dw2, cols), await read(dw, cols));
+      assert.deepEqual(await read(db2, cols), await read(db, cols));
+      if (p === 0) continue;
+      op.dropout(dx, masked, n, 7, 100, p);
+      assert.deepEqual(await read(dropped, n), await read(masked, n));
+    }
+  }
+});
+
 test("layer_norm of a row far from zero does not lose its variance", async () => {
   const cols = 1024;
   const x = Float32Array.from({ length: cols }, (_, i) => 10000 + (i % 2));
   const [y, mean, rstd] = [out(cols), out(1), out(1)];
-  op.layerNorm(f32(x), 0, 0, y, mean, rstd, 1, cols, 0);
+  op.layerNorm(f32(x), 0, 0, 0, y, 0, mean, rstd, 1, cols, 0, 0, 0, 0);
   close(
     await read(y, cols),
     Float64Array.from(x, (v) => (v - 10000.5) * 2),
@@ -139,5 +192,10 @@ test("norms refuse wrong sizes", async () => {
   const [x, y, s] = [f32(new Float32Array(12)), out(12), out(3)];
   await fails(() => op.rmsNorm(x, 0, out(3), y, 0, s, 3, 4, 1e-5), /weight holds 3 elements, expected at least 4/);
   await fails(() => op.rmsNorm(x, 0, out(4), y, 0, s, 4, 4, 1e-5), /x holds 12 elements, expected at least 16/);
-  await fails(() => op.layerNorm(x, 0, 0, y, s, s, 3, 0, 1e-5), /cols is 0/);
+  await fails(() => op.layerNorm(x, 0, 0, 0, y, 0, s, s, 3, 0, 0, 0, 1e-5, 0), /cols is 0/);
+  await fails(
+    () => op.layerNorm(x, x, 0, 0, y, 0, s, s, 3, 4, 0, 0, 1e-5, 0.5),
+    /a tensor is needed for what dropout makes/,
+  );
+  await fails(() => op.layerNorm(x, x, 0, 0, y, y, s, s, 3, 4, 0, 0, 1e-5, 1), /p is 1/);
 });

@@ -30,11 +30,27 @@ export function gelu(given: Tensor, kind: "gelu" | "gelu_tanh" | "quick_gelu"): 
   const x = widened(given);
   const code = unaryCode(kind);
   const make = (): Tensor => activated(kind, x);
-  return cheap(kind, [x], x.shape, make, (dy) => {
-    const dx = activationLike(x);
-    calls.unaryBackward(x.handle, dy.handle, dx.handle, code, x.size, 0, 0);
+  const y = cheap(kind, [x], x.shape, make, (dy, { awaited }) => {
+    const from = x.handle;
+    const dx = handOver(x) ?? activationLike(x);
+    madeOnTheWay(dy, awaited, (again) => calls.unaryBackward(from, dy.handle, dx.handle, again, code, x.size, 0, 0));
     return [dx];
   });
+  y.madeAgain = true;
+  return y;
+}
+
+/**
+ * Runs a backward pass that can make the result of the forward pass again on its way, for whom `awaited` is (see `leaveToMaker`): over the gradient that it reads where
+ * nobody else holds that.
+ * @param run takes the handle of the tensor to be made, 0: none.
+ */
+function madeOnTheWay(dy: Tensor, awaited: Tensor["awaited"], run: (again: number) => void): void {
+  const again = awaited && (dy.holders === 1 && !dy.aliased ? dy : activationLike(dy));
+  run(again?.handle ?? 0);
+  if (!again) return;
+  awaited(again);
+  if (again !== dy) again.dispose();
 }
 
 /** f(x) without recording. */
@@ -60,12 +76,9 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
     const [g, u] = [gate.handle, up.handle];
     const dgate = handOver(gate) ?? activationLike(gate);
     const dup = handOver(up) ?? activationLike(up);
-    // What was made in the forward pass comes again, over the gradient where nobody else holds it.
-    const again = awaited && (dy.holders === 1 && !dy.aliased ? dy : activationLike(dy));
-    const made = again?.handle ?? 0;
-    calls.swigluBackward(g, u, dy.handle, dgate.handle, dup.handle, made, rows, cols, cols, cols, cols, cols, cols);
-    if (again) awaited(again);
-    if (again !== dy) again?.dispose();
+    madeOnTheWay(dy, awaited, (again) =>
+      calls.swigluBackward(g, u, dy.handle, dgate.handle, dup.handle, again, rows, cols, cols, cols, cols, cols, cols),
+    );
     return [dgate, dup];
   });
   y.madeAgain = true;
@@ -128,7 +141,7 @@ export function geglu(gate: Tensor, up: Tensor): Tensor {
   };
   return cheap("geglu", [gate, up], gate.shape, make, (dy) => {
     const dgate = times(dy, up, activationLike(gate));
-    calls.unaryBackward(gate.handle, dgate.handle, dgate.handle, unaryCode("gelu_tanh"), size, 0, 0);
+    calls.unaryBackward(gate.handle, dgate.handle, dgate.handle, 0, unaryCode("gelu_tanh"), size, 0, 0);
     const dup = activated("gelu_tanh", gate);
     return [dgate, times(dup, dy, dup)];
   });

@@ -50,7 +50,7 @@ export function unary(kind: UnaryKind, given: Tensor, alpha = 0, beta = 0): Tens
     [y],
     (dy) => {
       const dx = activationLike(x);
-      calls.unaryBackward(x.handle, dy.handle, dx.handle, code, x.size, alpha, beta);
+      calls.unaryBackward(x.handle, dy.handle, dx.handle, 0, code, x.size, alpha, beta);
       return [dx];
     },
     [],

@@ -4,7 +4,8 @@ import type { Device } from "../device.js";
 import { COMPUTE_CODE } from "../dtype.js";
 import { shapeText, sizeOf } from "../shape.js";
 import { emptyLike, type Tensor } from "../tensor.js";
-import type { FrozenWeight, ProductOptions } from "./frozen.js";
+import type { ProductOptions, RoundingWeight } from "./frozen.js";
+import type { RoundedRows } from "./rounded.js";
 
 /** Rows of inputs from which a product rounds them: fewer are bound by reading the weight, and rounding them would only cost digits. */
 const LEAST_ROUNDED = 64;
@@ -18,7 +19,7 @@ const LEAST_ROUNDED = 64;
  * and newer multiplies the codes themselves: y = s_x · (codes(x) · codes(W)ᵀ) · s_W. The gradient of inputs goes the same way: the scales of W lie along
  * the dimension that is summed over, so they multiply dy first: dx = s · codes(dy ∘ s_W) · codes(W).
  */
-export class Fp8Weight implements FrozenWeight {
+export class Fp8Weight implements RoundingWeight {
   /** (out, in). */
   readonly shape: readonly number[];
   /** E4M3 codes as uint8 bytes, (out, in). */
@@ -49,12 +50,13 @@ export class Fp8Weight implements FrozenWeight {
 
   product(a: Tensor, y: Tensor, m: number, transposed: boolean, options: ProductOptions = {}): void {
     const [rows, cols] = this.shape as [number, number];
-    const { alpha = 1, beta = 0, bias, compute = "float32", keepInputs = false } = options;
+    const { alpha = 1, beta = 0, bias, compute = "float32", keepInputs = false, rounded } = options;
     calls.gemmFp8(
-      a.handle,
+      (rounded?.codes ?? a).handle,
       this.codes.handle,
       this.scale.handle,
       bias?.handle ?? 0,
+      rounded?.scale.handle ?? 0,
       y.handle,
       m,
       rows,
@@ -62,11 +64,19 @@ export class Fp8Weight implements FrozenWeight {
       transposed ? 1 : 0,
       transposed ? cols : rows,
       transposed ? rows : cols,
-      this.roundInputs && !keepInputs && m >= LEAST_ROUNDED ? 1 : 0,
+      this.roundsRows(m) && !keepInputs ? 1 : 0,
       COMPUTE_CODE[compute],
       alpha,
       beta,
     );
+  }
+
+  roundsRows(rows: number): boolean {
+    return this.roundInputs && rows >= LEAST_ROUNDED;
+  }
+
+  round(x: Tensor, rows: number): RoundedRows {
+    return rowsToCodes(x, rows, this.shape[1]!);
   }
 
   restore(): Tensor {
@@ -101,8 +111,13 @@ export function quantizeFp8(x: Tensor, { roundInputs = true }: { roundInputs?: b
   if (!float || x.rank !== 2)
     throw new ShapeError(`quantizeFp8: expected a float32 matrix, received ${x.dtype} ${shapeText(x.shape)}.`);
   const [rows, cols] = x.shape as [number, number];
-  const codes = emptyLike(x, x.shape, "uint8");
+  const { codes, scale } = rowsToCodes(x, rows, cols);
+  return new Fp8Weight(x.shape, codes, scale, roundInputs);
+}
+
+function rowsToCodes(x: Tensor, rows: number, cols: number): RoundedRows {
+  const codes = emptyLike(x, [rows, cols], "uint8");
   const scale = emptyLike(x, [rows], "float32");
   calls.quantizeFp8(x.handle, codes.handle, scale.handle, rows, cols);
-  return new Fp8Weight(x.shape, codes, scale, roundInputs);
+  return { codes, scale };
 }

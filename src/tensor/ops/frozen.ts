@@ -9,6 +9,7 @@ import { activationLike, empty, requireOneDevice, Tensor } from "../tensor.js";
 import { widened } from "./layout.js";
 import { type FourBitCodes, linearUpdate } from "./linear-update.js";
 import { biasGradient, gemm } from "./matmul.js";
+import type { RoundedRows } from "./rounded.js";
 
 /** What may be added to a product: scale · u op(v). */
 export interface LowRankUpdate {
@@ -31,6 +32,8 @@ export interface ProductOptions {
   update?: LowRankUpdate | undefined;
   /** Inputs enter as they are, even into a weight that would round them (FP8): for what is measured of a weight. */
   keepInputs?: boolean | undefined;
+  /** The input as `RoundingWeight.round` has made it, for a transposed product of all its rows. */
+  rounded?: RoundedRows | undefined;
 }
 
 /** A frozen weight (out, in) in a form of its own that knows how to be multiplied with. */
@@ -50,6 +53,14 @@ export interface FrozenWeight extends Disposable {
   /** The same weight on another device; itself when it is there already. The caller frees the old one. */
   to(device: Device): FrozenWeight;
   dispose(): void;
+}
+
+/** A weight whose products may round their inputs; weights that share an input do it once (`ProductOptions.rounded`). */
+export interface RoundingWeight extends FrozenWeight {
+  /** Whether it rounds inputs of so many rows. */
+  roundsRows(rows: number): boolean;
+  /** x (rows, in) as `product` would round it. */
+  round(x: Tensor, rows: number): RoundedRows;
 }
 
 /** The place of a frozen weight in a dry run of a model that has none. */
@@ -94,7 +105,7 @@ export function weightProduct(
   options: ProductOptions = {},
 ): void {
   const [rows, cols] = w.shape as [number, number];
-  const { keepInputs: _, update, ...plain } = options;
+  const { keepInputs: _, rounded: __, update, ...plain } = options;
   const dense = w instanceof Tensor;
   if (update && ((plain.beta ?? 0) !== 0 || !(dense || w.fourBit))) {
     // The large product adds to the small one, whose kernel writes at memory's speed; the other way round the small one would read the output as well.

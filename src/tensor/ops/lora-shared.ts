@@ -10,6 +10,7 @@ import { widened } from "./layout.js";
 import type { LoraTerm } from "./lora.js";
 import { lowRankGradients } from "./low-rank.js";
 import { biasGradient, gemm, requireFloat32 } from "./matmul.js";
+import { SharedRounding } from "./rounded.js";
 
 /** One of several linear layers that read one input. */
 export interface LoraPart {
@@ -63,13 +64,27 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
     all.dispose();
     return out;
   });
+  const saved = [reduced];
+  const rounding = new SharedRounding(
+    x,
+    rows,
+    parts.map(({ weight }) => weight),
+    saved,
+  );
   const results = layers.map((layer) => {
     const { weight, bias, b, scale, compute, rank, outputs } = layer;
     const shape = [...x.shape.slice(0, -1), outputs];
     return whenRead(x, shape, () => {
       const out = activationLike(x, shape);
       columns(reduced, layer, (u) =>
-        weightProduct(x, weight, out, rows, true, { bias, compute, update: { u, v: b, rank, scale, stride: ranks } }),
+        rounding.use(weight, (rounded) =>
+          weightProduct(x, weight, out, rows, true, {
+            bias,
+            compute,
+            rounded,
+            update: { u, v: b, rank, scale, stride: ranks },
+          }),
+        ),
       );
       return out;
     });
@@ -115,7 +130,7 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
         ...layers.flatMap(({ bias, outputs }, i) => [da[i], db[i], biasGradient(bias, dys[i]!, rows, outputs)]),
       ];
     },
-    [reduced],
+    saved,
     [
       ...layers.flatMap(({ a, b, weight }) => [a, b, weight instanceof Tensor ? weight : undefined]),
       learnsA ? x : undefined,
