@@ -15,6 +15,7 @@ import { parseArgs } from "node:util";
 import { jupyterEnvironment, startLab } from "./jupyter-lab.mjs";
 import { session } from "./jupyter-session.mjs";
 import { run, setup, step } from "./setup.mjs";
+import { shared } from "./shared.mjs";
 import { bin, ensureVenv } from "./venv.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -177,7 +178,6 @@ async function completion(page) {
 /** `tunebook run` on real weights and real text, where the shared folder has them; then the executed notebook in JupyterLab. */
 async function realInput() {
   step("tunebook run on real weights and real text");
-  const shared = process.env.TUNEBOOK_SHARED ?? join(root, "..", "shared");
   const model = join(shared, "models", "stories260K");
   const rows = join(shared, "data", "dialogsum", "dialogsum.dev.jsonl");
   if (!existsSync(model) || !existsSync(rows)) {
