@@ -219,10 +219,7 @@ describe("models kept in a file's blocks", () => {
       const steps = trainLoop({
         model: model.module,
         train: [{ ids, labels: ids }],
-        validation: undefined,
         settings: trainSettings({ steps: 8, batch: 1, lr: 1e-2, schedule: "constant" }),
-        padId: 0,
-        stopped: () => false,
       });
       const seen: number[] = [];
       for await (const step of steps) seen.push(step.loss);
