@@ -48,16 +48,21 @@ static inline gemm_args numbers_of(const linear_update_args& g, int i) {
   return p;
 }
 
+// Adds the products with weights `first` and on to y.
+static inline void add_products(const Backend& backend, const linear_update_args& g, int first) {
+  for (int i = first; i < g.a.count; ++i) {
+    if (g.b.count > 0) backend.gemm(numbers_of(g, i));
+    else backend.gemm_nf4(codes_of(g, i));
+  }
+}
+
 static inline void update_then_products(const Backend& backend, const linear_update_args& g) {
   gemm_args p{};
   p.a = g.u, p.b = g.v, p.y = g.y;
   p.m = g.m, p.n = g.trans_w ? g.rows : g.cols, p.k = g.rank, p.trans_b = g.trans_w, p.lda = g.ldu, p.ldb = g.trans_w ? g.rank : g.cols, p.ldy = g.ldy;
   p.alpha = g.scale;
   backend.gemm(p);
-  for (int i = 0; i < g.a.count; ++i) {
-    if (g.b.count > 0) backend.gemm(numbers_of(g, i));
-    else backend.gemm_nf4(codes_of(g, i));
-  }
+  add_products(backend, g, 0);
 }
 
 }  // namespace tunebook

@@ -3,6 +3,7 @@
 import { parseArgs } from "node:util";
 import { copy, gemm, gemmNf4, quantizeNf4 } from "../dist/src/tensor/calls.js";
 import { alloc, free, stats, sync, upload } from "../dist/src/tensor/native.js";
+import { random } from "./bench/random.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -43,16 +44,6 @@ export const SHAPES = [
   ["decode m=4 NF4", 4, 1536, 576, 0, 1, true],
   ["m=32 NF4", 32, 1536, 576, 0, 1, true],
 ];
-
-function random(count) {
-  const x = new Float32Array(count);
-  let s = 12345;
-  for (let i = 0; i < count; i++) {
-    s = (Math.imul(s, 1664525) + 1013904223) | 0;
-    x[i] = s / 2 ** 31;
-  }
-  return x;
-}
 
 function tensor(count, fill = true) {
   const h = alloc(count * 4, 0);

@@ -51,10 +51,7 @@ async function train() {
   const steps = trainLoop({
     model: model.module,
     train: rows,
-    validation: undefined,
     settings,
-    padId: 0,
-    stopped: () => false,
   });
   const times = [];
   let loss = Number.NaN;
@@ -175,7 +172,7 @@ async function packed() {
   });
   const speed = async (train, rows) => {
     let tokens = 0;
-    const input = { model: model.module, train, rows, validation: undefined, settings, padId: 0, stopped: () => false };
+    const input = { model: model.module, train, rows, settings };
     const loop = trainLoop({ ...input, onBatch: (n) => (tokens += n) });
     let [from, counted] = [0, 0];
     for (let i = 0; i < steps + 2; i++) {

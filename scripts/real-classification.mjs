@@ -2,14 +2,11 @@
 // where F1 is below 0.90 or it took over 10 minutes. With --head a linear head chooses the class, otherwise the likelier word does. Model and rows are those of ../shared or TUNEBOOK_SHARED; nothing of them is written anywhere.
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Dataset, loadModel } from "../dist/src/index.js";
+import { SMOLLM2, shared } from "./shared.mjs";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
-const shared = process.env.TUNEBOOK_SHARED ?? join(root, "..", "shared");
 const file = join(shared, "data", "sms_spam", "SMSSpamCollection.tsv");
-const weights = join(shared, "models", "smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf");
 const { values } = parseArgs({
   options: {
     train: { type: "string", default: "640" },
@@ -18,7 +15,7 @@ const { values } = parseArgs({
     head: { type: "boolean", default: false },
   },
 });
-const missing = [file, weights].find((path) => !existsSync(path));
+const missing = [file, SMOLLM2].find((path) => !existsSync(path));
 if (missing) throw new Error(`${missing} is absent; say in TUNEBOOK_SHARED which folder has it`);
 
 const started = performance.now();
@@ -48,7 +45,7 @@ const { head } = values;
 const format = head ? ({ text, label }) => ({ text, label }) : asked;
 
 const task = head ? { task: "classification", labels } : {};
-const model = await loadModel(weights, { dtype: "bfloat16", progress: false, ...task }).quantize({
+const model = await loadModel(SMOLLM2, { dtype: "bfloat16", progress: false, ...task }).quantize({
   type: "nf4",
   compute: "bfloat16",
   doubleQuant: true,

@@ -22,7 +22,7 @@ const { values: options } = parseArgs({
 });
 const { device } = options;
 const slow = device === "cpu" ? { TUNEBOOK_ISA: "avx2" } : {};
-const work = { steps: Number(options.steps), batch: 2, maxLength: 256, rank: 16, lr: 5e-4, rows: 2000 };
+const work = { steps: Number(options.steps), batch: 2, maxLength: 256, rank: 16, lr: 5e-4, rows: 2000, longest: 700 };
 const reference = { load: { device, dtype: "float32" }, train: { checkpointing: "none" }, env: slow };
 const fast = { load: { device, dtype: "bfloat16" }, train: { checkpointing: "selective" } };
 

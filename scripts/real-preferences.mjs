@@ -3,16 +3,10 @@
 // model copies when it is asked for a summary. orpo must make the better answer the likelier one a token in more than 0.8 of the pairs; dpo, which
 // compares with the model without its adapter, must make it likelier than there by more than the worse one, and more often the likelier of the two.
 // Models and data are those of ../shared or TUNEBOOK_SHARED.
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { cpuUsage } from "node:process";
-import { fileURLToPath } from "node:url";
 import { loadDataset, loadModel } from "../dist/src/index.js";
+import { DIALOGSUM, DIALOGSUM_TEST, requireFiles, SMOLLM2, summaryPrompt } from "./shared.mjs";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
-const shared = process.env.TUNEBOOK_SHARED ?? join(root, "..", "shared");
-const model = join(shared, "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
-const files = ["train.jsonl.gz", "test.jsonl"].map((name) => join(shared, `data/dialogsum/dialogsum.${name}`));
 const LEAST = 0.8;
 const options = {
   dpo: { steps: 30, lr: 1e-4, beta: 0.1 },
@@ -30,8 +24,7 @@ async function pairs(file, count, longest) {
       .split(/\s+/)
       .filter(Boolean);
     const worse = words.slice(0, better.split(/\s+/).length).join(" ");
-    const prompt = `Summarize the conversation.\n\n${dialogue}\n\nSummary:`;
-    made.push({ prompt, chosen: ` ${better}`, rejected: ` ${worse}` });
+    made.push({ prompt: summaryPrompt(dialogue), chosen: ` ${better}`, rejected: ` ${worse}` });
     if (made.length === count) break;
   }
   return made;
@@ -41,12 +34,16 @@ async function main() {
   const method = process.argv[2] ?? "orpo";
   if (!(method in options))
     throw new Error(`the method should be one of ${Object.keys(options).join(", ")}, received ${method}`);
-  const missing = [model, ...files].find((file) => !existsSync(file));
-  if (missing) throw new Error(`${missing} is not there: set TUNEBOOK_SHARED to the folder with models/ and data/`);
+  requireFiles([SMOLLM2, DIALOGSUM, DIALOGSUM_TEST]);
   const started = performance.now();
-  const train = await pairs(files[0], 200, 600);
-  const held = await pairs(files[1], 60, 600);
-  const m = await loadModel(model, { progress: false }).addLora({ rank: 8, alpha: 16, target: "all-linear", seed: 7 });
+  const train = await pairs(DIALOGSUM, 200, 600);
+  const held = await pairs(DIALOGSUM_TEST, 60, 600);
+  const m = await loadModel(SMOLLM2, { progress: false }).addLora({
+    rank: 8,
+    alpha: 16,
+    target: "all-linear",
+    seed: 7,
+  });
   const measure = () => m.evaluate(held, { metrics: ["preference"], progress: false });
   const before = await measure();
   console.log(

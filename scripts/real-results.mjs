@@ -6,9 +6,9 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { run, step } from "./setup.mjs";
+import { shared } from "./shared.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const shared = process.env.TUNEBOOK_SHARED ?? join(root, "..", "shared");
 
 const RUNS = {
   "01": {

@@ -15,7 +15,8 @@ import { parseArgs } from "node:util";
 import { jupyterEnvironment, startLab } from "./jupyter-lab.mjs";
 import { session } from "./jupyter-session.mjs";
 import { run, setup, step } from "./setup.mjs";
-import { bin, ensureVenv } from "./venv.mjs";
+import { shared } from "./shared.mjs";
+import { bin, ensureVenv, pipInstall } from "./venv.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const screenshots = join(root, ".cache", "screenshots");
@@ -28,16 +29,7 @@ async function prepare(built) {
   step("installing papermill's translator and the kernelspec");
   const build = mkdtempSync(join(tmpdir(), "tunebook-papermill-"));
   cpSync(join(root, "kernel", "papermill"), build, { recursive: true }); // pip builds where the sources are
-  run(bin("python"), [
-    "-m",
-    "pip",
-    "install",
-    "-qq",
-    "--disable-pip-version-check",
-    "--force-reinstall",
-    "--no-deps",
-    build,
-  ]);
+  pipInstall("--force-reinstall", "--no-deps", build);
   rmSync(build, { recursive: true, force: true });
   run(process.execPath, [join("dist", "kernel", "cli.js"), "install", "--prefix", venv]);
 }
@@ -177,7 +169,6 @@ async function completion(page) {
 /** `tunebook run` on real weights and real text, where the shared folder has them; then the executed notebook in JupyterLab. */
 async function realInput() {
   step("tunebook run on real weights and real text");
-  const shared = process.env.TUNEBOOK_SHARED ?? join(root, "..", "shared");
   const model = join(shared, "models", "stories260K");
   const rows = join(shared, "data", "dialogsum", "dialogsum.dev.jsonl");
   if (!existsSync(model) || !existsSync(rows)) {

@@ -17,6 +17,11 @@ export function bin(name) {
   return windows ? join(venv, "Scripts", `${name}.exe`) : join(venv, "bin", name);
 }
 
+/** Installs packages into the environment, quietly. */
+export function pipInstall(...args) {
+  run(bin("python"), ["-m", "pip", "install", "-qq", "--disable-pip-version-check", ...args]);
+}
+
 /**
  * Makes sure that the environment exists and holds the packages of each purpose.
  * @param {("jupyter" | "peers")[]} purposes
@@ -31,17 +36,7 @@ export async function ensureVenv(...purposes) {
     for (const purpose of todo) {
       if (upToDate(purpose)) continue; // another process was first
       console.log(`venv: installing the packages for "${purpose}" (${requirements(purpose)})`);
-      run(bin("python"), [
-        "-m",
-        "pip",
-        "install",
-        "-qq",
-        "--disable-pip-version-check",
-        "-r",
-        requirements(purpose),
-        "-c",
-        constraints,
-      ]);
+      pipInstall("-r", requirements(purpose), "-c", constraints);
       writeFileSync(marker(purpose), digest(purpose));
     }
   } finally {

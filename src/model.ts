@@ -1,5 +1,4 @@
 import { isAbsolute } from "node:path";
-import { resetTape } from "./autograd/tape.js";
 import { allWithImages, encodeConversation, encodeConversations, type Prompt, withImages } from "./data/images.js";
 import { defineDisplay } from "./display/host.js";
 import type { Table } from "./display/table.js";
@@ -38,10 +37,11 @@ import { type QuantizeOptions, quantizeModule, quantizeSettings } from "./quanti
 import { countTrainable, type MemoryParts, memoryParts, summaryTable, type TrainableCount } from "./report.js";
 import type { Device } from "./tensor/device.js";
 import type { FloatDType } from "./tensor/dtype.js";
-import { recover, setMemoryAdvice, state } from "./tensor/native.js";
+import { setMemoryAdvice } from "./tensor/native.js";
 import { seed } from "./tensor/ops/random.js";
 import type { TrainOptions } from "./training/options.js";
 import { TrainRun } from "./training/run.js";
+import { Turns } from "./training/turns.js";
 
 /** A language model: inspect it, adapt it, train it, measure it, talk to it. Made by `await loadModel(…)`. */
 export class Model implements Disposable {
@@ -52,7 +52,7 @@ export class Model implements Disposable {
   private active: string | undefined;
   /** Whether tokens were added: adapters save the tables then. */
   private resized = false;
-  private run: TrainRun | undefined;
+  private readonly turns = new Turns<TrainRun>();
   private lastRun: { gradients: number; optimizer: number; peak: number } = { gradients: 0, optimizer: 0, peak: 0 };
 
   constructor(parts: ModelParts) {
@@ -120,7 +120,7 @@ export class Model implements Disposable {
 
   /** Quantises the linear layers in place. @throws StateError after addLora: adapters belong to the quantised layers. */
   quantize(options: QuantizeOptions): this {
-    this.idle("quantize");
+    this.turns.require("quantize");
     if (adaptedLayers(this.network).length > 0)
       throw new StateError("quantize must come before addLora and loadAdapter: loadModel(…).quantize(…).addLora(…).");
     quantizeModule(this.network, quantizeSettings(options), this.network.denseParts(options));
@@ -140,6 +140,8 @@ export class Model implements Disposable {
   /** `addLora` for every init: "pissa" and "loftq" are computed from the weights, which they change. */
   async adaptLora(options: LoraOptions): Promise<this> {
     const settings = loraSettings(options);
+    const ending = this.turns.idle("addLora");
+    if (ending) await ending;
     this.wrap(settings);
     try {
       await initialise(this.network, settings);
@@ -152,7 +154,7 @@ export class Model implements Disposable {
 
   private wrap(given: LoraSettings): this {
     const settings = withHead(this.network, given);
-    this.idle("addLora");
+    this.turns.require("addLora");
     this.unused("addLora", settings.name);
     if (settings.seed !== undefined) seed(settings.seed);
     const targets = targetNames(settings, wrapLora(this.network, settings));
@@ -173,7 +175,7 @@ export class Model implements Disposable {
    * @returns the ids of the tokens, those included that there were already.
    */
   addTokens(tokens: readonly string[], options: AddTokensOptions = {}): number[] {
-    this.idle("addTokens");
+    this.turns.require("addTokens");
     const { tokenizer, resized } = addTokens(this.network, this.tokenizer, tokens, options);
     this.resized ||= resized;
     for (const info of this.adapters.values())
@@ -187,7 +189,7 @@ export class Model implements Disposable {
    * is used while it is active, where it has other tokens or another chat template than the model's.
    */
   async loadAdapter(folderOrId: string, options: AdapterOptions = {}): Promise<this> {
-    this.idle("loadAdapter");
+    await this.turns.idle("loadAdapter");
     const name = options.name ?? "default";
     this.unused("loadAdapter", name);
     const folder = await findAdapter(folderOrId, options);
@@ -227,7 +229,8 @@ export class Model implements Disposable {
    * stands behind a shorter row's end is 0.
    */
   async logits(ids: readonly (readonly number[])[]): Promise<Float32Array & { shape: [number, number, number] }> {
-    this.ready();
+    const ending = this.turns.ready("logits");
+    if (ending) await ending;
     return rowLogits(this.network, ids);
   }
 
@@ -243,14 +246,16 @@ export class Model implements Disposable {
     texts: string | readonly (string | readonly Message[])[],
     options: ClassifyOptions = {},
   ): Promise<ClassPrediction | ClassPrediction[]> {
-    this.ready();
+    const ending = this.turns.ready("classify");
+    if (ending) await ending;
     if (typeof texts !== "string") return classifyTexts(this, this.network, texts, options);
     return (await classifyTexts(this, this.network, [texts], options))[0]!;
   }
 
   /** Mean cross entropy in nats a token: labels[i] is the target at ids[i] itself (shifted by one inside, as in transformers), -100 is left out. */
   async loss(ids: readonly (readonly number[])[], labels: readonly (readonly number[])[]): Promise<number> {
-    this.ready();
+    const ending = this.turns.ready("loss");
+    if (ending) await ending;
     return labelledLoss(this.network, ids, labels);
   }
 
@@ -277,7 +282,8 @@ export class Model implements Disposable {
     prompts: readonly (readonly number[])[],
     options: SamplingOptions & BatchOptions & GeneratedRows = {},
   ): Promise<string[]> {
-    this.ready();
+    const ending = this.turns.ready("generate");
+    if (ending) await ending;
     for (const name of options.adapters ?? []) if (name !== null) this.known(name);
     const settings = samplingSettings(options);
     const stops = stopsOf(options.stop, this.stopIds());
@@ -292,7 +298,7 @@ export class Model implements Disposable {
       typeof prompt === "string"
         ? await withImages(this.tokenizer.encode(prompt, { addSpecialTokens: "before" }), options.images, sight)
         : await encodeConversation(this.tokenizer, prompt, sight);
-    this.ready();
+    await this.turns.ready("stream");
     yield* streamText(this.network, this.tokenizer, encoded, options, this.stopIds());
   }
 
@@ -324,27 +330,20 @@ export class Model implements Disposable {
 
   /** Starts training on rows (a Dataset, or anything iterable). Await it for the summary, or iterate over its steps. */
   train<Row>(data: Iterable<Row>, options: TrainOptions<Row> = {}): TrainRun {
-    this.idle("train");
-    this.ready();
-    requireTrainable(this.network);
-    const run = new TrainRun(
-      this,
-      this.network,
-      data as Iterable<Record<string, unknown>>,
-      options as TrainOptions,
-      (end) => {
+    const rows = data as Iterable<Record<string, unknown>>;
+    const run = this.turns.begin((ready, over) => {
+      requireTrainable(this.network);
+      return new TrainRun(this, this.network, rows, options as TrainOptions, ready, (end) => {
         this.lastRun = end;
-        this.run = undefined;
-        setMemoryAdvice(undefined);
-      },
-    );
+        if (over()) setMemoryAdvice(undefined);
+      });
+    });
     setMemoryAdvice((device) => {
       const step = device === this.device ? run.plannedStep : undefined;
       if (!step) return undefined;
       const estimate = estimateMemory(this.network, step);
       return `${estimate.toTable().toText()}\n${estimate.advice()}`;
     });
-    this.run = run;
     return run;
   }
 
@@ -355,11 +354,12 @@ export class Model implements Disposable {
   ): Promise<Comparison>;
   evaluate<Row>(data: Iterable<Row>, options: EvaluateOptions<Row>): Promise<Metrics>;
   async evaluate<Row>(data: Iterable<Row>, options: EvaluateOptions<Row>): Promise<Metrics | Comparison> {
-    this.ready();
     const { adapters, ...each } = options as EvaluateOptions;
+    if (adapters !== undefined) await this.turns.idle("evaluate");
+    const ending = this.turns.ready("evaluate");
+    if (ending) await ending;
     if (adapters === undefined) return evaluate(this, this.network, data as Iterable<Record<string, unknown>>, each);
     const rows = [...data] as Record<string, unknown>[]; // each adapter reads them anew
-    this.idle("evaluate");
     for (const name of adapters) if (name !== "base") this.known(name);
     const use = (name: string | undefined): void => activate(this.network, name);
     try {
@@ -371,7 +371,7 @@ export class Model implements Disposable {
 
   /** Takes an adapter out and frees it; without any left, the model is what it was before. */
   removeAdapter(name: string): this {
-    this.idle("removeAdapter");
+    this.turns.require("removeAdapter");
     this.known(name);
     removeLora(this.network, name);
     this.adapters.delete(name);
@@ -385,8 +385,8 @@ export class Model implements Disposable {
    * @throws StateError without an active adapter, with other adapters beside it, or when the logits changed by more than rounding.
    */
   async merge(): Promise<MergeReport> {
-    this.idle("merge");
-    this.ready();
+    await this.turns.idle("merge");
+    await this.turns.ready("merge");
     const adapter = this.active;
     if (adapter === undefined) throw new StateError("merge: the model has no active adapter; call addLora first.");
     const others = [...this.adapters.keys()].filter((name) => name !== adapter);
@@ -411,8 +411,8 @@ export class Model implements Disposable {
    * @throws StateError while there are adapters: merge them, or save them by themselves.
    */
   async export(folder: string, options: ExportOptions = {}): Promise<void> {
-    this.idle("export");
-    this.ready();
+    await this.turns.idle("export");
+    await this.turns.ready("export");
     checkExport(options);
     if (this.adapters.size > 0)
       throw new StateError("export: the model has adapters; call merge() first, or save() the adapter alone.");
@@ -474,18 +474,6 @@ export class Model implements Disposable {
   private unused(what: string, name: string): void {
     if (this.adapters.has(name))
       throw new ConfigError(`${what}: there is an adapter named "${name}" already; give another name.`);
-  }
-
-  private idle(what: string): void {
-    if (this.run)
-      throw new StateError(`${what}: a training run of this model is under way; await it, or stop it with run.stop().`);
-  }
-
-  /** Clears what an interrupted or failed call left behind. */
-  private ready(): void {
-    if (this.run) return;
-    if (state() !== "running") recover();
-    resetTape();
   }
 }
 

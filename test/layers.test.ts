@@ -6,6 +6,20 @@ import { fileURLToPath } from "node:url";
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
 
+const BELOW: readonly string[] = [
+  "tensor",
+  "autograd",
+  "nn",
+  "hub",
+  "quantization",
+  "lora",
+  "models",
+  "images",
+  "data",
+  "display",
+  "plot",
+];
+
 /** Each folder of src and what it may import, besides itself and errors.ts. */
 const ALLOWED: Record<string, readonly string[]> = {
   tensor: [],
@@ -19,33 +33,8 @@ const ALLOWED: Record<string, readonly string[]> = {
   quantization: ["tensor", "autograd", "nn", "hub"],
   models: ["tensor", "autograd", "nn", "hub", "quantization", "images"],
   lora: ["tensor", "autograd", "nn", "hub", "quantization", "display", "models"],
-  training: [
-    "tensor",
-    "autograd",
-    "nn",
-    "hub",
-    "quantization",
-    "lora",
-    "models",
-    "images",
-    "data",
-    "display",
-    "plot",
-    "evaluation",
-  ],
-  evaluation: [
-    "tensor",
-    "autograd",
-    "nn",
-    "hub",
-    "quantization",
-    "lora",
-    "models",
-    "images",
-    "data",
-    "display",
-    "plot",
-  ],
+  evaluation: BELOW,
+  training: [...BELOW, "evaluation"],
 };
 
 function sources(folder: string): string[] {

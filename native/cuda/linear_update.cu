@@ -10,14 +10,16 @@ namespace {
 
 const Backend* table = nullptr;
 
-constexpr int64_t kMostTogether = int64_t{1} << 26;  // elements of several weights of codes that are restored beside each other
+// Elements of several weights of codes that are restored beside each other, so as not to need more scratch memory than the largest weight of a model does.
+constexpr int64_t kMostTogether = int64_t{1} << 26;
 
 void linear_update(const linear_update_args& g) {
   check_linear_update(g);
-  const int count = g.a.count;
   const bool trans = g.trans_w != 0, coded = g.q.count > 0;
+  // The weights of the one product; those that are left over are added to it.
+  const int count = coded && g.rows * g.cols > kMostTogether ? 1 : min(g.a.count, kMostParts - 1);
   const int64_t n = trans ? g.rows : g.cols;
-  if (g.m <= 0 || n <= 0 || count >= kMostParts || (coded && count > 1 && g.rows * g.cols > kMostTogether)) return update_then_products(*table, g);
+  if (g.m <= 0 || n <= 0) return update_then_products(*table, g);
   const DType type = product_type(g.a[0].dtype, coded ? g.a[0].dtype : g.b[0].dtype, g.compute);
   Product p{g.m, n, 0};
   p.y = g.y, p.ldy = g.ldy, p.bias = g.bias;
@@ -39,7 +41,9 @@ void linear_update(const linear_update_args& g) {
   if (!has_parts_kernel(p, parts, count + 1)) return update_then_products(*table, g);
   if (coded) {
     const int64_t item = (int64_t)size_of(type);
-    char* at = static_cast<char*>(scratch(kWeights, g.rows * g.cols * item));
+    int64_t elements = 0;
+    for (int i = 0; i < count; ++i) elements += rows_of(g, i) * g.cols;
+    char* at = static_cast<char*>(scratch(kWeights, elements * item));
     for (int i = 0; i < count; ++i) {
       const gemm_nf4_args c = codes_of(g, i);
       const int64_t size = c.rows * c.cols;
@@ -54,6 +58,7 @@ void linear_update(const linear_update_args& g) {
   }
   parts[count].b = as_type(v, 1, v_rows, v_cols, type, kOperandB, g.scale);
   multiply_parts(p, parts, count + 1);
+  add_products(*table, g, count);
 }
 
 }  // namespace

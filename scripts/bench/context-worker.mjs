@@ -37,10 +37,7 @@ async function train() {
   const loop = trainLoop({
     model: model.module,
     train: [row],
-    validation: undefined,
     settings: trainSettings({ ...options, steps, lr: 2e-4, schedule: "constant", maxGradNorm: 1, shuffle: false }),
-    padId: 0,
-    stopped: () => false,
   });
   resetPeak(device);
   const seconds = [];

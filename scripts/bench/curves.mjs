@@ -1,32 +1,25 @@
-// Loss curves of one training run done in several ways: SmolLM2-135M with LoRA (r 16, every linear layer) on packed DialogSum rows. Each way runs in a
+// Loss curves of one training run done in several ways: by default SmolLM2-135M with LoRA (every linear layer) on packed DialogSum rows. Each way runs in a
 // process of its own (curve-worker.mjs), from the same seed on the same rows, so that step N of all of them is the same work. What may differ between
 // two ways is arithmetic alone: dtypes, kernels, what is recomputed.
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { plot } from "../../dist/src/index.js";
+import { DIALOGSUM, requireFiles, SMOLLM2 } from "../shared.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-
-/** The model's file and the file with the rows, in ../shared or TUNEBOOK_SHARED. @throws Error naming the one that is not there. */
-export function curveFiles() {
-  const shared = process.env.TUNEBOOK_SHARED ?? join(root, "..", "shared");
-  const model = join(shared, "models/smollm2-135m-instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
-  const rows = join(shared, "data/dialogsum/dialogsum.train.jsonl.gz");
-  const missing = [model, rows].find((file) => !existsSync(file));
-  if (missing) throw new Error(`${missing} is not there: set TUNEBOOK_SHARED to the folder with models/ and data/`);
-  return { model, rows };
-}
 
 /**
  * Runs one way of training and gives { name, losses, seconds, last } (`last`: the worker's closing line).
  * @param way { name, load: options of loadModel, quantize?: options of quantize, train?: options of train beyond those of `work`, env? }
- * @param work { steps, batch, maxLength, rank, lr, rows } of all ways.
+ * @param work { steps, batch, maxLength, rank, lr, rows } of all ways, and perhaps { files: { model, rows, held? }, longest: characters of a dialogue,
+ *   held: how many rows to measure on before and after, seed, adapterSeed }.
  * @param onStep Called with each step { step, loss, gradNorm, seconds }.
  */
 export function runCurve(way, work, onStep = () => {}) {
-  const request = JSON.stringify({ ...work, ...way, files: curveFiles() });
+  const files = work.files ?? { model: SMOLLM2, rows: DIALOGSUM };
+  requireFiles(Object.values(files));
+  const request = JSON.stringify({ ...work, ...way, files });
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [join(root, "scripts/bench/curve-worker.mjs"), request], {
       cwd: root,

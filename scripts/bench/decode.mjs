@@ -1,6 +1,7 @@
 // Generating one token after another (batch 1) and reading a prompt of 500, beside llama.cpp on the same Q4_1 file with the same number of threads.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { SMOLLM2 } from "../shared.mjs";
 import { Contender, mebibytes, median, ratio, root, short, takeTurns, threads, warnIfBusy } from "./duel.mjs";
 import { bestLimits, limits } from "./limits.mjs";
 import { ensureLlamaCpp } from "./llama-cpp.mjs";
@@ -47,10 +48,10 @@ export async function benchDecode({ smoke, rounds, count, filter = "" }) {
 
 /** The model's own file where there is one, else one of random weights. */
 export async function modelFile(shape) {
-  const shared = process.env.TUNEBOOK_SHARED ?? join(root, "..", "shared");
-  const path = join(shared, "models", "smollm2-135m-instruct", "SmolLM2-135M-Instruct.Q4_1.gguf");
-  if (existsSync(path)) return path;
-  console.log(`${path} does not exist (TUNEBOOK_SHARED names another folder): random weights of the same shape serve.`);
+  if (existsSync(SMOLLM2)) return SMOLLM2;
+  console.log(
+    `${SMOLLM2} does not exist (TUNEBOOK_SHARED names another folder): random weights of the same shape serve.`,
+  );
   return randomGguf("SmolLM2-135M", shape);
 }
 

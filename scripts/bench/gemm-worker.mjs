@@ -5,19 +5,10 @@ import { createInterface } from "node:readline";
 import { copy, gemm, gemmNf4, quantizeAbsmax, quantizeNf4 } from "../../dist/src/tensor/calls.js";
 import { alloc, free, stats, sync, upload } from "../../dist/src/tensor/native.js";
 import { clock, STRETCH } from "./clock.mjs";
+import { random } from "./random.mjs";
 
 const [FLOAT32, BFLOAT16, UINT8] = [0, 1, 4];
 const BLOCK = 64;
-
-function random(count) {
-  const x = new Float32Array(count);
-  let s = 12345;
-  for (let i = 0; i < count; i++) {
-    s = (Math.imul(s, 1664525) + 1013904223) | 0;
-    x[i] = s / 2 ** 31;
-  }
-  return x;
-}
 
 /** The product as a function, and what to free after it. */
 function prepare({ m, n, k, form, weight, compute }) {

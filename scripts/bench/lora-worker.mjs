@@ -40,10 +40,7 @@ const settings = trainSettings({
 const steps = trainLoop({
   model: model.module,
   train: rows,
-  validation: undefined,
   settings,
-  padId: 0,
-  stopped: () => false,
 });
 
 reply({ ready: true, trainable: model.trainable().trainable });

@@ -86,10 +86,7 @@ for (const checkpointing of ["selective", "full"]) {
   const loop = trainLoop({
     model: network,
     train,
-    validation: undefined,
     settings: trainSettings(options),
-    padId: 0,
-    stopped: () => false,
   });
   const times = [];
   let loss;

@@ -43,7 +43,7 @@ for (const { name, lora, quantize, merge = true } of cases) {
   const plan = loadModel(base, { dtype: "float32", device: "cpu" });
   const model = await (quantize ? plan.quantize(quantize) : plan).addLora(lora);
   // A few steps, so that no B is zero any more.
-  const input = { model: model.module, train: rows, validation: undefined, settings, padId: 0, stopped: () => false };
+  const input = { model: model.module, train: rows, settings };
   for await (const step of trainLoop(input)) console.log(`${name}: step ${step.step}, loss ${step.loss.toFixed(4)}`);
   mkdirSync(out, { recursive: true });
   await model.save(join(out, name));

@@ -27,7 +27,7 @@ for (const [name, lora] of [
 ]) {
   const plan = loadModel(base, { task: "classification", labels, device: "cpu", dtype: "float32", progress: false });
   const model = await (lora ? plan.addLora(lora) : plan);
-  const input = { model: model.module, train: rows, validation: undefined, settings, padId: 0, stopped: () => false };
+  const input = { model: model.module, train: rows, settings };
   for await (const step of trainLoop(input)) console.log(`${name}: step ${step.step}, loss ${step.loss.toFixed(4)}`);
   const folder = join(out, name);
   mkdirSync(folder, { recursive: true });

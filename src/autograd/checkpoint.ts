@@ -33,9 +33,14 @@ export function withCheckpointing<T>(wanted: Checkpointing, fn: () => T): T {
   }
 }
 
-/** Whether parts of the model run again in the backward pass. */
+/** Whether a mode runs parts of the model again in the backward pass. */
+export function runsAgain(checkpointing: Checkpointing): boolean {
+  return checkpointing === "full" || checkpointing === "offload";
+}
+
+/** Whether parts of the model run again in the backward pass of this step. */
 export function recomputing(): boolean {
-  return mode === "full" || mode === "offload";
+  return runsAgain(mode);
 }
 
 /** Forgets the mode that is set: an interrupted cell skips `finally`. */

@@ -2,7 +2,7 @@
 import { formatPercent, oneLine } from "../display/format.js";
 import { defineDisplay } from "../display/host.js";
 import { type Child, el, type HtmlNode, type Style } from "../display/html.js";
-import { type Table, table } from "../display/table.js";
+import { type Table, table, thinLine } from "../display/table.js";
 
 /** One token. */
 export interface Piece {
@@ -87,20 +87,19 @@ export class Preview {
 
   /** Tokens by colour, with the counts of each row beside them. */
   toHtml(): HtmlNode {
-    const line = "1px solid rgba(128,128,128,0.35)";
     const side: Style = {
       padding: "4px 10px",
       verticalAlign: "top",
       whiteSpace: "nowrap",
       textAlign: "left",
-      borderBottom: line,
+      borderBottom: thinLine,
     };
     const wide: Style = {
       padding: "4px 10px",
       textAlign: "left",
       whiteSpace: "pre-wrap",
       lineHeight: "1.7",
-      borderBottom: line,
+      borderBottom: thinLine,
     };
     const head = (text: string): HtmlNode => el("th", { style: { ...side, fontWeight: "600" }, scope: "col" }, text);
     const body = this.rows.map((row) =>

@@ -170,15 +170,15 @@ export function table(columns: readonly string[], rows: readonly Row[], options:
   return new Table(columns, rows, options);
 }
 
-// Translucent greys and inherited colours read well on light and on dark pages.
-const line = "1px solid rgba(128,128,128,0.35)";
+/** The line between rows. Translucent greys and inherited colours read well on light and on dark pages. */
+export const thinLine: string = "1px solid rgba(128,128,128,0.35)";
 const tableStyle: Style = {
   borderCollapse: "collapse",
   border: "none",
   color: "inherit",
   fontVariantNumeric: "tabular-nums",
 };
-const headStyle: Style = { borderBottom: line, padding: "4px 10px", fontWeight: "600", verticalAlign: "bottom" };
+const headStyle: Style = { borderBottom: thinLine, padding: "4px 10px", fontWeight: "600", verticalAlign: "bottom" };
 // A word wider than its cell, such as a list of ids, would lie over the next one.
 const cellStyle: Style = { padding: "3px 10px", verticalAlign: "top", maxWidth: "36em", overflowWrap: "break-word" };
 const imageStyle: Style = { maxHeight: "120px", maxWidth: "240px" };

@@ -17,7 +17,7 @@ export interface SaveEvent {
   folder: string;
 }
 
-/** Functions called at a run's events; a promise is awaited, an error ends the run. */
+/** Functions called at a run's events; a promise is awaited, though not beyond an interrupt; an error ends the run. */
 export interface TrainCallbacks {
   /** After each step. */
   onStep?(step: TrainStep, run: RunControl): unknown;
@@ -38,25 +38,47 @@ const EVENTS: readonly string[] = ["onStep", "onEvaluate", "onSave", "onEnd"];
 export class Callbacks {
   readonly #all: readonly TrainCallbacks[];
   readonly #control: RunControl;
+  readonly #signal: AbortSignal | undefined;
 
-  constructor(given: readonly TrainCallback[], control: RunControl) {
+  constructor(given: readonly TrainCallback[], control: RunControl, signal?: AbortSignal) {
     this.#all = given.map((each) => (typeof each === "function" ? { onStep: each } : each));
     this.#control = control;
+    this.#signal = signal;
   }
 
   async step(step: TrainStep): Promise<void> {
-    for (const each of this.#all) await each.onStep?.(step, this.#control);
+    for (const each of this.#all) await this.#done(each.onStep?.(step, this.#control));
     if (step.validationLoss === undefined) return;
     for (const each of this.#all)
-      await each.onEvaluate?.(step as TrainStep & { validationLoss: number }, this.#control);
+      await this.#done(each.onEvaluate?.(step as TrainStep & { validationLoss: number }, this.#control));
   }
 
   async save(saved: SaveEvent): Promise<void> {
-    for (const each of this.#all) await each.onSave?.(saved, this.#control);
+    for (const each of this.#all) await this.#done(each.onSave?.(saved, this.#control));
   }
 
   async end(result: TrainResult): Promise<void> {
-    for (const each of this.#all) await each.onEnd?.(result, this.#control);
+    for (const each of this.#all) await this.#done(each.onEnd?.(result, this.#control));
+  }
+
+  // Until an interrupt: what a callback waits for may never come then (a kernel takes timers away), or may wait for the end of this run.
+  async #done(given: unknown): Promise<void> {
+    const signal = this.#signal;
+    if (!signal) {
+      await given;
+      return;
+    }
+    let stop = (): void => {};
+    const interrupted = new Promise<void>((resolve) => {
+      stop = resolve;
+      signal.addEventListener("abort", stop, { once: true });
+      if (signal.aborted) resolve();
+    });
+    try {
+      await Promise.race([given, interrupted]);
+    } finally {
+      signal.removeEventListener("abort", stop);
+    }
   }
 }
 

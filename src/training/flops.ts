@@ -1,3 +1,4 @@
+import { runsAgain } from "../autograd/checkpoint.js";
 import { listParameters } from "../lora/parameters.js";
 import type { CausalLM } from "../models/causal.js";
 import { EmbeddingLike } from "../nn/layers.js";
@@ -12,7 +13,7 @@ import { type PlannedStep, sequencesOf } from "./estimate.js";
  */
 export function stepFlops(network: CausalLM, step: PlannedStep): number {
   const { layers, heads, headDim, vocabSize, hiddenSize, tied } = network.config;
-  const again = runsAgain(step);
+  const again = runsAgain(step.checkpointing);
   // Rows of a table are copied, not multiplied, unless it is the output layer as well.
   const tables = new Set<string>();
   for (const [name, m] of network.namedModules()) if (m instanceof EmbeddingLike) tables.add(`${name}.weight`);
@@ -32,8 +33,6 @@ export function stepFlops(network: CausalLM, step: PlannedStep): number {
   return sequencesOf(step) * step.accumulate * (step.length * (matrices + attention) + imageFlops(network, step));
 }
 
-const runsAgain = ({ checkpointing }: PlannedStep): boolean => checkpointing === "full" || checkpointing === "offload";
-
 // Of the images of one sequence. A tower of which nothing is trained has no backward pass.
 function imageFlops(network: CausalLM, step: PlannedStep): number {
   const { tower, sight } = network;
@@ -41,7 +40,7 @@ function imageFlops(network: CausalLM, step: PlannedStep): number {
   if (tower === undefined || sight === undefined) return 0;
   const own = listParameters(network).filter(({ name }) => name.startsWith(tower.prefix));
   const learns = own.some(({ trainable }) => trainable);
-  const again = learns && runsAgain(step);
+  const again = learns && runsAgain(step.checkpointing);
   let token = 0;
   for (const { name, shape, trainable } of own) {
     if (shape.length < 2) continue;

@@ -33,17 +33,18 @@ export interface LoopInput {
   train: readonly Example[];
   /** Numbers of the examples that stand together in a row (packing); each in its own by default. */
   rows?: readonly Int32Array[] | undefined;
-  validation: readonly Example[] | undefined;
+  validation?: readonly Example[] | undefined;
   settings: TrainSettings;
   /** The loss; that of the trained tokens by default. */
   objective?: Objective | undefined;
-  padId: number;
+  /** Stands behind a shorter row's end; 0 by default. */
+  padId?: number;
   /** Called with the tokens of a micro-batch, padding included, and those of its images, before it is computed. */
   onBatch?: (tokens: number, ofImages: number) => void;
   /** Called after a step and its measurement, before it is yielded. */
   onStep?: (step: TrainStep, optimizerBytes: number) => unknown;
   /** Asks the run to end after the step it is in. */
-  stopped: () => boolean;
+  stopped?: () => boolean;
   /** Where the run is saved now and then. */
   checkpoints?: Checkpoints | undefined;
   /** What a checkpoint says of the run; the loop adds the rest. */
@@ -106,7 +107,7 @@ export interface LoopResult {
 
 /** Runs the optimizer steps one by one; each is yielded after it was applied. */
 export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, LoopResult> {
-  const { model, train, validation, settings: s } = input;
+  const { model, train, validation, settings: s, padId = 0 } = input;
   const packed = input.rows ?? Array.from(train, (_, i) => Int32Array.of(i));
   const plan = planRun(packed.length, s);
   const named = new Map([...model.namedParameters()].filter(([, p]) => p.requiresGrad));
@@ -114,7 +115,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
   const collateRows = (numbers: readonly number[]): Batch =>
     collate(
       numbers.map((i) => train[i]!),
-      { padId: input.padId, paddingSide: s.paddingSide },
+      { padId, paddingSide: s.paddingSide },
     );
   // The answers of a pair belong together; packed examples can be told apart.
   const partsOf = ({ rows }: MicroBatch): { example: number; micro: MicroBatch }[] =>
@@ -145,7 +146,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
       groupByLength: s.groupByLength,
     },
   );
-  const objective: Objective = input.objective ?? new TokenObjective(model, s, validation ?? [], input.padId);
+  const objective: Objective = input.objective ?? new TokenObjective(model, s, validation ?? [], padId);
   // TRL's trainers of preferences switch dropout off: both answers go through the same model as the reference's.
   const noisy = !ofPairs(s.method);
   const sum = outsideScope(() => empty([2], "float32", model.device)); // [loss, squared norm]: read in one go
@@ -196,7 +197,7 @@ export async function* trainLoop(input: LoopInput): AsyncGenerator<TrainStep, Lo
     for (let step = done + 1; step <= plan.steps; step++) {
       boundary = now();
       throwIfInterrupted("Training", s.signal);
-      if (input.stopped()) {
+      if (input.stopped?.()) {
         result.ended = "stopped";
         if (done > 0) await save();
         break;

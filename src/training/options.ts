@@ -136,45 +136,29 @@ export interface TrainOptions<Row = Record<string, unknown>> {
   progress?: boolean;
 }
 
-/** Options with their defaults, checked. */
-export type TrainSettings = Required<
-  Omit<
-    TrainOptions,
-    | "validation"
-    | "steps"
-    | "maxLength"
-    | "evalEvery"
-    | "earlyStopping"
-    | "callbacks"
-    | "log"
-    | "output"
-    | "saveEvery"
-    | "resume"
-    | "textField"
-    | "format"
-    | "signal"
-    | "optimizer"
-    | "maxPromptLength"
-  >
-> & {
+/** Options that have no default. */
+type Unset =
+  | "validation"
+  | "steps"
+  | "maxLength"
+  | "maxPromptLength"
+  | "evalEvery"
+  | "output"
+  | "saveEvery"
+  | "resume"
+  | "textField"
+  | "format"
+  | "signal"
+  | "log";
+
+interface Checked {
   optimizer: OptimizerName;
   callbacks: readonly TrainCallback[];
   earlyStopping: EarlyStopping | undefined;
-} & Pick<
-    TrainOptions,
-    | "validation"
-    | "steps"
-    | "maxLength"
-    | "maxPromptLength"
-    | "evalEvery"
-    | "output"
-    | "saveEvery"
-    | "resume"
-    | "textField"
-    | "format"
-    | "signal"
-    | "log"
-  >;
+}
+
+/** Options with their defaults, checked. */
+export type TrainSettings = Required<Omit<TrainOptions, Unset | keyof Checked>> & Checked & Pick<TrainOptions, Unset>;
 
 const DEFAULTS: TrainSettings = {
   method: "sft",

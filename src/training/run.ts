@@ -119,6 +119,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
   private readonly live: LiveRun | undefined;
   private wake: (() => void)[] = [];
   private ended = false;
+  private broken = false;
   private stopping = false;
   private packing: TrainResult["packing"];
   private checkpoints: Checkpoints | undefined;
@@ -132,14 +133,15 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     network: CausalLM,
     data: Iterable<Record<string, unknown>>,
     options: TrainOptions,
+    ready: () => Promise<void>,
     onEnd: RunEnd,
   ) {
     this.settings = trainSettings(options);
     const signal = interruptSignal(this.settings.signal);
     if (signal) this.settings.signal = signal;
-    this.callbacks = new Callbacks(this.settings.callbacks, { stop: () => this.stop(), steps: this.steps });
+    this.callbacks = new Callbacks(this.settings.callbacks, { stop: () => this.stop(), steps: this.steps }, signal);
     this.live = this.settings.progress ? new LiveRun(this.settings.logEvery) : undefined;
-    this.promise = this.start(model, network, data, onEnd);
+    this.promise = this.start(model, network, data, ready, onEnd);
     // The failure is shown in the run's own display; whoever awaits gets it again.
     this.promise.catch(() => {});
     interruptHost()?.beside?.(this.promise);
@@ -148,6 +150,19 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
   /** Whether it has ended, for whatever reason. */
   get over(): boolean {
     return this.ended;
+  }
+
+  /** Whether it was interrupted or has failed, and is about to end. @internal */
+  get ending(): boolean {
+    return !this.ended && (this.broken || this.settings.signal?.aborted === true);
+  }
+
+  /** Fulfilled when it has ended, however. @internal */
+  get end(): Promise<void> {
+    return this.promise.then(
+      () => {},
+      () => {},
+    );
   }
 
   /** Its largest micro-batch so far and what else its memory depends on; `undefined` before the first one. */
@@ -191,14 +206,15 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
     model: Trained,
     network: CausalLM,
     data: Iterable<Record<string, unknown>>,
+    ready: () => Promise<void>,
     onEnd: RunEnd,
   ): Promise<TrainResult> {
     const s = this.settings;
-    // Let the caller have the run before any work is done.
-    await Promise.resolve();
     const bytes = { gradients: 0, optimizer: 0, peak: 0 };
     let log: RunLog | undefined;
     try {
+      // The caller has the run before any work is done.
+      await ready();
       const { tokenizer } = model;
       const limit = network.config.maxPositions;
       // A run that cannot go on where another ended must not begin.
@@ -281,6 +297,7 @@ export class TrainRun implements PromiseLike<TrainResult>, AsyncIterable<TrainSt
       await this.callbacks.end(summary);
       return summary;
     } catch (error) {
+      this.broken = true;
       log?.fail(error);
       const shown = this.live?.fail(error);
       // An interrupted cell must come back at once: its last picture may follow.

@@ -2,31 +2,11 @@
 // transposing codes, decoding. No test: node dist/test/cuda/bench-fp8.js [--rows 8192]
 import { parseArgs } from "node:util";
 import * as calls from "../../src/tensor/calls.js";
-import { alloc, free, type Handle, openDevice, sync } from "../../src/tensor/native.js";
+import { type Handle, openDevice } from "../../src/tensor/native.js";
+import { BF16, copies, drop, F32, line, memory, pick, random, release, time, UINT8, WEIGHTS } from "./bench.js";
 
 const { values: options } = parseArgs({ options: { rows: { type: "string", default: "8192" } } });
 const rows = Number(options.rows);
-const [F32, BF16, UINT8] = [0, 1, 4];
-const CACHE = 256 * 2 ** 20;
-const held: Handle[] = [];
-
-function memory(bytes: number, dtype: number): Handle {
-  const handle = alloc(bytes, dtype, 1);
-  held.push(handle);
-  return handle;
-}
-function release(): void {
-  for (const handle of held.splice(0)) free(handle);
-}
-
-function random(n: number, scale = 1): Handle {
-  const out = memory(n * 2, BF16);
-  const wide = alloc(n * 4, F32, 1);
-  calls.randomNormal(wide, n, 1, 0, 0, scale);
-  calls.copy(wide, out, n);
-  free(wide);
-  return out;
-}
 
 interface Weight {
   q: Handle;
@@ -36,46 +16,9 @@ function quantized(out: number, into: number): Weight {
   const x = random(out * into, 0.02);
   const w = { q: memory(out * into, UINT8), scale: memory(out * 4, F32) };
   calls.quantizeFp8(x, w.q, w.scale, out, into);
-  free(held.splice(held.indexOf(x), 1)[0] as Handle);
+  drop(x);
   return w;
 }
-
-/** Milliseconds a call: the best of five rounds of about 50 ms. */
-function time(call: (i: number) => void): number {
-  for (let i = 0; i < 3; i++) call(i);
-  sync("cuda");
-  let started = performance.now();
-  for (let i = 0; i < 5; i++) call(i);
-  sync("cuda");
-  const count = Math.max(5, Math.min(2000, Math.ceil(50 / ((performance.now() - started) / 5))));
-  let best = Number.POSITIVE_INFINITY;
-  for (let round = 0; round < 5; round++) {
-    started = performance.now();
-    for (let i = 0; i < count; i++) call(i);
-    sync("cuda");
-    best = Math.min(best, (performance.now() - started) / count);
-  }
-  return best;
-}
-
-function line(name: string, ms: number, work: { flops?: number; bytes?: number }): void {
-  const rate = work.flops
-    ? `${(work.flops / ms / 1e9).toFixed(0).padStart(6)} TFLOP/s`
-    : `${((work.bytes ?? 0) / ms / 1e6).toFixed(0).padStart(6)} GB/s`;
-  console.log(`${name.padEnd(52)} ${ms.toFixed(4).padStart(10)} ms ${rate}`);
-}
-
-const copies = <T>(bytes: number, make: () => T): T[] =>
-  Array.from({ length: Math.max(1, Math.ceil(CACHE / bytes)) }, make);
-const pick = <T>(list: readonly T[], i: number): T => list[i % list.length] as T;
-
-/** [name, out, in] of the weights of a layer. */
-const WEIGHTS: [string, number, number][] = [
-  ["q, k, v", 6144, 4096],
-  ["o", 4096, 4096],
-  ["gate, up", 28_672, 4096],
-  ["down", 4096, 14_336],
-];
 
 interface Options {
   transposed: 0 | 1;

@@ -2,34 +2,13 @@
 // as leave the second-level cache nothing to keep. No test: node dist/test/cuda/bench-gemm.js [--rows 8192] [--only text]
 import { parseArgs } from "node:util";
 import * as calls from "../../src/tensor/calls.js";
-import { alloc, free, type Handle, openDevice, sync } from "../../src/tensor/native.js";
+import { alloc, free, type Handle, openDevice } from "../../src/tensor/native.js";
+import { BF16, copies, drop, F32, INT32, line, memory, pick, random, release, time, UINT8, WEIGHTS } from "./bench.js";
 
 const { values: options } = parseArgs({
   options: { rows: { type: "string", default: "8192" }, only: { type: "string", default: "" } },
 });
 const rows = Number(options.rows);
-const [F32, BF16, INT32, UINT8] = [0, 1, 3, 4];
-const CACHE = 256 * 2 ** 20;
-const held: Handle[] = [];
-
-function memory(bytes: number, dtype: number): Handle {
-  const handle = alloc(bytes, dtype, 1);
-  held.push(handle);
-  return handle;
-}
-function release(): void {
-  for (const handle of held.splice(0)) free(handle);
-}
-
-/** n random numbers in bfloat16. */
-function random(n: number, scale = 1): Handle {
-  const out = memory(n * 2, BF16);
-  const wide = alloc(n * 4, F32, 1);
-  calls.randomNormal(wide, n, 1, 0, 0, scale);
-  calls.copy(wide, out, n);
-  free(wide);
-  return out;
-}
 
 interface Weight {
   q: Handle;
@@ -51,49 +30,11 @@ function quantized(n: number): Weight {
   calls.quantizeNf4(x, w.q, plain, n, 64, 0);
   calls.quantizeAbsmax(plain, w.absmax, w.absmax2, w.offset, blocks);
   free(plain);
-  free(held.splice(held.indexOf(x), 1)[0] as Handle);
+  drop(x);
   return w;
 }
 
-/** Milliseconds a call: the best of five rounds of about 50 ms. */
-function time(call: (i: number) => void): number {
-  for (let i = 0; i < 3; i++) call(i);
-  sync("cuda");
-  let started = performance.now();
-  for (let i = 0; i < 5; i++) call(i);
-  sync("cuda");
-  const count = Math.max(5, Math.min(2000, Math.ceil(50 / ((performance.now() - started) / 5))));
-  let best = Number.POSITIVE_INFINITY;
-  for (let round = 0; round < 5; round++) {
-    started = performance.now();
-    for (let i = 0; i < count; i++) call(i);
-    sync("cuda");
-    best = Math.min(best, (performance.now() - started) / count);
-  }
-  return best;
-}
-
-function line(name: string, ms: number, work: { flops?: number; bytes?: number }): void {
-  const rate = work.flops
-    ? `${(work.flops / ms / 1e9).toFixed(0).padStart(6)} TFLOP/s`
-    : `${((work.bytes ?? 0) / ms / 1e6).toFixed(0).padStart(6)} GB/s`;
-  console.log(`${name.padEnd(44)} ${ms.toFixed(4).padStart(10)} ms ${rate}`);
-}
-
-/** Copies of an operand, so that consecutive calls read other memory. */
-function copies<T>(bytes: number, make: () => T): T[] {
-  return Array.from({ length: Math.max(1, Math.ceil(CACHE / bytes)) }, make);
-}
-const pick = <T>(list: readonly T[], i: number): T => list[i % list.length] as T;
 const asked = (name: string): boolean => name.includes(options.only);
-
-/** [name, out, in] of the weights of a layer. */
-const WEIGHTS: [string, number, number][] = [
-  ["q, k, v", 6144, 4096],
-  ["o", 4096, 4096],
-  ["gate, up", 28_672, 4096],
-  ["down", 4096, 14_336],
-];
 
 function product(name: string, m: number, n: number, k: number, ta: number, tb: number, y32 = false): void {
   if (!asked(name)) return;

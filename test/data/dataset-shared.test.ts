@@ -3,8 +3,8 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { loadDataset } from "../../src/data/dataset.js";
+import { shared } from "../shared.js";
 
-const shared = process.env.TUNEBOOK_SHARED ?? join(import.meta.dirname, "../../../../shared");
 const data = join(shared, "data");
 const skip = existsSync(data) ? false : `no data sets in ${data}`;
 

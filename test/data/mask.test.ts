@@ -8,12 +8,10 @@ import { describeReport, tokenizeRows } from "../../src/data/tokenize.js";
 import { ConfigError, DataError, InterruptedError, TokenizerError } from "../../src/errors.js";
 import type { Message } from "../../src/hub/chat.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
+import { shared } from "../shared.js";
 
 const fixtures: string = join(import.meta.dirname, "../../../test/fixtures/hub");
-const shared: string = join(
-  process.env.TUNEBOOK_SHARED ?? join(import.meta.dirname, "../../../../shared"),
-  "tokenizers",
-);
+const tokenizers: string = join(shared, "tokenizers");
 
 let llama: Tokenizer;
 let chatml: Tokenizer;
@@ -197,11 +195,11 @@ describe("masks of chats", () => {
     assert.throws(() => exampleOf(talk, bare), TokenizerError);
   });
 
-  const skip = existsSync(shared) ? false : `no real tokenizers in ${shared}`;
+  const skip = existsSync(tokenizers) ? false : `no real tokenizers in ${tokenizers}`;
   it("find the turns in the real templates", { skip }, async () => {
     const said = /the old cat\..*in the river\./s;
     for (const name of ["llama2", "llama3", "mistral-7b-v0.1", "qwen2", "smollm2"]) {
-      const tokenizer = await Tokenizer.fromFolder(join(shared, name));
+      const tokenizer = await Tokenizer.fromFolder(join(tokenizers, name));
       const example = exampleOf(talk, tokenizer);
       const text = shown(example, tokenizer);
       const trained = [...text.matchAll(/⟦(.*?)⟧/gs)].map((match) => match[1]!);

@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { rouge } from "../../src/evaluation/rouge.js";
 import { cutAt, StopText } from "../../src/evaluation/stop-text.js";
 import { StreamDecoder } from "../../src/hub/stream-decoder.js";
 import { loadModel, type Model } from "../../src/index.js";
 import { stats } from "../../src/tensor/native.js";
 import { colourRows, withModelFolder } from "../facade/small.js";
+import { shared } from "../shared.js";
 
 const quiet = { progress: false } as const;
 const prompts = ["The sea", "A", "The grass is green and the rose", "coal black", "The sea is", "x", "of the hills"];
@@ -128,8 +128,6 @@ test("a text ends at the first stop string, and only there", () => {
     assert.equal(run(text, stops), cutAt(text, stops));
 });
 
-const shared =
-  process.env.TUNEBOOK_SHARED ?? resolve(fileURLToPath(new URL("../../..", import.meta.url)), "..", "shared");
 const stories = join(shared, "models", "stories260K");
 
 test("batches on real weights give the texts of one by one", {

@@ -1,9 +1,8 @@
 // The key-value cache in 16 and 8 bits: what it takes, and what it does to the logits.
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { loadModel, type Model } from "../../src/index.js";
 import type { CausalLM } from "../../src/models/causal.js";
 import { type CacheDType, KvCache } from "../../src/nn/cache.js";
@@ -11,6 +10,7 @@ import { stats } from "../../src/tensor/native.js";
 import { noGrad } from "../../src/tensor/record.js";
 import { scope } from "../../src/tensor/scope.js";
 import { smallConfig, withModelFolder } from "../facade/small.js";
+import { shared } from "../shared.js";
 
 const quiet = { progress: false } as const;
 const prompts = ["The sea", "A", "The grass is green and the rose", "coal black"];
@@ -105,8 +105,6 @@ test("texts with a cache of fewer bits are the same one by one, in batches, with
     { ...smallConfig, max_position_embeddings: 512 },
   ));
 
-const shared =
-  process.env.TUNEBOOK_SHARED ?? resolve(fileURLToPath(new URL("../../..", import.meta.url)), "..", "shared");
 const smollm = join(shared, "models", "smollm2-135m-instruct");
 
 test("on real weights 16 bits change nothing that matters and 8 bits little", {

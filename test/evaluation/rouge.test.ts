@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { porterStem } from "../../src/evaluation/porter.js";
 import { type RougeName, rouge, rougeTokens } from "../../src/evaluation/rouge.js";
 import { goldenValues } from "../golden.js";
+import { shared } from "../shared.js";
 
 const golden = goldenValues("rouge") as {
   words: string;
@@ -58,8 +58,6 @@ test("tokens are runs of a-z and 0-9 in lower case", () => {
   assert.deepEqual(rougeTokens("The cities' boats", { stemmer: true }), ["the", "citi", "boat"]);
 });
 
-const shared =
-  process.env.TUNEBOOK_SHARED ?? resolve(fileURLToPath(new URL("../../..", import.meta.url)), "..", "shared");
 const folder = join(shared, "data", "dialogsum");
 
 test("BART's summaries of DialogSum score what was computed for them elsewhere", {

@@ -12,9 +12,9 @@ import { tokenizerFields } from "../../src/hub/gguf-tokenizer-write.js";
 import { writeGguf } from "../../src/hub/gguf-write.js";
 import { mergesByScore } from "../../src/hub/merges.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
+import { shared } from "../shared.js";
 import { ggufFile, type Pair } from "./gguf-file.js";
 
-const shared: string = process.env.TUNEBOOK_SHARED ?? join(import.meta.dirname, "../../../../shared");
 const tokenizers: string = join(shared, "tokenizers");
 const skip: string | false = existsSync(tokenizers)
   ? false

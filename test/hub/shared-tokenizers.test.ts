@@ -12,9 +12,9 @@ import { gunzipSync } from "node:zlib";
 import { encodeConversation } from "../../src/data/images.js";
 import { Tokenizer } from "../../src/hub/tokenizer.js";
 import { QWEN2_VL_PICTURES } from "../../src/images/patches.js";
+import { shared } from "../shared.js";
 import { digestOf, sharedRows } from "./shared-rows.js";
 
-const shared: string = process.env.TUNEBOOK_SHARED ?? join(import.meta.dirname, "../../../../shared");
 const folder: string = join(shared, "tokenizers");
 const fixtures: string = join(import.meta.dirname, "../../../test/fixtures/hub");
 const skip: string | false = existsSync(folder)

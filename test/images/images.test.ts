@@ -9,6 +9,7 @@ import { patchesOf, patchGrid, QWEN2_VL_PICTURES as SETTINGS } from "../../src/i
 import { readPicture } from "../../src/images/picture.js";
 import { smartSize } from "../../src/images/resize.js";
 import { goldenArrays, goldenFloats, goldenPath, goldenValues } from "../golden.js";
+import { shared } from "../shared.js";
 
 const arrays = goldenArrays("images/golden");
 const { sizes } = goldenValues("images/golden") as { sizes: Record<string, [number, number, number]> };
@@ -196,14 +197,14 @@ test("chunks of a PNG that are changed, doubled, left out or in another order, w
   assert.ok(outcomes.image > 0 && outcomes.error > 0);
 });
 
-const shared = join(process.env.TUNEBOOK_SHARED ?? "../shared", "data/vlm_images");
+const photographs = join(shared, "data/vlm_images");
 test("photographs are decoded and cut into patches", {
-  skip: existsSync(shared) ? false : `${shared} is not there`,
+  skip: existsSync(photographs) ? false : `${photographs} is not there`,
 }, async () => {
-  const names = readdirSync(shared).filter((name) => /\.(png|jpg)$/.test(name));
+  const names = readdirSync(photographs).filter((name) => /\.(png|jpg)$/.test(name));
   assert.ok(names.length >= 10);
   for (const name of names) {
-    const picture = await readPicture(join(shared, name), SETTINGS, name);
+    const picture = await readPicture(join(photographs, name), SETTINGS, name);
     assert.equal(patchesOf([picture], SETTINGS).length, picture.tokens * 4 * 1176);
   }
 });

@@ -90,10 +90,7 @@ describe("checkpoints of bitsandbytes in 4 bits", () => {
     const steps = trainLoop({
       model: model.module,
       train: [{ ids, labels: ids }],
-      validation: undefined,
       settings: trainSettings({ steps: 8, batch: 1, lr: 1e-2, schedule: "constant" }),
-      padId: 0,
-      stopped: () => false,
     });
     const losses: number[] = [];
     for await (const step of steps) losses.push(step.loss);

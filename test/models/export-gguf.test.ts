@@ -17,10 +17,10 @@ import type { GgufDType } from "../../src/models/export-options.js";
 import { loadModel } from "../../src/plan.js";
 import { tensor } from "../../src/tensor/tensor.js";
 import { goldenArrays, goldenFloats, goldenPath, relativeError } from "../golden.js";
+import { shared } from "../shared.js";
 
 const hub = new URL("../../../test/fixtures/hub/", import.meta.url).pathname;
 const root = new URL("../../../", import.meta.url).pathname;
-const shared: string = process.env.TUNEBOOK_SHARED ?? join(root, "../shared");
 let folder: string;
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), "tunebook-export-"));

@@ -11,11 +11,11 @@ import { Model } from "../../src/model.js";
 import type { GgufDType } from "../../src/models/export-options.js";
 import { loadModel } from "../../src/plan.js";
 import { relativeError } from "../golden.js";
+import { shared } from "../shared.js";
 import { characters, WIDE, wideModel } from "./gguf-models.js";
 
 const root = new URL("../../../", import.meta.url).pathname;
 const llamaCpp = join(root, ".cache", "llama-cpp");
-const shared: string = process.env.TUNEBOOK_SHARED ?? join(root, "../shared");
 const tokenizers = join(shared, "tokenizers");
 const quiet = { progress: false } as const;
 const noLlamaCpp: string | false = existsSync(join(llamaCpp, "node_modules"))

@@ -14,6 +14,7 @@ import { trainLoop } from "../../src/training/loop.js";
 import { trainSettings } from "../../src/training/options.js";
 import { goldenArrays, goldenFloats, goldenValues, relativeError } from "../golden.js";
 import { type FileTensor, ggufFile, type Pair } from "../hub/gguf-file.js";
+import { shared } from "../shared.js";
 
 // Numbers from 0 to 1, the same each time.
 function random(seed: number): () => number {
@@ -25,7 +26,6 @@ function random(seed: number): () => number {
 }
 
 const fixtures = new URL("../../../test/fixtures/hub/gguf/", import.meta.url);
-const shared: string = process.env.TUNEBOOK_SHARED ?? join(import.meta.dirname, "../../../../shared");
 let folder: string;
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), "tunebook-gguf-"));
@@ -219,10 +219,7 @@ describe("models kept in a file's blocks", () => {
       const steps = trainLoop({
         model: model.module,
         train: [{ ids, labels: ids }],
-        validation: undefined,
         settings: trainSettings({ steps: 8, batch: 1, lr: 1e-2, schedule: "constant" }),
-        padId: 0,
-        stopped: () => false,
       });
       const seen: number[] = [];
       for await (const step of steps) seen.push(step.loss);

@@ -2,11 +2,11 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { generateIds, samplingSettings } from "../../src/evaluation/generate.js";
 import { loadModel, type Model } from "../../src/index.js";
 import { stats } from "../../src/tensor/native.js";
 import { goldenPath, goldenValues } from "../golden.js";
+import { shared } from "../shared.js";
 
 async function greedy(model: Model, prompt: number[], length: number): Promise<number[]> {
   const out = [...prompt];
@@ -53,7 +53,6 @@ test("the names of a model are its checkpoint's, and random and weightless model
   b.dispose();
 });
 
-const shared = process.env.TUNEBOOK_SHARED ?? fileURLToPath(new URL("../../../../shared", import.meta.url));
 const stories = join(shared, "models", "stories260K");
 const absent = existsSync(stories) ? false : `${stories} is absent: the real weights are not part of this repository`;
 

@@ -6,6 +6,34 @@ export interface Shape {
   readonly total: number;
 }
 
+/** Meta-Llama-3-8B. */
+export const LLAMA3_8B = {
+  model_type: "llama",
+  vocab_size: 128256,
+  hidden_size: 4096,
+  intermediate_size: 14336,
+  num_hidden_layers: 32,
+  num_attention_heads: 32,
+  num_key_value_heads: 8,
+  max_position_embeddings: 8192,
+  rms_norm_eps: 1e-5,
+  rope_theta: 500000,
+  tie_word_embeddings: false,
+} as const;
+
+/** SmolLM2-135M, as far as its memory goes. */
+export const SMOLLM2_135M = {
+  model_type: "llama",
+  vocab_size: 49152,
+  hidden_size: 576,
+  intermediate_size: 1536,
+  num_hidden_layers: 30,
+  num_attention_heads: 9,
+  num_key_value_heads: 3,
+  max_position_embeddings: 2048,
+  tie_word_embeddings: true,
+} as const;
+
 export const SHAPES: readonly Shape[] = [
   {
     name: "Llama-2-7B",
@@ -26,19 +54,7 @@ export const SHAPES: readonly Shape[] = [
   {
     name: "Llama-3-8B",
     total: 8_030_261_248,
-    config: {
-      model_type: "llama",
-      vocab_size: 128256,
-      hidden_size: 4096,
-      intermediate_size: 14336,
-      num_hidden_layers: 32,
-      num_attention_heads: 32,
-      num_key_value_heads: 8,
-      max_position_embeddings: 8192,
-      rms_norm_eps: 1e-5,
-      rope_theta: 500000,
-      tie_word_embeddings: false,
-    },
+    config: LLAMA3_8B,
   },
   {
     name: "Mistral-7B-v0.1",

@@ -5,19 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { loadModel } from "../../src/index.js";
-import { colourRows, withModelFolder } from "../facade/small.js";
+import { colourRows, smallConfig, withModelFolder } from "../facade/small.js";
 
-const common = {
-  vocab_size: 340,
-  hidden_size: 64,
-  intermediate_size: 128,
-  num_hidden_layers: 2,
-  num_attention_heads: 4,
-  num_key_value_heads: 2,
-  max_position_embeddings: 128,
-  initializer_range: 0.1,
-  tie_word_embeddings: true,
-};
+const { model_type: _, rms_norm_eps: __, ...common } = smallConfig;
 const CONFIGS: Record<string, object> = {
   mistral: { ...common, sliding_window: 16 },
   qwen2: common,

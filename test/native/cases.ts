@@ -1,16 +1,11 @@
 // Products of many shapes against a float64 reference. Run by the tests in process, and as a program in child processes for each instruction set.
-import { createHash } from "node:crypto";
 import { pathToFileURL } from "node:url";
 import { dequantizeNf4, gemm, gemmBatched, gemmNf4, quantizeAbsmax, quantizeNf4 } from "../../src/tensor/calls.js";
 import * as native from "../../src/tensor/native.js";
-import { random, read, relativeError, send } from "./helpers.js";
+import { type Outcome, printProducts, random, read, relativeError, send } from "./helpers.js";
 
-/** What a case computed, and its relative error. */
-export interface Outcome {
-  readonly name: string;
-  readonly error: number;
-  readonly values: Float32Array;
-}
+/** Bound of the relative error of each of these products. */
+export const BOUND = 2e-6;
 
 interface Product {
   m: number;
@@ -177,14 +172,6 @@ async function nf4Product(
   return { name, error: relativeError(values, expected), values };
 }
 
-// As a program: a line of JSON with the instruction set, the worst error and a digest of all results.
-if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
-  const outcomes = [...(await products()), ...(await nf4Products())];
-  const digest = createHash("sha256");
-  for (const o of outcomes) digest.update(new Uint8Array(o.values.buffer));
-  const worst = outcomes.reduce((a, b) => (b.error > a.error || Number.isNaN(b.error) ? b : a));
-  const { isa, threads, liveBytes } = native.stats();
-  console.log(
-    JSON.stringify({ isa, threads, liveBytes, name: worst.name, error: worst.error, digest: digest.digest("hex") }),
-  );
-}
+// As a program.
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href)
+  printProducts([...(await products()), ...(await nf4Products())].map((o) => ({ ...o, bound: BOUND })));

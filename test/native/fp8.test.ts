@@ -3,7 +3,7 @@ import { test } from "node:test";
 import * as op from "../../src/tensor/calls.js";
 import * as native from "../../src/tensor/native.js";
 import { fp8Products, toE4m3 } from "./fp8.js";
-import { child, random, read, send } from "./helpers.js";
+import { onEveryInstructionSet, random, read, send } from "./helpers.js";
 
 const sized = (count: number, f: (i: number) => number): Float32Array =>
   Float32Array.from({ length: count }, (_, i) => f(i));
@@ -30,25 +30,8 @@ test("products over E4M3 weights agree with float64, with inputs as they are and
     assert.ok(error < bound, `${name}: relative error ${error}`);
 });
 
-test("E4M3 products agree on every instruction set and do not depend on the number of threads", (t) => {
-  for (const isa of ["portable", "avx2", "avx512", "avx512bf16"]) {
-    const digests = new Set<string>();
-    for (const threads of ["1", "2"]) {
-      const run = child("fp8.js", { TUNEBOOK_ISA: isa, TUNEBOOK_THREADS: threads });
-      if (/this processor cannot run/.test(run.stderr)) {
-        t.diagnostic(`${isa}: not on this processor`);
-        break;
-      }
-      assert.equal(run.status, 0, run.stderr);
-      const result = JSON.parse(run.stdout);
-      assert.equal(result.isa, isa);
-      assert.equal(result.liveBytes, 0);
-      assert.ok(result.error < result.bound, `${isa}: ${result.name}: relative error ${result.error}`);
-      digests.add(result.digest);
-    }
-    assert.ok(digests.size <= 1, `${isa}: results differ with the number of threads`);
-  }
-});
+test("E4M3 products agree on every instruction set and do not depend on the number of threads", (t) =>
+  onEveryInstructionSet(t, "fp8.js", [1, 2]));
 
 test("a product cut into pieces of rows is the product of each piece", async () => {
   const [m, rows, cols] = [2500, 24, 40]; // more rows than are rounded at once

@@ -1,11 +1,10 @@
 // Products over E4M3 weights, with inputs as they are and rounded too, against float64. Run as cases.ts: in process, and as a program for each instruction
 // set.
-import { createHash } from "node:crypto";
 import { pathToFileURL } from "node:url";
 import * as op from "../../src/tensor/calls.js";
 import * as native from "../../src/tensor/native.js";
-import { type Bounded, toBf16 } from "./halves.js";
-import { random, read, relativeError, send } from "./helpers.js";
+import { toBf16 } from "./halves.js";
+import { type Bounded, printProducts, random, read, relativeError, send } from "./helpers.js";
 
 /** The nearest value of E4M3, ties to even, at most 448: steps of 2^-9 below 2^-6, else of an eighth of the power of two below it. */
 export function toE4m3(x: number): number {
@@ -123,14 +122,5 @@ export async function fp8Products(): Promise<Bounded[]> {
   return outcomes;
 }
 
-// As a program: a line of JSON with the instruction set, the worst case and a digest of all results.
-if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
-  const outcomes = await fp8Products();
-  const digest = createHash("sha256");
-  for (const o of outcomes) digest.update(new Uint8Array(o.values.buffer));
-  const bad = (o: Bounded): number => (Number.isNaN(o.error) ? Number.POSITIVE_INFINITY : o.error / o.bound);
-  const worst = outcomes.reduce((p, o) => (bad(o) > bad(p) ? o : p));
-  const { isa, liveBytes } = native.stats();
-  const { name, error, bound } = worst;
-  console.log(JSON.stringify({ isa, liveBytes, name, error, bound, digest: digest.digest("hex") }));
-}
+// As a program.
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) printProducts(await fp8Products());

@@ -2,44 +2,19 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { gemm, lowRankGradients } from "../../src/tensor/calls.js";
 import * as native from "../../src/tensor/native.js";
-import { nf4Products, products } from "./cases.js";
-import { child, read, send } from "./helpers.js";
+import { BOUND, nf4Products, products } from "./cases.js";
+import { child, onEveryInstructionSet, read, send } from "./helpers.js";
 
 test("products agree with float64 for all shapes, transpositions, strides, scalings and biases", async () => {
-  for (const { name, error } of await products()) assert.ok(error < 2e-6, `${name}: relative error ${error}`);
+  for (const { name, error } of await products()) assert.ok(error < BOUND, `${name}: relative error ${error}`);
 });
 
 test("products with an NF4 weight agree with the restored weight", async () => {
-  for (const { name, error } of await nf4Products()) assert.ok(error < 2e-6, `${name}: relative error ${error}`);
+  for (const { name, error } of await nf4Products()) assert.ok(error < BOUND, `${name}: relative error ${error}`);
 });
 
-test("every instruction set agrees, and the result does not depend on the number of threads", (t) => {
-  for (const isa of ["portable", "avx2", "avx512", "avx512bf16"]) {
-    const digests = new Set<string>();
-    for (const threads of ["1", "2", "5"]) {
-      const run = child("cases.js", { TUNEBOOK_ISA: isa, TUNEBOOK_THREADS: threads });
-      if (/this processor cannot run/.test(run.stderr)) {
-        t.diagnostic(`${isa}: not on this processor`);
-        break;
-      }
-      assert.equal(run.status, 0, run.stderr);
-      const result = JSON.parse(run.stdout) as {
-        isa: string;
-        threads: number;
-        name: string;
-        error: number;
-        digest: string;
-        liveBytes: number;
-      };
-      assert.equal(result.isa, isa);
-      assert.equal(result.threads, Number(threads));
-      assert.equal(result.liveBytes, 0);
-      assert.ok(result.error < 2e-6, `${isa}: ${result.name}: relative error ${result.error}`);
-      digests.add(result.digest);
-    }
-    assert.ok(digests.size <= 1, `${isa}: results differ with the number of threads`);
-  }
-});
+test("every instruction set agrees, and the result does not depend on the number of threads", (t) =>
+  onEveryInstructionSet(t, "cases.js", [1, 2, 5]));
 
 test("an unknown instruction set is refused by name", () => {
   const run = child("cases.js", { TUNEBOOK_ISA: "mmx" });

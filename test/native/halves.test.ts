@@ -3,7 +3,7 @@ import { test } from "node:test";
 import * as op from "../../src/tensor/calls.js";
 import * as native from "../../src/tensor/native.js";
 import { halfProducts, quantisedProducts, toBf16 } from "./halves.js";
-import { child, random, read, send } from "./helpers.js";
+import { onEveryInstructionSet, random, read, send } from "./helpers.js";
 
 test("products with 16-bit operands and in bfloat16 agree with float64 of the rounded operands", async () => {
   for (const { name, error, bound } of await halfProducts())
@@ -15,25 +15,8 @@ test("products over NF4, FP4, int8 and block weights agree with the restored wei
     assert.ok(error < bound, `${name}: relative error ${error}`);
 });
 
-test("16-bit products agree on every instruction set and do not depend on the number of threads", (t) => {
-  for (const isa of ["portable", "avx2", "avx512", "avx512bf16"]) {
-    const digests = new Set<string>();
-    for (const threads of ["1", "2"]) {
-      const run = child("halves.js", { TUNEBOOK_ISA: isa, TUNEBOOK_THREADS: threads });
-      if (/this processor cannot run/.test(run.stderr)) {
-        t.diagnostic(`${isa}: not on this processor`);
-        break;
-      }
-      assert.equal(run.status, 0, run.stderr);
-      const result = JSON.parse(run.stdout);
-      assert.equal(result.isa, isa);
-      assert.equal(result.liveBytes, 0);
-      assert.ok(result.error < result.bound, `${isa}: ${result.name}: relative error ${result.error}`);
-      digests.add(result.digest);
-    }
-    assert.ok(digests.size <= 1, `${isa}: results differ with the number of threads`);
-  }
-});
+test("16-bit products agree on every instruction set and do not depend on the number of threads", (t) =>
+  onEveryInstructionSet(t, "halves.js", [1, 2]));
 
 test("rows of 16-bit tables are widened exactly", async () => {
   const [vocab, dim] = [11, 37];

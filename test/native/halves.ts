@@ -1,15 +1,8 @@
 // 16-bit operands, bfloat16 computing and the quantised weights against float64. Run as cases.ts: in process, and as a program for each instruction set.
-import { createHash } from "node:crypto";
 import { pathToFileURL } from "node:url";
 import * as op from "../../src/tensor/calls.js";
 import * as native from "../../src/tensor/native.js";
-import type { Outcome } from "./cases.js";
-import { random, read, relativeError, send } from "./helpers.js";
-
-/** Error bounds by what is compared; see `bound`. */
-export interface Bounded extends Outcome {
-  readonly bound: number;
-}
+import { type Bounded, printProducts, random, read, relativeError, send } from "./helpers.js";
 
 /** Values rounded to bfloat16 as float32, computed here on its own. */
 export function toBf16(x: Float32Array): Float32Array {
@@ -202,14 +195,6 @@ async function quantisedProduct(
   ];
 }
 
-// As a program: a line of JSON with the instruction set, the worst case and a digest of all results.
-if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
-  const outcomes = [...(await halfProducts()), ...(await quantisedProducts())];
-  const digest = createHash("sha256");
-  for (const o of outcomes) digest.update(new Uint8Array(o.values.buffer));
-  const bad = (o: Bounded): number => (Number.isNaN(o.error) ? Number.POSITIVE_INFINITY : o.error / o.bound);
-  const worst = outcomes.reduce((p, o) => (bad(o) > bad(p) ? o : p));
-  const { isa, threads, liveBytes } = native.stats();
-  const { name, error, bound } = worst;
-  console.log(JSON.stringify({ isa, threads, liveBytes, name, error, bound, digest: digest.digest("hex") }));
-}
+// As a program.
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href)
+  printProducts([...(await halfProducts()), ...(await quantisedProducts())]);

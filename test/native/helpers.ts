@@ -1,4 +1,7 @@
+import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import type { TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import * as native from "../../src/tensor/native.js";
 
@@ -54,4 +57,63 @@ export function child(
     timeout: 60_000,
   });
   return { status, signal, stdout, stderr };
+}
+
+/** What a case of products computed, and its relative error. */
+export interface Outcome {
+  readonly name: string;
+  readonly error: number;
+  readonly values: Float32Array;
+}
+
+/** One whose bound depends on what is compared. */
+export interface Bounded extends Outcome {
+  readonly bound: number;
+}
+
+interface Printed {
+  isa: string;
+  threads: number;
+  liveBytes: number;
+  name: string;
+  error: number;
+  bound: number;
+  digest: string;
+}
+
+/** What a program of products prints: a line of JSON with the instruction set, the worst case and a digest of all results. */
+export function printProducts(outcomes: readonly Bounded[]): void {
+  const digest = createHash("sha256");
+  for (const o of outcomes) digest.update(new Uint8Array(o.values.buffer));
+  const bad = (o: Bounded): number => (Number.isNaN(o.error) ? Number.POSITIVE_INFINITY : o.error / o.bound);
+  const { name, error, bound } = outcomes.reduce((p, o) => (bad(o) > bad(p) ? o : p));
+  const { isa, threads, liveBytes } = native.stats();
+  const printed: Printed = { isa, threads, liveBytes, name, error, bound, digest: digest.digest("hex") };
+  console.log(JSON.stringify(printed));
+}
+
+/**
+ * Runs such a program on every instruction set that this processor has, with each number of threads: results must be within their bound, leave no memory
+ * behind, and not depend on the number of threads.
+ */
+export function onEveryInstructionSet(t: TestContext, program: string, threadCounts: readonly number[]): void {
+  for (const isa of ["portable", "avx2", "avx512", "avx512bf16"]) {
+    const digests = new Set<string>();
+    for (const threads of threadCounts) {
+      const run = child(program, { TUNEBOOK_ISA: isa, TUNEBOOK_THREADS: String(threads) });
+      if (/this processor cannot run/.test(run.stderr)) {
+        t.diagnostic(`${isa}: not on this processor`);
+        break;
+      }
+      assert.equal(run.status, 0, run.stderr);
+      const result = JSON.parse(run.stdout) as Printed;
+      assert.equal(result.isa, isa);
+      assert.equal(result.threads, threads);
+      assert.equal(result.liveBytes, 0);
+      assert.equal(typeof result.error, "number", `${isa}: ${result.name}: no number`); // JSON has null for NaN
+      assert.ok(result.error < result.bound, `${isa}: ${result.name}: relative error ${result.error}`);
+      digests.add(result.digest);
+    }
+    assert.ok(digests.size <= 1, `${isa}: results differ with the number of threads`);
+  }
 }

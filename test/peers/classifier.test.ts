@@ -52,10 +52,7 @@ async function losses(model: Model, more: TrainOptions = {}, together = 1): Prom
     rows: Array.from({ length: examples.length / together }, (_, i) =>
       Int32Array.from({ length: together }, (_, j) => i * together + j),
     ),
-    validation: undefined,
     settings,
-    padId: 0,
-    stopped: () => false,
   };
   const found: number[] = [];
   for await (const step of trainLoop(input)) found.push(step.loss);

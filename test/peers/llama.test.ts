@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { backward } from "../../src/autograd/tape.js";
 import type { CausalLM } from "../../src/models/causal.js";
 import { linearCrossEntropy } from "../../src/tensor/ops/loss.js";
@@ -10,6 +9,7 @@ import { noGrad } from "../../src/tensor/record.js";
 import { scope } from "../../src/tensor/scope.js";
 import { type Tensor, tensor } from "../../src/tensor/tensor.js";
 import { goldenArrays, goldenFloats, goldenPath, goldenValues, relativeError } from "../golden.js";
+import { shared } from "../shared.js";
 import { flatRows, nextLabels, readModel } from "./models.js";
 
 async function logits(model: CausalLM, ids: readonly number[]): Promise<Float32Array> {
@@ -91,7 +91,6 @@ for (const [title, doubleQuant] of [
   });
 }
 
-const shared = process.env.TUNEBOOK_SHARED ?? fileURLToPath(new URL("../../../../shared", import.meta.url));
 const stories = join(shared, "models", "stories260K");
 const absent = existsSync(stories) ? false : `${stories} is absent: the real weights are not part of this repository`;
 

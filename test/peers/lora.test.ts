@@ -4,28 +4,12 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import type { Example } from "../../src/data/mask.js";
 import { ConfigError } from "../../src/errors.js";
 import type { Model } from "../../src/model.js";
 import { loadModel } from "../../src/plan.js";
-import { trainLoop } from "../../src/training/loop.js";
-import { type TrainOptions, type TrainStep, trainSettings } from "../../src/training/options.js";
+import type { TrainOptions } from "../../src/training/options.js";
 import { goldenArrays, goldenFloats, goldenPath, goldenValues, relativeError } from "../golden.js";
-import type { LabelledRow } from "./models.js";
-
-const example = ({ ids, labels }: LabelledRow): Example => ({
-  ids: Int32Array.from(ids),
-  labels: Int32Array.from(labels),
-});
-
-/** Trains in the order of the rows, and gives each step's numbers. */
-async function train(model: Model, rows: readonly LabelledRow[], options: TrainOptions): Promise<TrainStep[]> {
-  const steps: TrainStep[] = [];
-  const settings = trainSettings({ shuffle: false, progress: false, ...options });
-  const input = { model: model.module, train: rows.map(example), validation: undefined, settings, padId: 0 };
-  for await (const step of trainLoop({ ...input, stopped: () => false })) steps.push(step);
-  return steps;
-}
+import { trainOn } from "./train.js";
 
 /** The adapter's matrices by PEFT's names. */
 async function matrices(model: Model): Promise<Map<string, Float32Array>> {
@@ -51,7 +35,7 @@ for (const name of ["lora", "lora-schedule", "lora-nf4"]) {
   test(`${name}: 20 steps give the losses, norms and matrices of PEFT and torch`, async () => {
     const model = await load(values.quantized);
     await model.loadAdapter(goldenPath(`${name}/init`));
-    const steps = await train(model, values.rows, { ...options, batch: 2, accumulate });
+    const steps = await trainOn(model, values.rows, { ...options, batch: 2, accumulate });
     const error = (got: number[], want: number[]): number => relativeError(got, want);
     assert.ok(error(steps.map((s) => s.loss), values.losses) < 1e-4, `losses ${steps.map((s) => s.loss)}`); // biome-ignore format: one claim a line
     assert.ok(error(steps.map((s) => s.lr), values.rates) < 1e-12, `rates ${steps.map((s) => s.lr)}`); // biome-ignore format: one claim a line
@@ -135,7 +119,7 @@ test("how a step is split into micro-batches, and on which side rows are padded,
     const model = await load(null);
     await model.loadAdapter(goldenPath("lora-schedule/init"));
     const options: TrainOptions = { steps: 20, lr, weightDecay, maxGradNorm, schedule, warmup };
-    const steps = await train(model, values.rows, { ...options, batch, accumulate, paddingSide });
+    const steps = await trainOn(model, values.rows, { ...options, batch, accumulate, paddingSide });
     losses.push(steps.map((s) => s.loss));
     model.dispose();
   }
@@ -149,7 +133,7 @@ test("after three steps every A and B of a new adapter has changed", async () =>
   const model = (await load("nf4")).addLora({ rank: 4, target: "all-linear", seed: 3 });
   const { rows } = goldenValues("lora/golden");
   const before = await matrices(model);
-  const steps = await train(model, rows, { steps: 3, batch: 8, lr: 1e-2, schedule: "constant" });
+  const steps = await trainOn(model, rows, { steps: 3, batch: 8, lr: 1e-2, schedule: "constant" });
   assert.ok(steps.every((s) => s.gradNorm > 0), `norms ${steps.map((s) => s.gradNorm)}`); // biome-ignore format: one claim a line
   const after = await matrices(model);
   assert.equal(after.size, 28);

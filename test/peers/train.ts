@@ -8,7 +8,7 @@ export async function trainOn(model: Model, rows: readonly LabelledRow[], option
   const steps: TrainStep[] = [];
   const settings = trainSettings({ shuffle: false, progress: false, ...options });
   const train = rows.map(({ ids, labels }) => ({ ids: Int32Array.from(ids), labels: Int32Array.from(labels) }));
-  const input = { model: model.module, train, validation: undefined, settings, padId: 0, stopped: () => false };
+  const input = { model: model.module, train, settings };
   for await (const step of trainLoop(input)) steps.push(step);
   return steps;
 }

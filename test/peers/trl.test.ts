@@ -32,7 +32,7 @@ async function train(options: TrainOptions): Promise<TrainStep[]> {
   const plan = loadModel(goldenPath("llama-gqa"), { dtype: "float32", progress: false });
   const model: Model = await plan.loadAdapter(goldenPath("lora/init"));
   const settings = trainSettings({ shuffle: false, progress: false, ...options });
-  const base = { model: model.module, settings, validation: undefined, padId: 0, stopped: () => false };
+  const base = { model: model.module, settings };
   let input: LoopInput = { ...base, train: pairs.map((p) => p.chosen) };
   if (options.method !== "sft") {
     const without = model.withoutAdapter.bind(model);

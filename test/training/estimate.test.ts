@@ -6,6 +6,7 @@ import { tapeLength } from "../../src/autograd/tape.js";
 import { ConfigError, type EstimateOptions, loadModel, type Model } from "../../src/index.js";
 import { stats } from "../../src/tensor/native.js";
 import { randomState } from "../../src/tensor/ops/random.js";
+import { LLAMA3_8B, SMOLLM2_135M } from "../models/shapes.js";
 import { measure, SMALL } from "./measured.js";
 import { measuredPeak } from "./peak.js";
 
@@ -61,20 +62,8 @@ test("steps of every method are predicted from the config alone within 10% of wh
   }
 });
 
-const smollm2 = {
-  model_type: "llama",
-  vocab_size: 49152,
-  hidden_size: 576,
-  intermediate_size: 1536,
-  num_hidden_layers: 30,
-  num_attention_heads: 9,
-  num_key_value_heads: 3,
-  max_position_embeddings: 2048,
-  tie_word_embeddings: true,
-};
-
 test("so does a model of SmolLM2-135M's shape, and the largest batch is found", async () => {
-  const model = await loadModel(smollm2, { device: "cpu", weights: "random", dtype: "bfloat16" }).addLora({
+  const model = await loadModel(SMOLLM2_135M, { device: "cpu", weights: "random", dtype: "bfloat16" }).addLora({
     rank: 16,
     target: "all-linear",
   });
@@ -100,7 +89,7 @@ test("so does a model of SmolLM2-135M's shape, and the largest batch is found", 
 });
 
 test("a model without weights can be estimated, for a GPU too, with 16-bit activations", async () => {
-  const plan = loadModel(smollm2, { weights: "none", dtype: "bfloat16" });
+  const plan = loadModel(SMOLLM2_135M, { weights: "none", dtype: "bfloat16" });
   const model = await plan.quantize({ type: "nf4", doubleQuant: true, compute: "bf16" }).addLora({
     rank: 16,
     target: "all-linear",
@@ -164,22 +153,12 @@ test("images of rows are counted where the model sees, on a GPU that is not ther
 });
 
 test("a step of Llama-3-8B's shape, 4 x 2048 tokens, fits where it should", async () => {
-  const config = {
-    model_type: "llama",
-    vocab_size: 128256,
-    hidden_size: 4096,
-    intermediate_size: 14336,
-    num_hidden_layers: 32,
-    num_attention_heads: 32,
-    num_key_value_heads: 8,
-    max_position_embeddings: 8192,
-  };
   const step = { batch: 4, length: 2048, device: "cuda", optimizer: "adamw8bit" } as const;
   for (const [dropout, full, offload] of [
     [0, 8.7, 7],
     [0.05, 8.9, 7],
   ] as const) {
-    const model = await loadModel(config, { weights: "none", dtype: "bfloat16" })
+    const model = await loadModel(LLAMA3_8B, { weights: "none", dtype: "bfloat16" })
       .quantize({ type: "nf4", doubleQuant: true, compute: "bf16" })
       .addLora({ rank: 16, target: "all-linear", dropout });
     for (const [checkpointing, gibibytes] of [

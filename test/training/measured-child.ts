@@ -11,21 +11,12 @@ import { resetPeak, stats } from "../../src/tensor/native.js";
 import { trainLoop } from "../../src/training/loop.js";
 import { trainSettings } from "../../src/training/options.js";
 import { PreferenceObjective } from "../../src/training/preference.js";
+import { SMOLLM2_135M } from "../models/shapes.js";
 import type { Case, Measured } from "./measured.js";
 
 const SHAPES = {
   embedded: fileURLToPath(new URL("../../../notebooks/embedded/model", import.meta.url)),
-  "SmolLM2-135M": {
-    model_type: "llama",
-    vocab_size: 49152,
-    hidden_size: 576,
-    intermediate_size: 1536,
-    num_hidden_layers: 30,
-    num_attention_heads: 9,
-    num_key_value_heads: 3,
-    max_position_embeddings: 2048,
-    tie_word_embeddings: true,
-  },
+  "SmolLM2-135M": SMOLLM2_135M,
   grouped: {
     model_type: "llama",
     vocab_size: 32000,
@@ -131,8 +122,6 @@ async function train(model: Model, { length, keepBest = false, imageTokens, ...r
       ? new PreferenceObjective(model.module, settings, pairs, [], model.withoutAdapter.bind(model))
       : undefined,
     settings,
-    padId: 0,
-    stopped: () => false,
   });
   while (!(await loop.next()).done);
 }

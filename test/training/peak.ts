@@ -14,10 +14,7 @@ export async function measuredPeak(
   const loop = trainLoop({
     model: model.module,
     train: Array.from({ length: rows }, () => ({ ids, labels: ids })),
-    validation: undefined,
     settings: trainSettings({ ...rest, batch, steps: 2, epochs: 2, progress: false }),
-    padId: 0,
-    stopped: () => false,
   });
   resetPeak();
   while (!(await loop.next()).done);

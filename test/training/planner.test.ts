@@ -3,25 +3,11 @@ import { test } from "node:test";
 import { toBundle } from "../../src/display/bundle.js";
 import { ConfigError, compareEstimates, loadModel, type Model, type TrainOptions } from "../../src/index.js";
 import { openDevices, stats } from "../../src/tensor/native.js";
-
-// Meta-Llama-3-8B's shape: a model that is nowhere near.
-const llama8b = {
-  model_type: "llama",
-  vocab_size: 128256,
-  hidden_size: 4096,
-  intermediate_size: 14336,
-  num_hidden_layers: 32,
-  num_attention_heads: 32,
-  num_key_value_heads: 8,
-  max_position_embeddings: 8192,
-  rope_theta: 500000,
-  rms_norm_eps: 1e-5,
-  tie_word_embeddings: false,
-} as const;
+import { LLAMA3_8B } from "../models/shapes.js";
 
 const GIB = 2 ** 30;
 const small = {
-  ...llama8b,
+  ...LLAMA3_8B,
   num_hidden_layers: 4,
   hidden_size: 512,
   intermediate_size: 1024,
@@ -58,7 +44,7 @@ test("the largest batch and the longest rows fit, and one more does not", async 
 });
 
 test("a model of 8 billion parameters is planned from its config alone, over the ways of checkpointing", async () => {
-  using model = await planned(llama8b);
+  using model = await planned(LLAMA3_8B);
   const estimate = model.estimate({ device: "cuda", batch: 2, length: 2048, limit: 16 * GIB });
   // 6.98 billion linear parameters at 4.127 bits, embeddings and head in 16.
   assert.ok(Math.abs(estimate.weights / GIB - (6.98e9 * 4.127) / 8 / GIB - (2 * 128256 * 4096 * 2) / GIB) < 0.05);
@@ -129,10 +115,10 @@ test("a card goes by its bytes; the options are those of train, and the best par
 test("memory, cards, time and price by size of the model, beside what was used", async () => {
   const full = async (config: object, device: "cuda"): Promise<Model> =>
     loadModel(config as Record<string, unknown>, { weights: "none", dtype: "float32", device });
-  const llama70b = { ...llama8b, hidden_size: 8192, intermediate_size: 28672, num_hidden_layers: 80 };
+  const llama70b = { ...LLAMA3_8B, hidden_size: 8192, intermediate_size: 28672, num_hidden_layers: 80 };
   using large = await full({ ...llama70b, num_attention_heads: 64 }, "cuda");
-  using middle = await full(llama8b, "cuda");
-  using quantised = await planned(llama8b);
+  using middle = await full(LLAMA3_8B, "cuda");
+  using quantised = await planned(LLAMA3_8B);
   const step = { device: "cuda", batch: 1, length: 2048, checkpointing: "full" } as const;
   const estimates = {
     "70B, float32": large.estimate(step),

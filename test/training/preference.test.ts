@@ -185,7 +185,7 @@ for (const method of ["dpo", "orpo"] as const) {
       const without = model.withoutAdapter.bind(model);
       const objective = new PreferenceObjective(model.module, settings, pairs, [], without);
       const rows = pairs.map((_, i) => Int32Array.of(2 * i, 2 * i + 1));
-      const base = { model: model.module, settings, objective, validation: undefined, padId: 0, stopped: () => false };
+      const base = { model: model.module, settings, objective };
       resetPeak();
       for await (const step of trainLoop({ ...base, train: pairExamples(pairs), rows })) assert.ok(step.loss > 0);
       const peak = stats("cpu").peakBytes;

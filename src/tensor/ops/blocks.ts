@@ -5,7 +5,7 @@ import { COMPUTE_CODE } from "../dtype.js";
 import { record } from "../record.js";
 import { shapeText, sizeOf } from "../shape.js";
 import { empty, type Tensor } from "../tensor.js";
-import type { FrozenWeight, ProductOptions } from "./frozen.js";
+import { FrozenMatrix, type ProductOptions, productSizes } from "./frozen.js";
 
 /** Elements that share a scale. */
 export const BLOCK_ELEMENTS = 32;
@@ -14,9 +14,7 @@ export const BLOCK_ELEMENTS = 32;
  * A frozen matrix in blocks of 32 along its rows, the numbers of llama.cpp's files unchanged: W = scale · code, the codes 8 bits (Q8_0), or
  * scale · code + minimum, the codes 4 bits (Q4_0 and Q4_1). A few rows are multiplied with the codes themselves, in float32.
  */
-export class BlockWeight implements FrozenWeight {
-  /** (out, in). */
-  readonly shape: readonly number[];
+export class BlockWeight extends FrozenMatrix {
   /** uint8: signed bytes (out, in), or two codes a byte, of a block's byte i element i in the low and i + 16 in the high nibble. */
   readonly codes: Tensor;
   /** float16, one a block. */
@@ -31,7 +29,7 @@ export class BlockWeight implements FrozenWeight {
       throw new ShapeError(
         `BlockWeight: ${codes.size} bytes of codes do not fit a matrix ${shapeText(shape)} in ${bits} bits.`,
       );
-    this.shape = shape;
+    super(shape, codes, scale, minimum);
     this.codes = codes;
     this.scale = scale;
     this.minimum = minimum;
@@ -53,26 +51,14 @@ export class BlockWeight implements FrozenWeight {
     return this.minimum ? 4 : 8;
   }
 
-  get device(): Device {
-    return this.codes.device;
-  }
-
   /** Itself on the CPU. @throws DeviceError for another device, whose kernels have no products with blocks. */
   to(device: Device): this {
     if (device === "cpu") return this;
     throw new DeviceError('Packed blocks stay on the CPU: load with device "cpu", or with another dtype for the GPU.');
   }
 
-  get size(): number {
-    return sizeOf(this.shape);
-  }
-
-  get bytes(): number {
-    return this.codes.bytes + this.scale.bytes + (this.minimum?.bytes ?? 0);
-  }
-
   product(a: Tensor, y: Tensor, m: number, transposed: boolean, options: ProductOptions = {}): void {
-    const [rows, cols] = this.shape as [number, number];
+    const { sizes, strides } = productSizes(this, m, transposed);
     const { alpha = 1, beta = 0, bias, compute = "float32" } = options;
     calls.gemmBlocks(
       a.handle,
@@ -81,12 +67,8 @@ export class BlockWeight implements FrozenWeight {
       this.minimum?.handle ?? 0,
       bias?.handle ?? 0,
       y.handle,
-      m,
-      rows,
-      cols,
-      transposed ? 1 : 0,
-      transposed ? cols : rows,
-      transposed ? rows : cols,
+      ...sizes,
+      ...strides,
       this.bits,
       COMPUTE_CODE[compute],
       alpha,
@@ -107,16 +89,6 @@ export class BlockWeight implements FrozenWeight {
       this.bits,
     );
     return y;
-  }
-
-  dispose(): void {
-    this.codes.dispose();
-    this.scale.dispose();
-    this.minimum?.dispose();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
   }
 }
 

@@ -2,9 +2,9 @@ import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
 import type { Device } from "../device.js";
 import { COMPUTE_CODE } from "../dtype.js";
-import { shapeText, sizeOf } from "../shape.js";
+import { shapeText } from "../shape.js";
 import { emptyLike, type Tensor } from "../tensor.js";
-import type { ProductOptions, RoundingWeight } from "./frozen.js";
+import { FrozenMatrix, type ProductOptions, productSizes, type RoundingWeight } from "./frozen.js";
 import type { RoundedRows } from "./rounded.js";
 
 /** Rows of inputs from which a product rounds them: fewer are bound by reading the weight, and rounding them would only cost digits. */
@@ -19,9 +19,7 @@ const LEAST_ROUNDED = 64;
  * and newer multiplies the codes themselves: y = s_x · (codes(x) · codes(W)ᵀ) · s_W. The gradient of inputs goes the same way: the scales of W lie along
  * the dimension that is summed over, so they multiply dy first: dx = s · codes(dy ∘ s_W) · codes(W).
  */
-export class Fp8Weight implements RoundingWeight {
-  /** (out, in). */
-  readonly shape: readonly number[];
+export class Fp8Weight extends FrozenMatrix implements RoundingWeight {
   /** E4M3 codes as uint8 bytes, (out, in). */
   readonly codes: Tensor;
   /** float32, one a row. */
@@ -30,26 +28,14 @@ export class Fp8Weight implements RoundingWeight {
   readonly roundInputs: boolean;
 
   constructor(shape: readonly number[], codes: Tensor, scale: Tensor, roundInputs: boolean) {
-    this.shape = shape;
+    super(shape, codes, scale);
     this.codes = codes;
     this.scale = scale;
     this.roundInputs = roundInputs;
   }
 
-  get size(): number {
-    return sizeOf(this.shape);
-  }
-
-  get device(): Device {
-    return this.codes.device;
-  }
-
-  get bytes(): number {
-    return this.codes.bytes + this.scale.bytes;
-  }
-
   product(a: Tensor, y: Tensor, m: number, transposed: boolean, options: ProductOptions = {}): void {
-    const [rows, cols] = this.shape as [number, number];
+    const { sizes, strides } = productSizes(this, m, transposed);
     const { alpha = 1, beta = 0, bias, compute = "float32", keepInputs = false, rounded } = options;
     calls.gemmFp8(
       (rounded?.codes ?? a).handle,
@@ -58,12 +44,8 @@ export class Fp8Weight implements RoundingWeight {
       bias?.handle ?? 0,
       rounded?.scale.handle ?? 0,
       y.handle,
-      m,
-      rows,
-      cols,
-      transposed ? 1 : 0,
-      transposed ? cols : rows,
-      transposed ? rows : cols,
+      ...sizes,
+      ...strides,
       this.roundsRows(m) && !keepInputs ? 1 : 0,
       COMPUTE_CODE[compute],
       alpha,
@@ -89,15 +71,6 @@ export class Fp8Weight implements RoundingWeight {
   to(device: Device): Fp8Weight {
     if (device === this.device) return this;
     return new Fp8Weight(this.shape, this.codes.to(device), this.scale.to(device), this.roundInputs);
-  }
-
-  dispose(): void {
-    this.codes.dispose();
-    this.scale.dispose();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
   }
 }
 

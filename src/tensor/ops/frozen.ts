@@ -63,6 +63,52 @@ export interface RoundingWeight extends FrozenWeight {
   round(x: Tensor, rows: number): RoundedRows;
 }
 
+/** A frozen weight that is made of tensors: codes, then what scales them. */
+export abstract class FrozenMatrix implements FrozenWeight {
+  /** (out, in). */
+  readonly shape: readonly number[];
+  private readonly parts: readonly (Tensor | undefined)[];
+
+  constructor(shape: readonly number[], ...parts: [codes: Tensor, ...scales: (Tensor | undefined)[]]) {
+    this.shape = shape;
+    this.parts = parts;
+  }
+
+  get size(): number {
+    return sizeOf(this.shape);
+  }
+
+  get device(): Device {
+    return this.parts[0]!.device;
+  }
+
+  get bytes(): number {
+    return this.parts.reduce((sum, part) => sum + (part?.bytes ?? 0), 0);
+  }
+
+  abstract product(a: Tensor, y: Tensor, m: number, transposed: boolean, options?: ProductOptions): void;
+  abstract restore(): Tensor;
+  abstract to(device: Device): FrozenWeight;
+
+  dispose(): void {
+    for (const part of this.parts) part?.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** What every native product over such a matrix is told: m, the matrix's rows and columns, whether it is transposed; and how far rows of a and y are apart. */
+export function productSizes(
+  { shape }: FrozenWeight,
+  m: number,
+  transposed: boolean,
+): { sizes: [m: number, rows: number, cols: number, transposed: number]; strides: [a: number, y: number] } {
+  const [rows, cols] = shape as [number, number];
+  return { sizes: [m, rows, cols, transposed ? 1 : 0], strides: transposed ? [cols, rows] : [rows, cols] };
+}
+
 /** The place of a frozen weight in a dry run of a model that has none. */
 export class PlannedWeight implements FrozenWeight {
   readonly shape: readonly number[];

@@ -2,43 +2,29 @@ import { ShapeError } from "../../errors.js";
 import * as calls from "../calls.js";
 import type { Device } from "../device.js";
 import { COMPUTE_CODE } from "../dtype.js";
-import { shapeText, sizeOf } from "../shape.js";
+import { shapeText } from "../shape.js";
 import { emptyLike, type Tensor } from "../tensor.js";
-import type { FrozenWeight, ProductOptions } from "./frozen.js";
+import { FrozenMatrix, type ProductOptions, productSizes } from "./frozen.js";
 
 /**
  * A frozen matrix in 8 bits, one scale a row (an output): W[r, c] = codes[r, c] · absmax[r] / 127, the weights of LLM.int8() (Dettmers et al. 2022)
  * byte for byte. Only the weight is quantised: inputs keep their precision and no outlier columns are set apart, so products are those of the
  * restored weight, never worse than LLM.int8()'s own.
  */
-export class Int8Weight implements FrozenWeight {
-  /** (out, in). */
-  readonly shape: readonly number[];
+export class Int8Weight extends FrozenMatrix {
   /** Signed codes as uint8 bytes, (out, in). */
   readonly codes: Tensor;
   /** float32, one a row. */
   readonly absmax: Tensor;
 
   constructor(shape: readonly number[], codes: Tensor, absmax: Tensor) {
-    this.shape = shape;
+    super(shape, codes, absmax);
     this.codes = codes;
     this.absmax = absmax;
   }
 
-  get size(): number {
-    return sizeOf(this.shape);
-  }
-
-  get device(): Device {
-    return this.codes.device;
-  }
-
-  get bytes(): number {
-    return this.codes.bytes + this.absmax.bytes;
-  }
-
   product(a: Tensor, y: Tensor, m: number, transposed: boolean, options: ProductOptions = {}): void {
-    const [rows, cols] = this.shape as [number, number];
+    const { sizes, strides } = productSizes(this, m, transposed);
     const { alpha = 1, beta = 0, bias, compute = "float32" } = options;
     calls.gemmInt8(
       a.handle,
@@ -46,12 +32,8 @@ export class Int8Weight implements FrozenWeight {
       this.absmax.handle,
       bias?.handle ?? 0,
       y.handle,
-      m,
-      rows,
-      cols,
-      transposed ? 1 : 0,
-      transposed ? cols : rows,
-      transposed ? rows : cols,
+      ...sizes,
+      ...strides,
       COMPUTE_CODE[compute],
       alpha,
       beta,
@@ -68,15 +50,6 @@ export class Int8Weight implements FrozenWeight {
   to(device: Device): Int8Weight {
     if (device === this.device) return this;
     return new Int8Weight(this.shape, this.codes.to(device), this.absmax.to(device));
-  }
-
-  dispose(): void {
-    this.codes.dispose();
-    this.absmax.dispose();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
   }
 }
 

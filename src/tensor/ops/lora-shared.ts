@@ -4,11 +4,11 @@ import { inputGradient, leafGradient } from "../gradient.js";
 import { endReading, whenRead } from "../lifetime.js";
 import { record } from "../record.js";
 import { shapeMismatch } from "../shape.js";
-import { activationLike, emptyLike, requireOneDevice, Tensor, view } from "../tensor.js";
+import { activationLike, emptyLike, requireOneDevice, Tensor } from "../tensor.js";
 import { type FrozenWeight, requireWeightDevice, weightProduct, weightProducts } from "./frozen.js";
 import { widened } from "./layout.js";
 import type { LoraTerm } from "./lora.js";
-import { lowRankGradients } from "./low-rank.js";
+import { columns, lowRankGradients } from "./low-rank.js";
 import { biasGradient, gemm, requireFloat32 } from "./matmul.js";
 import { SharedRounding } from "./rounded.js";
 
@@ -43,19 +43,11 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
     ranks += rank;
     return { ...part, ...part.lora, rank, at: ranks - rank, outputs: part.weight.shape[0]! };
   });
-  type Layer = (typeof layers)[number];
   /** All A (ranks, in), rounded as a product would round each. */
   const allA = (): Tensor => {
     const all = activationLike(x, [ranks, inputs]);
     for (const { a, at } of layers) calls.copy2d(a.handle, all.handle, 1, a.size, 0, a.size, at * inputs, a.size, 0);
     return all;
-  };
-  /** Runs `fn` with a layer's columns of a tensor (rows, ranks), whose rows stay `ranks` apart. */
-  const columns = <T>(all: Tensor, { at, rank }: Layer, fn: (mine: Tensor) => T): T => {
-    const mine = view(all, [Math.max(0, (rows - 1) * ranks + rank)], at);
-    const result = fn(mine);
-    mine.dispose();
-    return result;
   };
   const reduced = whenRead(x, [rows, ranks], () => {
     const out = activationLike(x, [rows, ranks]);
@@ -72,11 +64,11 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
     saved,
   );
   const results = layers.map((layer) => {
-    const { weight, bias, b, scale, compute, rank, outputs } = layer;
+    const { weight, bias, b, scale, compute, rank, at, outputs } = layer;
     const shape = [...x.shape.slice(0, -1), outputs];
     return whenRead(x, shape, () => {
       const out = activationLike(x, shape);
-      columns(reduced, layer, (u) =>
+      columns(reduced, at, rank, (u) =>
         rounding.use(weight, (rounded) =>
           weightProduct(x, weight, out, rows, true, {
             bias,
@@ -96,16 +88,7 @@ export function linearsLora(given: Tensor, parts: readonly LoraPart[]): Tensor[]
     results,
     (...dys) => {
       const dReduced = activationLike(x, [rows, ranks]);
-      const db = layers.map((layer, i) => {
-        const { b, scale, rank, outputs } = layer;
-        return columns(dReduced, layer, (mine) => {
-          if (!b.requiresGrad) {
-            gemm(dys[i]!, b, mine, rows, rank, outputs, { alpha: scale, strideY: ranks });
-            return undefined;
-          }
-          return columns(reduced, layer, (h) => lowRankGradients(dys[i]!, h, b, mine, rows, scale, ranks));
-        });
-      });
+      const db = layers.map(({ b, scale, at }, i) => lowRankGradients(dys[i]!, reduced, b, dReduced, scale, at));
       let da: (Tensor | undefined)[] = [];
       if (learnsA) {
         const all = emptyLike(x, [ranks, inputs], "float32");

@@ -78,9 +78,7 @@ export function linearLora(
         const spare = handOver(x, reduced.held ? 1 : 2);
         dropped = drop(spare ?? x, spare !== undefined);
       }
-      let db: Tensor | undefined;
-      if (b.requiresGrad) db = lowRankGradients(dy, reduced, b, dReduced, rows, scale);
-      else gemm(dy, b, dReduced, rows, rank, outputs, { alpha: scale });
+      const db = lowRankGradients(dy, reduced, b, dReduced, scale);
       const left =
         a.requiresGrad &&
         a.leaf &&

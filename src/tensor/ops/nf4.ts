@@ -3,9 +3,8 @@ import * as calls from "../calls.js";
 import type { Device } from "../device.js";
 import { COMPUTE_CODE, type Compute } from "../dtype.js";
 import { takesHalves } from "../native.js";
-import { sizeOf } from "../shape.js";
 import { emptyLike, type Tensor } from "../tensor.js";
-import { type FrozenWeight, linearFrozen, type ProductOptions } from "./frozen.js";
+import { FrozenMatrix, linearFrozen, type ProductOptions, productSizes } from "./frozen.js";
 import { linearUpdate } from "./linear-update.js";
 
 /** Block length of the first quantisation (QLoRA, Dettmers et al. 2023, section 3). */
@@ -21,10 +20,8 @@ const KIND_CODE: Readonly<Record<FourBitKind, number>> = { nf4: 0, fp4: 1 };
  * A frozen matrix in 4 bits, NormalFloat or FP4: two codes a byte (the even element in the high nibble), one absmax a block of the row-major
  * flattened matrix; with double quantisation absmax is 8 bits with a float32 scale for 256 of them and one offset.
  */
-export class Nf4Weight implements FrozenWeight {
+export class Nf4Weight extends FrozenMatrix {
   readonly kind: FourBitKind;
-  /** (out, in). */
-  readonly shape: readonly number[];
   readonly block: number;
   /** uint8, ceil(size/2). */
   readonly codes: Tensor;
@@ -42,8 +39,8 @@ export class Nf4Weight implements FrozenWeight {
     offset?: Tensor,
     kind: FourBitKind = "nf4",
   ) {
+    super(shape, codes, absmax, absmax2, offset);
     this.kind = kind;
-    this.shape = shape;
     this.block = block;
     this.codes = codes;
     this.absmax = absmax;
@@ -64,21 +61,8 @@ export class Nf4Weight implements FrozenWeight {
     return this.absmax2 !== undefined;
   }
 
-  get size(): number {
-    return sizeOf(this.shape);
-  }
-
-  get device(): Device {
-    return this.codes.device;
-  }
-
-  /** Bytes it takes. */
-  get bytes(): number {
-    return this.codes.bytes + this.absmax.bytes + (this.absmax2?.bytes ?? 0) + (this.offset?.bytes ?? 0);
-  }
-
   product(a: Tensor, y: Tensor, m: number, transposed: boolean, options: ProductOptions = {}): void {
-    const [rows, cols] = this.shape as [number, number];
+    const { sizes, strides } = productSizes(this, m, transposed);
     const { alpha = 1, beta = 0, bias, compute = "float32", update } = options;
     if (update) {
       linearUpdate([a], { codes: [this] }, y, m, transposed, update, options);
@@ -92,13 +76,9 @@ export class Nf4Weight implements FrozenWeight {
       this.offset?.handle ?? 0,
       bias?.handle ?? 0,
       y.handle,
-      m,
-      rows,
-      cols,
-      transposed ? 1 : 0,
+      ...sizes,
       this.block,
-      transposed ? cols : rows,
-      transposed ? rows : cols,
+      ...strides,
       this.kindCode,
       COMPUTE_CODE[compute],
       alpha,
@@ -115,17 +95,6 @@ export class Nf4Weight implements FrozenWeight {
     const parts = [this.codes, this.absmax, this.absmax2, this.offset].map((t) => t?.to(device));
     const [codes, absmax, absmax2, offset] = parts as [Tensor, Tensor, Tensor | undefined, Tensor | undefined];
     return new Nf4Weight(this.shape, this.block, codes, absmax, absmax2, offset, this.kind);
-  }
-
-  dispose(): void {
-    this.codes.dispose();
-    this.absmax.dispose();
-    this.absmax2?.dispose();
-    this.offset?.dispose();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
   }
 }
 

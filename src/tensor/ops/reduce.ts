@@ -55,44 +55,32 @@ export function argmax(given: Tensor): Tensor {
 }
 
 /** Softmax over the last axis. */
-export function softmax(given: Tensor): Tensor {
-  const x = widened(given);
-  const cols = x.dim(-1);
-  const y = activationLike(x);
-  calls.softmax(x.handle, y.handle, x.size / cols, cols);
-  record(
-    "softmax",
-    [x],
-    [y],
-    (dy) => {
-      const dx = activationLike(x);
-      calls.softmaxBackward(y.handle, dy.handle, dx.handle, x.size / cols, cols);
-      return [dx];
-    },
-    [],
-    [y],
-  );
-  return y;
+export function softmax(x: Tensor): Tensor {
+  return rowwise("softmax", x, calls.softmax, calls.softmaxBackward);
 }
 
 /** log softmax over the last axis. */
-export function logSoftmax(given: Tensor): Tensor {
+export function logSoftmax(x: Tensor): Tensor {
+  return rowwise("logSoftmax", x, calls.logSoftmax, calls.logSoftmaxBackward);
+}
+
+// A row of y of each row of x; the gradient is made of y.
+function rowwise(
+  name: string,
+  given: Tensor,
+  forward: typeof calls.softmax,
+  backward: typeof calls.softmaxBackward,
+): Tensor {
   const x = widened(given);
   const cols = x.dim(-1);
   const y = activationLike(x);
-  calls.logSoftmax(x.handle, y.handle, x.size / cols, cols);
-  record(
-    "logSoftmax",
-    [x],
-    [y],
-    (dy) => {
-      const dx = activationLike(x);
-      calls.logSoftmaxBackward(y.handle, dy.handle, dx.handle, x.size / cols, cols);
-      return [dx];
-    },
-    [],
-    [y],
-  );
+  forward(x.handle, y.handle, x.size / cols, cols);
+  const back = (dy: Tensor): Tensor[] => {
+    const dx = activationLike(x);
+    backward(y.handle, dy.handle, dx.handle, x.size / cols, cols);
+    return [dx];
+  };
+  record(name, [x], [y], back, [], [y]);
   return y;
 }
 
