@@ -85,7 +85,8 @@ inline void claim_rows(const char* name, uint8_t* owned, int64_t rows, int64_t b
   }
 }
 
-// Which probabilities are dropped, and what the others are multiplied by: a product of two numbers, so that both passes find the same in any order (ops.def).
+// Which probabilities are dropped, and what the others are multiplied by: a product of two numbers, so that both passes find the same in
+// any order (ops.def).
 struct Drop {
   uint32_t seed, threshold;
   float factor;

@@ -167,7 +167,8 @@ void product_of_codes(gemm_fp8_args g, const Fp8& w) {
   const uint8_t* codes = g.a.u8();
   float* a = scratch_f32(3, m * k);
   parallel_pieces(m, rows_of(16384, k), [&](int64_t begin, int64_t end) {
-    for_vectors((end - begin) * k, [&](int64_t i, int64_t lanes) { store_to(a + begin * k + i, load_e4m3(codes + begin * k + i, lanes), lanes); });
+    const int64_t at = begin * k;
+    for_vectors((end - begin) * k, [&](int64_t i, int64_t lanes) { store_to(a + at + i, load_e4m3(codes + at + i, lanes), lanes); });
   });
   g.a = Ref{a, m * k * 4, DType::Float32};
   rounded_product(g, open_product(g), w);

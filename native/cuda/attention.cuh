@@ -24,7 +24,9 @@ __device__ inline uint32_t mix(uint32_t h) {
   h = (h ^ (h >> 15)) * 0x846ca68bu;
   return h ^ (h >> 16);
 }
-__device__ inline uint32_t number_of_row(const AttentionSizes& a, int64_t row, int head) { return mix(a.seed + (uint32_t)(row * a.heads + head)) | 1; }
+__device__ inline uint32_t number_of_row(const AttentionSizes& a, int64_t row, int head) {
+  return mix(a.seed + (uint32_t)(row * a.heads + head)) | 1;
+}
 __device__ inline uint32_t number_of_key(const AttentionSizes& a, int j) { return mix(a.seed ^ (uint32_t)(j + 1) * 0x9e3779b1u) | 1; }
 __device__ inline bool is_dropped(const AttentionSizes& a, uint32_t of_row, uint32_t of_key) { return of_row * of_key < a.threshold; }
 

@@ -290,9 +290,10 @@ __global__ void __launch_bounds__(QueryShape<D>::kThreads, QueryShape<D>::kBlock
   write_rows<T, D, kM>(shared + warp_row * Rows::kRow, dq, p.dq + row * a.q_stride + head * a.head_dim, a.q_stride, valid, a.head_dim);
 }
 
-// Few kv heads give few blocks: then the heads of a group are shared among `parts` blocks, whose sums are added afterwards. As few parts as end the pass soonest, each
-// block taking its turn on a multiprocessor and the longest going first: causal tiles are of all lengths, so that a long one and a short one fill the time of two
-// halves of the longest, others are alike. (More parts than that only write more sums: 0.06 ms of 1.1 for 32 heads on 8 at 8,192 tokens.)
+// Few kv heads give few blocks: then the heads of a group are shared among `parts` blocks, whose sums are added afterwards. As few parts as
+// end the pass soonest, each block taking its turn on a multiprocessor and the longest going first: causal tiles are of all lengths, so
+// that a long one and a short one fill the time of two halves of the longest, others are alike. (More parts than that only write more sums:
+// 0.06 ms of 1.1 for 32 heads on 8 at 8,192 tokens.)
 inline int parts_of_group(const AttentionSizes& a, int64_t tiles) {
   static const int asked = [] {  // TUNEBOOK_ATTENTION_PARTS: a number of parts to measure by
     const char* given = getenv("TUNEBOOK_ATTENTION_PARTS");

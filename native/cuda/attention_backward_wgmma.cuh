@@ -69,8 +69,10 @@ template <class T, int D, bool kDrop> __global__ void __launch_bounds__(kBlock, 
       copy_panels<T, D, kQueries, kGroup>(q_at + stage * Queries::kBytes, p.q + row * a.q_stride + head * a.head_dim, a.q_stride, valid, a.head_dim, me);
       copy_panels<T, D, kQueries, kGroup>(do_at + stage * Queries::kBytes, p.d_o + row * a.o_stride + head * a.head_dim, a.o_stride, valid, a.head_dim, me);
       const int r = me % kQueries;
-      if (kDrop && me < kQueries) copy_async_4(numbers_at + (stage * 3 * kQueries + 2 * kQueries + me) * 4, p.numbers + (int64_t)head * a.q_rows + row + r, r < valid ? 4 : 0);
-      copy_async_4(numbers_at + (stage * 3 * kQueries + me) * 4, (me < kQueries ? p.lse2 : p.delta) + (int64_t)head * a.q_rows + row + r, r < valid ? 4 : 0);
+      const int64_t at = (int64_t)head * a.q_rows + row + r;
+      const uint32_t to = numbers_at + (stage * 3 * kQueries + me) * 4;
+      copy_async_4(to, (me < kQueries ? p.lse2 : p.delta) + at, r < valid ? 4 : 0);
+      if (kDrop && me < kQueries) copy_async_4(to + 2 * kQueries * 4, p.numbers + at, r < valid ? 4 : 0);
       line.filled(step);
       from += kQueries;
       if (from >= end) from = begin, ++head;

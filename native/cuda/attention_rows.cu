@@ -1,5 +1,5 @@
-// Attention's backward row by row: what both passes need of a query (lse in units of log2, rowsum(do * o), its number for dropout), the rows that no sequence owns,
-// and the sum of a group's parts.
+// Attention's backward row by row: what both passes need of a query (lse in units of log2, rowsum(do * o), its number for dropout), the
+// rows that no sequence owns, and the sum of a group's parts.
 #include "attention.cuh"
 
 namespace tunebook {

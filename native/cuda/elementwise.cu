@@ -90,7 +90,8 @@ struct AnyTensor {
   explicit AnyTensor(const Ref& t) : data(t.data), type(t.dtype) {}
 };
 
-__global__ void unary_backward_any_kernel(int kind, AnyTensor x, AnyTensor dy, AnyTensor dx, AnyTensor y, int64_t n, float alpha, float beta) {
+__global__ void unary_backward_any_kernel(
+    int kind, AnyTensor x, AnyTensor dy, AnyTensor dx, AnyTensor y, int64_t n, float alpha, float beta) {
   const int64_t i = thread_index();
   if (i >= n) return;
   float v[1] = {load_any(x.data, x.type, i)}, value[1];

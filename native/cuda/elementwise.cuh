@@ -33,15 +33,19 @@ __device__ __forceinline__ float power(float x, float e) {
 constexpr float kGeluScale = 1.59576912160573071f;  // 2 sqrt(2 / pi): tanh(u) = 2 sigmoid(2u) - 1
 constexpr float kGeluCube = 0.044715f;
 // The factor of x in gelu by tanh.
-template <bool kShort> __device__ __forceinline__ float gelu_tanh_gate(float x) { return sigmoid<kShort>(kGeluScale * (x + kGeluCube * x * x * x)); }
+template <bool kShort> __device__ __forceinline__ float gelu_tanh_gate(float x) {
+  return sigmoid<kShort>(kGeluScale * (x + kGeluCube * x * x * x));
+}
 
-// Of the normal distribution: F(x) = (1 + erf(x / sqrt 2)) / 2 and e^(-x^2 / 2). CUDA's normcdff takes three times as long, more than reading and writing the elements.
+// Of the normal distribution: F(x) = (1 + erf(x / sqrt 2)) / 2 and e^(-x^2 / 2). CUDA's normcdff takes three times as long, more than
+// reading and writing the elements.
 struct Normal {
   float cdf, bell;
 };
 template <bool kShort> __device__ __forceinline__ Normal normal(float x) {
   if constexpr (kShort) {
-    // F is the sigmoid of x q(x^2), q fitted up to |x| = 5.6: F to 7e-4 of itself, and to 1e-4 absolutely; beyond, F and 1 - F are below 1.1e-8 and fall on.
+    // F is the sigmoid of x q(x^2), q fitted up to |x| = 5.6: F to 7e-4 of itself, and to 1e-4 absolutely; beyond, F and 1 - F are below
+    // 1.1e-8 and fall on.
     const float square = x * x, s = fminf(square, 31.36f);
     float q = fmaf(s, -1.03270697e-08f, 7.85497352e-07f);  // times log2 e
     q = fmaf(s, q, -8.30446916e-06f);

@@ -1,5 +1,6 @@
-// TUNEBOOK_KERNEL_TIMES=1: what each kernel that launch() starts takes on the device, summed by name and written to stderr when the process ends. Every kernel is waited
-// for, so that only the kernels' own times mean something. An op's whole time is in the profile (device.cu); this tells the kernels of one op apart.
+// TUNEBOOK_KERNEL_TIMES=1: what each kernel that launch() starts takes on the device, summed by name and written to stderr when the process
+// ends. Every kernel is waited for, so that only the kernels' own times mean something. An op's whole time is in the profile (device.cu);
+// this tells the kernels of one op apart.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -22,7 +23,8 @@ struct Times {
   cudaEvent_t begun = nullptr, ended = nullptr;
   ~Times() {
     for (const auto& [name, sum] : sums)
-      fprintf(stderr, "%-28s %8lld times %12.3f ms, one %10.4f ms\n", name.c_str(), (long long)sum.count, sum.ms, sum.ms / (double)sum.count);
+      fprintf(stderr, "%-28s %8lld times %12.3f ms, one %10.4f ms\n", name.c_str(), (long long)sum.count, sum.ms,
+              sum.ms / (double)sum.count);
   }
 };
 Times times;

@@ -72,8 +72,8 @@ void rms_norm(const rms_norm_args& a) {
 
 // Without h the sum is rounded to T as in rms_norm. What is not x itself waits where y goes if shared memory does not hold it.
 template <class T, int N, bool kDrop>
-__global__ void layer_norm_kernel(const T* x, const T* residual, const void* weight, bool weight_is_float32, const void* bias, bool bias_is_float32,
-    T* y, T* h, float* mean, float* rstd, int64_t rows, int64_t cols, float eps, Dropout dropout, bool keep) {
+__global__ void layer_norm_kernel(const T* x, const T* residual, const void* weight, bool weight_is_float32, const void* bias,
+    bool bias_is_float32, T* y, T* h, float* mean, float* rstd, int64_t rows, int64_t cols, float eps, Dropout dropout, bool keep) {
   extern __shared__ uint4 shared[];
   const int64_t row = worker(), step = (int64_t)blockDim.x * N, start = (int64_t)threadIdx.x * N;
   if (row >= rows) return;
@@ -152,9 +152,9 @@ void layer_norm(const layer_norm_args& a) {
       const bool keep = bytes <= shared_limit();
       const auto kernel = a.p > 0.0f ? layer_norm_kernel<T, N, true> : layer_norm_kernel<T, N, false>;
       if (keep) allow_shared(kernel, bytes);
-      kernel<<<grid_of(a.rows, block.y), block, keep ? bytes : 0, device.stream>>>(a.x.as<const T>(), a.residual.as<const T>(), a.weight.data,
-          a.weight.dtype == DType::Float32, a.bias.data, a.bias.dtype == DType::Float32, a.y.as<T>(), a.h.as<T>(), a.mean.f32(), a.rstd.f32(),
-          a.rows, a.cols, a.eps, Dropout(a.seed, a.offset, a.p), keep);
+      kernel<<<grid_of(a.rows, block.y), block, keep ? bytes : 0, device.stream>>>(a.x.as<const T>(), a.residual.as<const T>(),
+          a.weight.data, a.weight.dtype == DType::Float32, a.bias.data, a.bias.dtype == DType::Float32, a.y.as<T>(), a.h.as<T>(),
+          a.mean.f32(), a.rstd.f32(), a.rows, a.cols, a.eps, Dropout(a.seed, a.offset, a.p), keep);
       launched("layer_norm");
     });
   });

@@ -100,8 +100,9 @@ __global__ void rms_norm_backward_kernel(const T* dy, const T* h, const void* we
 }
 
 template <class T, int N, bool kDrop>
-__global__ void layer_norm_backward_kernel(const T* dy, const T* x, const void* weight, bool weight_is_float32, const float* mean, const float* rstd,
-    const T* extra, T* dx, T* dropped, float* partial, int64_t rows, int64_t part_rows, int64_t cols, Dropout dropout, bool keep) {
+__global__ void layer_norm_backward_kernel(const T* dy, const T* x, const void* weight, bool weight_is_float32, const float* mean,
+    const float* rstd, const T* extra, T* dx, T* dropped, float* partial, int64_t rows, int64_t part_rows, int64_t cols, Dropout dropout,
+    bool keep) {
   extern __shared__ uint4 shared[];
   const int64_t part = worker(), step = (int64_t)blockDim.x * N, start = (int64_t)threadIdx.x * N;
   const int64_t begin = part * part_rows, end = begin + part_rows < rows ? begin + part_rows : rows;
@@ -250,8 +251,8 @@ void layer_norm_backward(const layer_norm_backward_args& a) {
       const auto kernel = a.dropped ? layer_norm_backward_kernel<T, N, true> : layer_norm_backward_kernel<T, N, false>;
       if (plan.keep) allow_shared(kernel, plan.bytes);
       kernel<<<plan.grid(), plan.block, plan.keep ? plan.bytes : 0, device.stream>>>(a.dy.as<const T>(), a.x.as<const T>(), a.weight.data,
-          a.weight.dtype == DType::Float32, a.mean.f32(), a.rstd.f32(), a.dh_extra.as<const T>(), a.dx.as<T>(), a.dropped.as<T>(), partial, a.rows,
-          plan.parts.rows, a.cols, Dropout(a.seed, a.offset, a.p), plan.keep);
+          a.weight.dtype == DType::Float32, a.mean.f32(), a.rstd.f32(), a.dh_extra.as<const T>(), a.dx.as<T>(), a.dropped.as<T>(),
+          partial, a.rows, plan.parts.rows, a.cols, Dropout(a.seed, a.offset, a.p), plan.keep);
       launched("layer_norm_backward");
       if (a.dweight) add_parts(partial, plan.parts.count, 2 * a.cols, a.cols, a.dweight.f32());
       if (a.dbias) add_parts(partial + a.cols, plan.parts.count, 2 * a.cols, a.cols, a.dbias.f32());

@@ -12,7 +12,7 @@ import { linearLora } from "../../src/tensor/ops/lora.js";
 import { linearsLora } from "../../src/tensor/ops/lora-shared.js";
 import { crossEntropy, embedding, linearCrossEntropy, linearCrossEntropyRows } from "../../src/tensor/ops/loss.js";
 import { dequantizeNf4, linearNf4, quantizeNf4 } from "../../src/tensor/ops/nf4.js";
-import { addRmsNorm, layerNorm, rmsNorm } from "../../src/tensor/ops/norm.js";
+import { addLayerNorm, addRmsNorm, layerNorm, rmsNorm } from "../../src/tensor/ops/norm.js";
 import { dropout, seed } from "../../src/tensor/ops/random.js";
 import { broadcastTo, pick } from "../../src/tensor/ops/reduce.js";
 import { noGrad } from "../../src/tensor/record.js";
@@ -171,13 +171,19 @@ test("gradient of matmul and linear", async () => {
   );
   await check("linear", [[2, 3, 5], [4, 5], [4]], (x, w, b) => x.linear(w, b));
 });
-test("gradient of rmsNorm, addRmsNorm, layerNorm", async () => {
+test("gradient of rmsNorm, addRmsNorm, layerNorm, addLayerNorm", async () => {
   await check("rmsNorm", [[4, 8], [8]], (x, w) => rmsNorm(x, w, 1e-5));
   await check("addRmsNorm", [[4, 8], [4, 8], [8]], (x, r, w) => {
     const [h, y] = addRmsNorm(x, r, w, 1e-5);
     return h.mul(0.3).add(y);
   });
   await check("layerNorm", [[4, 8], [8], [8]], (x, w, b) => layerNorm(x, w, b, 1e-5));
+  for (const share of [0, 0.4])
+    await check("addLayerNorm", [[4, 8], [4, 8], [8], [8]], (x, r, w, b) => {
+      seed(9); // the same mask at every point
+      const [h, y] = addLayerNorm(x, r, w, b, 1e-5, share);
+      return h.mul(0.3).add(y);
+    });
 });
 test("gradient of rope, both pairings", async () => {
   const positions = tensor(Int32Array.of(0, 3, 1, 2));
