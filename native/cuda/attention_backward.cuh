@@ -295,11 +295,6 @@ __global__ void __launch_bounds__(QueryShape<D>::kThreads, QueryShape<D>::kBlock
 // that a long one and a short one fill the time of two halves of the longest, others are alike. (More parts than that only write more sums:
 // 0.06 ms of 1.1 for 32 heads on 8 at 8,192 tokens.)
 inline int parts_of_group(const AttentionSizes& a, int64_t tiles) {
-  static const int asked = [] {  // TUNEBOOK_ATTENTION_PARTS: a number of parts to measure by
-    const char* given = getenv("TUNEBOOK_ATTENTION_PARTS");
-    return given == nullptr ? 0 : atoi(given);
-  }();
-  if (asked > 0) return asked < a.group ? asked : a.group;
   const int64_t side_by_side = (a.causal && a.window == 0 ? 2 : 1) * (int64_t)device.multiprocessors;
   const int64_t bytes = 2 * 4 * (int64_t)a.k_rows * a.kv_heads * a.head_dim;  // of one part's sums
   int best = 1;
