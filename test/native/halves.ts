@@ -204,9 +204,13 @@ async function quantisedProduct(
   const exact = relativeError(values, reference(shape, [0, transposed], a, dense, bias, y));
   if (compute === 0) return [{ name, values, error: exact, bound: LEAST_EXACT }];
   // Pairs of bfloat16 with few rows: a and the codes are rounded, what the codes are scaled by is not. Codes of 8 bits, and of 4 in blocks, are whole numbers,
-  // which bfloat16 holds.
+  // which bfloat16 holds. See few-rows.test.ts.
   const inPairs =
-    native.stats("cpu").isa === "avx512bf16" && transposed === 1 && m <= 32 && (codes === undefined || cols % 64 === 0);
+    native.stats("cpu").isa === "avx512bf16" &&
+    transposed === 1 &&
+    m <= 32 &&
+    (codes === undefined || cols % 64 === 0) &&
+    (!form.startsWith("blocks") || (m > 4 && (m <= 8 || cols >= 1024)));
   if (inPairs) {
     const weight = codes === undefined ? dense : toBf16(codes).map((c, i) => c * scales![Math.floor(i / 64)]!);
     const error = relativeError(values, reference(shape, [0, 1], toBf16(a), weight, bias, y));
