@@ -1,4 +1,5 @@
-// Weights in blocks of 32 (blocks.cc) as forms of pairs.h: codes of 8 and of 4 bits are whole numbers, which bfloat16 holds exactly, so only A is rounded.
+// Weights in blocks of 32 (blocks.cc) as forms of pairs.h: codes of 8 and of 4 bits are whole numbers, which bfloat16 holds exactly, so only A is
+// rounded.
 #pragma once
 #include "pairs.h"
 

@@ -264,9 +264,11 @@ void gemm_blocks(const gemm_blocks_args& g) {
   const Blocks w = open_blocks(g.q, g.scale, g.minimum, g.rows, g.cols, g.bits);
   const FrozenProduct p = open_product(g);
 #if TB_BF16
-  // Up to four rows stay in float32: packed models promise the logits of the restored ones there. From nine rows on, short rows of the weight are better
-  // restored once.
-  if (!p.few && takes_pairs(p) && (p.m <= kPairM || p.k >= 1024)) return few_block_pairs(p.m, p.n, p.a, w.q, w.scale, w.minimum, w.cols, p.e);
+  // Up to four rows stay in float32: packed models promise the logits of the restored ones there. From nine rows on, short rows of the weight are
+  // better restored once.
+  if (!p.few && takes_pairs(p) && (p.m <= kPairM || p.k >= 1024)) {
+    return few_block_pairs(p.m, p.n, p.a, w.q, w.scale, w.minimum, w.cols, p.e);
+  }
 #endif
   if (p.few) return with_rows(p.m, [&](auto M) { gemv_of<decltype(M)::value>(p.n, g.a.f32(), g.lda, w, p.e); });
   gemm_frozen(p, w, w.row_bytes());

@@ -86,8 +86,8 @@ void gemv_nf4(int64_t rows, int64_t cols, const float* a, int64_t lda, const Nf4
 #endif
 
 #if TB_BF16
-// In bfloat16 (pairs.h): the sixteen codes are rounded, scales are not. kBlock and kDoubly as above; the block is a multiple of 32.
-template <int kBlock, bool kDoubly>
+// In bfloat16 (pairs.h): the sixteen codes are rounded, scales are not. kBlock as above; the block is a multiple of 32.
+template <int kBlock>
 struct Nf4Pairs {
   static constexpr int kVectors = 4;
   // Words of 16 bits hold four elements, the first one in bits 4 to 7.
@@ -117,7 +117,7 @@ struct Nf4Pairs {
     int64_t block;
     __m512i codes;
 
-    float scale(int64_t b) const { return kDoubly ? tables[(first + (uint64_t)b) / kAbsmaxBlock * 256 + codes8[b]] : absmax[b]; }
+    float scale(int64_t b) const { return tables != nullptr ? tables[(first + (uint64_t)b) / kAbsmaxBlock * 256 + codes8[b]] : absmax[b]; }
     TB_MEMBER void words(int64_t c, int64_t left, vf* to) const {
       __builtin_prefetch(q + c * 64 + kAhead);
       const __m512i four = code_bytes(q + c * 64, left / 2);
@@ -142,26 +142,21 @@ struct Nf4Pairs {
   TB_MEMBER Row row(int64_t j) const {
     const int64_t block = kBlock > 0 ? kBlock : w.block, blocks = cols / block;
     const uint64_t first = (uint64_t)(j * blocks) - (uint64_t)w.group * kAbsmaxBlock;
-    return {w.q + j * (cols / 2), kDoubly ? w.absmax8 + j * blocks : nullptr, kDoubly ? nullptr : w.absmax + j * blocks, w.tables, first, block,
-            table_of(load(w.codes))};
+    const uint8_t* codes8 = w.tables != nullptr ? w.absmax8 + j * blocks : nullptr;
+    const float* absmax = w.tables != nullptr ? nullptr : w.absmax + j * blocks;
+    return {w.q + j * (cols / 2), codes8, absmax, w.tables, first, block, table_of(load(w.codes))};
   }
 };
-
-template <int kBlock>
-void nf4_pairs(const FrozenProduct& p, const Nf4& w, int64_t cols) {
-  if (w.absmax8 == nullptr) {
-    few_pairs(p.m, p.n, p.k, p.a, Nf4Pairs<kBlock, false>{w, cols}, cols / 2, p.e);
-  } else {
-    few_pairs(p.m, p.n, p.k, p.a, Nf4Pairs<kBlock, true>{w, cols}, cols / 2, p.e);
-  }
-}
 #endif
 
 void gemm_nf4(const gemm_nf4_args& g) {
   const Nf4 w = open_nf4(g.q, g.absmax, g.absmax2, g.offset, g.rows * g.cols, g.block, g.kind);
   const FrozenProduct p = open_product(g);
 #if TB_BF16
-  if (takes_pairs(p) && g.cols % g.block == 0 && g.block % 32 == 0) return g.block == 64 ? nf4_pairs<64>(p, w, g.cols) : nf4_pairs<0>(p, w, g.cols);
+  if (takes_pairs(p) && g.cols % g.block == 0 && g.block % 32 == 0) {
+    if (g.block == 64) return few_pairs(p.m, p.n, p.k, p.a, Nf4Pairs<64>{w, g.cols}, g.cols / 2, p.e);
+    return few_pairs(p.m, p.n, p.k, p.a, Nf4Pairs<0>{w, g.cols}, g.cols / 2, p.e);
+  }
 #endif
 #if TB_AVX2
   if (p.few && g.cols % g.block == 0 && g.block % (2 * W) == 0) {

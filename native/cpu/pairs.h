@@ -1,16 +1,16 @@
-// Products of a quantised weight (out x in) with a few rows as pairs of bfloat16 (vdpbf16ps), where `compute` allows them: codes are looked up or converted to
-// bfloat16 as they stand, and a chunk's products are scaled afterwards, so that a scale costs one operation for many elements.
+// Products of a quantised weight (out x in) with a few rows as pairs of bfloat16 (vdpbf16ps), where `compute` allows them: codes are looked up or
+// converted to bfloat16 as they stand, and a chunk's products are scaled afterwards, so that a scale costs one operation for many elements.
 //
-// A row of A is rounded once, its words in the order in which a form's codes come. Every sum runs over the chunks of a row in one order, whatever the number
-// of rows and however they are cut: one row alone has the bits that it has among eight.
+// A row of A is rounded once, its words in the order in which a form's codes come. Every sum runs over the chunks of a row in one order, whatever
+// the number of rows and however they are cut: one row alone has the bits that it has among eight.
 //
 // A form F of a weight has
 //   static constexpr int kVectors                      vectors of words in a chunk, which is 32 * kVectors elements
 //   static void along(const float* x, float* to)       a chunk of a row of A as such vectors
 //   F near(int64_t begin, int64_t end) const           itself, for work on these rows
 //   auto row(int64_t j) const                          one of them:
-//     void words(int64_t c, int64_t left, vf* w) const   codes of chunk c, in which `left` elements are left (a whole chunk or less; what lies beyond may be any
-//                                                        number: A is zero there)
+//     void words(int64_t c, int64_t left, vf* w) const   codes of chunk c, in which `left` elements are left (a whole chunk or less; beyond them any
+//                                                        number may stand: A is zero there)
 //     vf scales(int64_t c, int64_t left) const           what the lanes of a chunk's sums are multiplied by, finite where A is zero
 //     template <int M> void start(int64_t i, vf* acc) const   what is added to the sums of rows i to i + M - 1 of A, which begin with zero
 #pragma once
@@ -30,8 +30,8 @@ constexpr int kPairM = 8;
 struct Order {
   alignas(64) uint16_t at[64];
 };
-// A chunk of 128 elements in four vectors. Each half of a vector comes from a half of the chunk, both in the same order: order.at[16 * v + j] is the element of
-// word j of vector v.
+// A chunk of 128 elements in four vectors. Each half of a vector comes from a half of the chunk, both in the same order: order.at[16 * v + j] is the
+// element of word j of vector v.
 TB_INLINE void along_order(const Order& order, const float* x, float* to) {
   __m512i in[4], half[4];
 TB_UNROLL(4)
@@ -108,16 +108,16 @@ TB_UNROLL(8)
   }
 }
 
-// M rows of A, of which `valid` are wanted, against rows [begin, end) of the weight. What it works on stands in its own frame, not behind references: a row is
-// short, and what is done once a row counts.
-template <int M, class F>
-static __attribute__((noinline)) void pair_rows(int64_t begin, int64_t end, int64_t k, const F form, const float* x, int64_t first, int64_t valid,
-                                                const Epilogue e) {
-  constexpr int G = M == 3 ? 4 : W / M, R = M == 1 ? 1 : 2;
+// M rows of A, of which `valid` are wanted, against rows [begin, end) of the weight, R of them together. What it works on stands in its own frame,
+// not behind references: a row is short, and what is done once a row counts.
+template <int M, int R, class F>
+static __attribute__((noinline)) void pair_rows(int64_t begin, int64_t end, int64_t k, const F form, const float* x, int64_t first,
+                                                int64_t valid, const Epilogue e) {
+  constexpr int G = W / M / R * R;
   vf sums[W] = {};
   for (int64_t j = begin; j < end; j += G) {
     const int64_t some = end - j < G ? end - j : G;
-    for (int64_t r = 0; r + R <= G && r < some; r += R) {
+    for (int64_t r = 0; r < some; r += R) {
       decltype(form.row(0)) rows[R] = {form.row(j + r)};
       for (int l = 1; l < R; l++) rows[l] = form.row(r + l < some ? j + r + l : j + r);
       pair_sums<M, R, F>(rows, k, x, first, sums + r * M);
@@ -136,9 +136,9 @@ static __attribute__((noinline)) void pair_rows(int64_t begin, int64_t end, int6
 template <class F>
 static void few_pairs(int64_t m, int64_t n, int64_t k, const DenseA& a, const F& form, int64_t row_bytes, const Epilogue& e) {
   constexpr int64_t kChunk = 32 * F::kVectors, kWords = kChunk / 2;
-  // Rows of A stand in groups of eight, the last one of what is left (1 to 4, or eight with rows of zeros), a chunk of all rows of a group together.
+  // Rows of A stand in groups of eight, the last one of what is left (1, 2, 4 or eight, with rows of zeros), a chunk of all rows of a group together.
   const int64_t stride = ceil_div(k, kChunk) * kWords, groups = ceil_div(m, kPairM);
-  const auto height = [&](int64_t i) { return m - i > 4 ? (int64_t)kPairM : m - i; };
+  const auto height = [&](int64_t i) { return (int64_t)(m - i > 4 ? kPairM : m - i > 2 ? 4 : m - i); };
   float* x = scratch_f32(4, groups * kPairM * stride);
   for (int64_t i = 0; i < groups * kPairM; i++) {
     const int64_t first = i / kPairM * kPairM, rows = height(first);
@@ -159,10 +159,22 @@ static void few_pairs(int64_t m, int64_t n, int64_t k, const DenseA& a, const F&
     const F near = form.near(begin, end);
     for (int64_t i = 0; i < m; i += kPairM) {
       const Epilogue at{e.alpha, e.beta, e.y + i * e.ldy, e.ldy, e.bias};
-      if (m - i > 4) {
-        pair_rows<kPairM>(begin, end, k, near, x + i * stride, i, m - i < kPairM ? m - i : kPairM, at);
-      } else {
-        with_rows(m - i, [&](auto rows) { pair_rows<decltype(rows)::value>(begin, end, k, near, x + i * stride, i, decltype(rows)::value, at); });
+      const auto rows_of = [&](auto rows, auto together) {
+        constexpr int M = decltype(rows)::value;
+        pair_rows<M, decltype(together)::value>(begin, end, k, near, x + i * stride, i, m - i < M ? m - i : M, at);
+      };
+      const std::integral_constant<int, 1> one{};
+      const std::integral_constant<int, 2> two{};
+      switch (height(i)) {
+        case kPairM: rows_of(std::integral_constant<int, kPairM>{}, two); break;
+        case 4: rows_of(std::integral_constant<int, 4>{}, two); break;
+        case 2: rows_of(two, two); break;
+        default:
+          if (k < 1024) {
+            rows_of(one, two);
+          } else {
+            rows_of(one, one);  // a long row: another one beside it only delays it
+          }
       }
     }
   });
