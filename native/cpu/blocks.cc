@@ -1,6 +1,7 @@
 // isa: portable avx2 avx512 avx512bf16
 // Weights in blocks of 32 along a row that share a scale (and a minimum), as llama.cpp's files hold them: restoring, rows of a table, products. A few rows
 // read the codes in the dot product itself, larger products restore while they pack.
+#include "block_pairs.h"
 #include "frozen.h"
 
 namespace tunebook {
@@ -262,6 +263,13 @@ void gemv_of(int64_t rows, const float* a, int64_t lda, const Blocks& w, const E
 void gemm_blocks(const gemm_blocks_args& g) {
   const Blocks w = open_blocks(g.q, g.scale, g.minimum, g.rows, g.cols, g.bits);
   const FrozenProduct p = open_product(g);
+#if TB_BF16
+  // Up to four rows stay in float32: packed models promise the logits of the restored ones there. From nine rows on, short rows of the weight are
+  // better restored once.
+  if (!p.few && takes_pairs(p) && (p.m <= kPairM || p.k >= 1024)) {
+    return few_block_pairs(p.m, p.n, p.a, w.q, w.scale, w.minimum, w.cols, p.e);
+  }
+#endif
   if (p.few) return with_rows(p.m, [&](auto M) { gemv_of<decltype(M)::value>(p.n, g.a.f32(), g.lda, w, p.e); });
   gemm_frozen(p, w, w.row_bytes());
 }

@@ -33,6 +33,9 @@ static FrozenProduct open_product(const Args& g) {
   return {empty ? 0 : g.m, n, k, {g.a.f32(), g.lda, 1}, e, g.compute, g.trans_w != 0, !empty && g.m <= 4 && g.trans_w};
 }
 
+// Whether a few rows may be multiplied as pairs of bfloat16 (pairs.h).
+TB_INLINE bool takes_pairs(const FrozenProduct& p) { return p.m > 0 && p.m <= kFewMost && p.transposed && p.compute == kBFloat16; }
+
 template <class P, class Weight>
 static void frozen_product(const FrozenProduct& p, const Weight& w, int64_t row_bytes) {
   if (p.transposed && p.m <= kFewMost) {

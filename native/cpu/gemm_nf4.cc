@@ -2,6 +2,7 @@
 // Products with a 4-bit weight (NF4, FP4). Large ones decode while packing; a few rows (decoding) read the codes straight into the dot product.
 #include "frozen.h"
 #include "nf4.h"
+#include "pairs.h"
 
 namespace tunebook {
 namespace TB_ISA {
@@ -84,9 +85,79 @@ void gemv_nf4(int64_t rows, int64_t cols, const float* a, int64_t lda, const Nf4
 }
 #endif
 
+#if TB_BF16
+// In bfloat16 (pairs.h): the sixteen codes are rounded, scales are not. kBlock as above; the block is a multiple of 32.
+template <int kBlock>
+struct Nf4Pairs {
+  static constexpr int kVectors = 4;
+  // Words of 16 bits hold four elements, the first one in bits 4 to 7.
+  static constexpr Order order() {
+    Order o{};
+    for (int v = 0; v < 4; v++) {
+      for (int j = 0; j < 16; j++) o.at[16 * v + j] = (uint16_t)(4 * j + v);
+    }
+    return o;
+  }
+
+  Nf4 w;
+  int64_t cols;
+
+  static void along(const float* x, float* to) {
+    static constexpr Order kOrder = order();
+    along_order(kOrder, x, to);
+  }
+  Nf4Pairs near(int64_t begin, int64_t end) const { return {with_tables(w, begin * (cols / w.block), end * (cols / w.block)), cols}; }
+
+  struct Row {
+    const uint8_t* q;
+    const uint8_t* codes8;
+    const float* absmax;
+    const float* tables;
+    uint64_t first;  // its first block, counted from the first table on
+    int64_t block;
+    __m512i codes;
+
+    float scale(int64_t b) const { return tables != nullptr ? tables[(first + (uint64_t)b) / kAbsmaxBlock * 256 + codes8[b]] : absmax[b]; }
+    TB_MEMBER void words(int64_t c, int64_t left, vf* to) const {
+      __builtin_prefetch(q + c * 64 + kAhead);
+      const __m512i four = code_bytes(q + c * 64, left / 2);
+      to[0] = look_up(codes, shifted<4>(four));
+      to[1] = look_up(codes, four);
+      to[2] = look_up(codes, shifted<12>(four));
+      to[3] = look_up(codes, shifted<8>(four));
+    }
+    TB_MEMBER vf scales(int64_t c, int64_t left) const {
+      if (kBlock == 64) {
+        const __m512 low = _mm512_set1_ps(scale(2 * c));
+        return (vf)_mm512_mask_broadcastss_ps(low, 0xff00, _mm_set_ss(left > 64 ? scale(2 * c + 1) : 0.0f));
+      }
+      vf s = {};
+      for (int64_t lane = 0; lane * 8 < left; lane++) s[lane] = scale((c * 128 + lane * 8) / block);
+      return s;
+    }
+    template <int M>
+    TB_MEMBER void start(int64_t, vf*) const {}
+  };
+
+  TB_MEMBER Row row(int64_t j) const {
+    const int64_t block = kBlock > 0 ? kBlock : w.block, blocks = cols / block;
+    const uint64_t first = (uint64_t)(j * blocks) - (uint64_t)w.group * kAbsmaxBlock;
+    const uint8_t* codes8 = w.tables != nullptr ? w.absmax8 + j * blocks : nullptr;
+    const float* absmax = w.tables != nullptr ? nullptr : w.absmax + j * blocks;
+    return {w.q + j * (cols / 2), codes8, absmax, w.tables, first, block, table_of(load(w.codes))};
+  }
+};
+#endif
+
 void gemm_nf4(const gemm_nf4_args& g) {
   const Nf4 w = open_nf4(g.q, g.absmax, g.absmax2, g.offset, g.rows * g.cols, g.block, g.kind);
   const FrozenProduct p = open_product(g);
+#if TB_BF16
+  if (takes_pairs(p) && g.cols % g.block == 0 && g.block % 32 == 0) {
+    if (g.block == 64) return few_pairs(p.m, p.n, p.k, p.a, Nf4Pairs<64>{w, g.cols}, g.cols / 2, p.e);
+    return few_pairs(p.m, p.n, p.k, p.a, Nf4Pairs<0>{w, g.cols}, g.cols / 2, p.e);
+  }
+#endif
 #if TB_AVX2
   if (p.few && g.cols % g.block == 0 && g.block % (2 * W) == 0) {
     return with_rows(p.m, [&](auto M) { gemv_nf4<decltype(M)::value>(g.rows, g.cols, g.a.f32(), g.lda, w, p.e); });

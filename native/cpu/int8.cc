@@ -1,6 +1,7 @@
 // isa: portable avx2 avx512 avx512bf16
 // Weights in 8 bits with one scale a row: quantising, restoring, products.
 #include "frozen.h"
+#include "pairs.h"
 
 namespace tunebook {
 namespace TB_ISA {
@@ -114,9 +115,47 @@ void gemv_int8(int64_t rows, const float* a, int64_t lda, const Int8& w, const E
   });
 }
 
+#if TB_BF16
+// In bfloat16 (pairs.h), which holds the codes exactly.
+struct Int8Pairs {
+  static constexpr int kVectors = 4;
+  Int8 w;
+
+  static void along(const float* x, float* to) {
+TB_UNROLL(4)
+    for (int v = 0; v < kVectors; v++) store(to + v * W, Rounded::along(x + 2 * v * W, 2 * W));
+  }
+  Int8Pairs near(int64_t, int64_t) const { return *this; }
+
+  struct Row {
+    const int8_t* q;
+    vf scale;
+
+    TB_MEMBER vf codes(const int8_t* from, int64_t n) const { return n <= 0 ? vf{} : load_int8(from, n < W ? n : W); }
+    TB_MEMBER void words(int64_t c, int64_t left, vf* to) const {
+      const int8_t* from = q + c * 128;
+      __builtin_prefetch(from + kAhead);
+      __builtin_prefetch(from + kAhead + 64);
+TB_UNROLL(4)
+      for (int v = 0; v < kVectors; v++) {
+        to[v] = Rounded::pack(codes(from + 2 * v * W, left - 2 * v * W), codes(from + (2 * v + 1) * W, left - (2 * v + 1) * W));
+      }
+    }
+    TB_MEMBER vf scales(int64_t, int64_t) const { return scale; }
+    template <int M>
+    TB_MEMBER void start(int64_t, vf*) const {}
+  };
+
+  TB_MEMBER Row row(int64_t j) const { return {w.q + j * w.cols, splat(w.absmax[j] * kUnit)}; }
+};
+#endif
+
 void gemm_int8(const gemm_int8_args& g) {
   const Int8 w = open_int8(g.q, g.absmax, g.rows, g.cols);
   const FrozenProduct p = open_product(g);
+#if TB_BF16
+  if (takes_pairs(p)) return few_pairs(p.m, p.n, p.k, p.a, Int8Pairs{w}, w.cols, p.e);
+#endif
   if (p.few) return with_rows(p.m, [&](auto M) { gemv_int8<decltype(M)::value>(p.n, g.a.f32(), g.lda, w, p.e); });
   gemm_frozen(p, w, w.cols);
 }

@@ -26,7 +26,7 @@ struct Nf4 {
 };
 
 // The same weight for work on blocks [begin, end), whose scales, if doubly quantised, can be looked up in `tables`. In scratch 7.
-static Nf4 with_tables(const Nf4& w, int64_t begin, int64_t end) {
+static inline Nf4 with_tables(const Nf4& w, int64_t begin, int64_t end) {
   if (w.absmax8 == nullptr || end <= begin) return w;
   Nf4 t = w;
   t.group = begin / kAbsmaxBlock;

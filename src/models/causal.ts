@@ -97,7 +97,8 @@ export abstract class CausalLM extends Module {
   logits(hidden: Tensor): Tensor {
     const weight = this.headWeight();
     if (!weight) return (this.module(this.headName) as LinearLike).forward(hidden);
-    return weight instanceof Tensor ? linear(hidden, weight) : linearFrozen(hidden, weight);
+    // A packed table is multiplied in bfloat16, as the other packed layers and as in `headLoss`.
+    return weight instanceof Tensor ? linear(hidden, weight) : linearFrozen(hidden, weight, undefined, "bfloat16");
   }
 
   /** scale · Σ of the cross entropies of hidden states with int32 labels (-100: none), and each row's own; see `linearCrossEntropy`. */

@@ -30,7 +30,7 @@ export interface QuantizeOptions {
   doubleQuant?: boolean;
   /**
    * Type in which products are computed; by default that of the model's weights. On the CPU float16 is computed in float32, which holds all of its
-   * digits; on the GPU activations are of that type too.
+   * digits, and bfloat16 rounds the inputs and codes of products of any number of rows; on the GPU activations are of that type too.
    */
   compute?: DTypeName;
   /**

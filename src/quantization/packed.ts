@@ -16,7 +16,7 @@ const BLOCK_BYTES: Readonly<Record<string, number>> = { Q8_0: 34, Q4_0: 20, Q4_1
 
 const blockBytes = (size: number, format: string): number => (size / 32) * BLOCK_BYTES[format.toUpperCase()]!;
 
-/** A linear layer that keeps its weight in the blocks of the file it came from. Large products are computed in bfloat16. */
+/** A linear layer that keeps its weight in the blocks of the file it came from. Products are computed in bfloat16. */
 export class PackedLinear extends FrozenLinear {
   /** "q8_0", "q4_0" or "q4_1". */
   readonly format: string;

@@ -1,0 +1,186 @@
+// Products of a quantised weight (out x in) with a few rows as pairs of bfloat16 (vdpbf16ps), where `compute` allows them: codes are looked up or
+// converted to bfloat16 as they stand, and a chunk's products are scaled afterwards, so that a scale costs one operation for many elements.
+//
+// A row of A is rounded once, its words in the order in which a form's codes come. Every sum runs over the chunks of a row in one order, whatever
+// the number of rows and however they are cut: one row alone has the bits that it has among eight.
+//
+// A form F of a weight has
+//   static constexpr int kVectors                      vectors of words in a chunk, which is 32 * kVectors elements
+//   static void along(const float* x, float* to)       a chunk of a row of A as such vectors
+//   F near(int64_t begin, int64_t end) const           itself, for work on these rows
+//   auto row(int64_t j) const                          one of them:
+//     void words(int64_t c, int64_t left, vf* w) const   codes of chunk c, in which `left` elements are left (a whole chunk or less; beyond them any
+//                                                        number may stand: A is zero there)
+//     vf scales(int64_t c, int64_t left) const           what the lanes of a chunk's sums are multiplied by, finite where A is zero
+//     template <int M> void start(int64_t i, vf* acc) const   what is added to the sums of rows i to i + M - 1 of A, which begin with zero
+#pragma once
+#include "gemm_few.h"
+
+#if TB_BF16
+
+#define TB_MEMBER inline __attribute__((always_inline))
+
+namespace tunebook {
+namespace TB_ISA {
+
+// W rows of sums together, as gemm_few.h takes them.
+constexpr int kPairM = 8;
+
+// Two vectors of 16-bit words, chosen among 64: the order in which codes of four bits come.
+struct Order {
+  alignas(64) uint16_t at[64];
+};
+// A chunk of 128 elements in four vectors. Each half of a vector comes from a half of the chunk, both in the same order: order.at[16 * v + j] is the
+// element of word j of vector v.
+TB_INLINE void along_order(const Order& order, const float* x, float* to) {
+  __m512i in[4], half[4];
+TB_UNROLL(4)
+  for (int v = 0; v < 4; v++) in[v] = (__m512i)Rounded::along(x + 32 * v, 32);
+TB_UNROLL(2)
+  for (int h = 0; h < 2; h++) {
+    const __m512i index = _mm512_load_si512(order.at + 32 * h);
+    half[2 * h] = _mm512_maskz_permutex2var_epi16(~0u, in[0], index, in[1]);
+    half[2 * h + 1] = _mm512_maskz_permutex2var_epi16(~0u, in[2], index, in[3]);
+  }
+TB_UNROLL(2)
+  for (int h = 0; h < 2; h++) {
+    store(to + 2 * h * W, (vf)_mm512_maskz_shuffle_i64x2(0xff, half[2 * h], half[2 * h + 1], 0x44));
+    store(to + (2 * h + 1) * W, (vf)_mm512_maskz_shuffle_i64x2(0xff, half[2 * h], half[2 * h + 1], 0xee));
+  }
+}
+
+// 64 bytes of codes, or the first n: the others are zero.
+TB_INLINE __m512i code_bytes(const uint8_t* q, int64_t n) {
+  if (n >= 64) return _mm512_loadu_si512(q);
+  return _mm512_maskz_loadu_epi8((1ull << n) - 1, q);
+}
+
+// The values of one nibble of each 16-bit lane: `table` holds sixteen twice, and of an index five bits are looked at.
+TB_INLINE vf look_up(__m512i table, __m512i lanes) { return (vf)_mm512_maskz_permutexvar_epi16(~0u, lanes, table); }
+template <int kBits>
+TB_INLINE __m512i shifted(__m512i lanes) {
+  return _mm512_maskz_srli_epi16(~0u, lanes, kBits);
+}
+TB_INLINE __m512i table_of(vf values) { return _mm512_maskz_broadcast_i64x4(0xff, (__m256i)_mm512_cvtneps_pbh((__m512)values)); }
+
+// M rows of A, from row `first` on, against R rows of the weight: a vector of sums each. x: their words, those of a chunk together.
+template <int M, int R, class F, class Row>
+TB_INLINE void pair_sums(const Row* rows, int64_t k, const float* x, int64_t first, vf* sums) {
+  constexpr int V = F::kVectors;
+  constexpr int64_t kChunk = 32 * V;
+  vf acc[R][M];
+TB_UNROLL(4)
+  for (int r = 0; r < R; r++) {
+TB_UNROLL(8)
+    for (int i = 0; i < M; i++) acc[r][i] = vf{};
+    rows[r].template start<M>(first, acc[r]);
+  }
+  const auto add = [&](int64_t c, int64_t left) __attribute__((always_inline)) {
+    vf w[R][V], s[R];
+TB_UNROLL(4)
+    for (int r = 0; r < R; r++) {
+      rows[r].words(c, left, w[r]);
+      s[r] = rows[r].scales(c, left);
+    }
+    const float* at = x + c * M * V * W;
+TB_UNROLL(8)
+    for (int i = 0; i < M; i++) {
+      __m512 p[R];
+TB_UNROLL(4)
+      for (int r = 0; r < R; r++) p[r] = _mm512_setzero_ps();
+TB_UNROLL(4)
+      for (int v = 0; v < V; v++) {
+        const __m512bh a = (__m512bh)_mm512_loadu_si512(at + (i * V + v) * W);
+TB_UNROLL(4)
+        for (int r = 0; r < R; r++) p[r] = _mm512_dpbf16_ps(p[r], (__m512bh)(__m512i)w[r][v], a);
+      }
+TB_UNROLL(4)
+      for (int r = 0; r < R; r++) acc[r][i] += (vf)p[r] * s[r];
+    }
+  };
+  const int64_t whole = k / kChunk;
+  for (int64_t c = 0; c < whole; c++) add(c, kChunk);
+  if (k % kChunk != 0) add(whole, k % kChunk);
+TB_UNROLL(4)
+  for (int r = 0; r < R; r++) {
+TB_UNROLL(8)
+    for (int i = 0; i < M; i++) sums[r * M + i] = acc[r][i];
+  }
+}
+
+// M rows of A, of which `valid` are wanted, against rows [begin, end) of the weight, R of them together. What it works on stands in its own frame,
+// not behind references: a row is short, and what is done once a row counts.
+template <int M, int R, class F>
+static __attribute__((noinline)) void pair_rows(int64_t begin, int64_t end, int64_t k, const F form, const float* x, int64_t first,
+                                                int64_t valid, const Epilogue e) {
+  constexpr int G = W / M / R * R;
+  vf sums[W] = {};
+  for (int64_t j = begin; j < end; j += G) {
+    const int64_t some = end - j < G ? end - j : G;
+    for (int64_t r = 0; r < some; r += R) {
+      decltype(form.row(0)) rows[R] = {form.row(j + r)};
+      for (int l = 1; l < R; l++) rows[l] = form.row(r + l < some ? j + r + l : j + r);
+      pair_sums<M, R, F>(rows, k, x, first, sums + r * M);
+    }
+    alignas(64) float lanes[W];
+    vf all[W];
+    memcpy(all, sums, sizeof all);
+    store(lanes, sums_of(all));
+    for (int64_t r = 0; r < some; r++) {
+      for (int64_t l = 0; l < valid; l++) finish(e, l, j + r, lanes[r * M + l]);
+    }
+  }
+}
+
+// y = alpha * A W^T + beta * y + bias for n rows of k elements, row_bytes as they are stored.
+template <class F>
+static void few_pairs(int64_t m, int64_t n, int64_t k, const DenseA& a, const F& form, int64_t row_bytes, const Epilogue& e) {
+  constexpr int64_t kChunk = 32 * F::kVectors, kWords = kChunk / 2;
+  // Rows of A stand in groups of eight, the last one of what is left (1, 2, 4 or eight, with rows of zeros), a chunk of all rows of a group together.
+  const int64_t stride = ceil_div(k, kChunk) * kWords, groups = ceil_div(m, kPairM);
+  const auto height = [&](int64_t i) { return (int64_t)(m - i > 4 ? kPairM : m - i > 2 ? 4 : m - i); };
+  float* x = scratch_f32(4, groups * kPairM * stride);
+  for (int64_t i = 0; i < groups * kPairM; i++) {
+    const int64_t first = i / kPairM * kPairM, rows = height(first);
+    if (i - first >= rows) break;
+    float* to = x + first * stride + (i - first) * kWords;
+    const float* from = a.data + i * a.row;
+    for (int64_t p = 0; p < k; p += kChunk, to += rows * kWords) {
+      alignas(64) float part[kChunk];
+      const int64_t some = i >= m ? 0 : k - p < kChunk ? k - p : kChunk;
+      if (some < kChunk) {
+        memset(part, 0, sizeof part);
+        if (some > 0) memcpy(part, from + p, (size_t)some * 4);
+      }
+      F::along(some < kChunk ? part : from + p, to);
+    }
+  }
+  weight_rows(n, row_bytes, [&](int64_t begin, int64_t end) {
+    const F near = form.near(begin, end);
+    for (int64_t i = 0; i < m; i += kPairM) {
+      const Epilogue at{e.alpha, e.beta, e.y + i * e.ldy, e.ldy, e.bias};
+      const auto rows_of = [&](auto rows, auto together) {
+        constexpr int M = decltype(rows)::value;
+        pair_rows<M, decltype(together)::value>(begin, end, k, near, x + i * stride, i, m - i < M ? m - i : M, at);
+      };
+      const std::integral_constant<int, 1> one{};
+      const std::integral_constant<int, 2> two{};
+      switch (height(i)) {
+        case kPairM: rows_of(std::integral_constant<int, kPairM>{}, two); break;
+        case 4: rows_of(std::integral_constant<int, 4>{}, two); break;
+        case 2: rows_of(two, two); break;
+        default:
+          if (k < 1024) {
+            rows_of(one, two);
+          } else {
+            rows_of(one, one);  // a long row: another one beside it only delays it
+          }
+      }
+    }
+  });
+}
+
+}  // namespace TB_ISA
+}  // namespace tunebook
+
+#endif
