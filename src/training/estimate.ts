@@ -172,6 +172,19 @@ function set(network: CausalLM, { activations, method = "sft" }: PlannedStep): (
   };
 }
 
+/** Few key heads: their gradients are made in so many parts (`parts_of_group` in native/cuda/attention_backward.cuh) on 132 multiprocessors. */
+function attentionParts(rows: number, group: number, kvHeads: number, headDim: number): number {
+  const blocks = Math.ceil(rows / 128) * kvHeads;
+  const most = Math.max(1, Math.floor(2 ** 28 / (8 * rows * kvHeads * headDim)));
+  let best = 1;
+  let soonest = Number.POSITIVE_INFINITY;
+  for (let parts = 1; parts <= Math.min(group, most); parts++) {
+    const time = Math.ceil((blocks * parts) / 264) * Math.ceil(group / parts);
+    if (time < soonest) [soonest, best] = [time, parts];
+  }
+  return best;
+}
+
 /** What operations take for themselves while they run. */
 function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; scratch: number } {
   const { hiddenSize, heads, kvHeads, headDim } = network.config;
@@ -193,11 +206,8 @@ function workingBytes(network: CausalLM, step: PlannedStep): { logits: number; s
     widest = Math.max(widest, m.ownElements() / (rounds ? 2 : 1));
     if (rounds) codes = Math.max(codes, rows * (Math.max(m.inFeatures, m.outFeatures) + 4));
   }
-  // Few key heads: their gradients are made in parts (native/cuda/attention_backward.cuh), for which 528 blocks are wanted.
-  const blocks = Math.ceil(rows / 64) * kvHeads;
-  const part = 8 * rows * kvHeads * headDim;
-  const parts = Math.min(heads / kvHeads, Math.ceil(528 / blocks), Math.max(1, Math.floor(2 ** 28 / part)));
-  const attention = 8 * heads * rows + (parts > 1 ? parts * part : 0);
+  const parts = attentionParts(rows, heads / kvHeads, kvHeads, headDim);
+  const attention = 8 * heads * rows + (parts > 1 ? parts * 8 * rows * kvHeads * headDim : 0);
   const logits = Math.ceil(rows / pieces) * row;
   // The logits stand where restored weights stand, unless the head's own weight is rounded for them.
   const head = network.headWeight();
