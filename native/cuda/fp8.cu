@@ -114,7 +114,7 @@ void product_of_restored(Product p, const gemm_fp8_args& g, const Rounded& a) {
 void gemm_fp8(const gemm_fp8_args& g) {
   check_codes(g.q, g.scale, g.rows, g.cols);
   check_rounding(g);
-  const Product p = open_product(g);
+  const Product p = open_product(g, !g.a_scale);
   if (p.m <= 0 || p.n <= 0) return;
   if (g.round_a && p.k > 0) {
     const Rounded a = round_a(g, p);

@@ -5,12 +5,13 @@
 namespace tunebook {
 namespace cuda {
 
-// The product of an op's arguments but for b, checked; a is as it came. With an empty y (m or n 0) there is nothing to do, and any tensors will do.
-template <class Args> Product open_product(const Args& g) {
+// The product of an op's arguments but for b, checked (a only where it holds numbers, not codes); a is as it came. With an empty y (m or n 0) there is nothing to do, and
+// any tensors will do.
+template <class Args> Product open_product(const Args& g, bool numbers = true) {
   check_compute(g.compute);
   Product p{g.m, g.trans_w ? g.rows : g.cols, g.trans_w ? g.cols : g.rows};
   if (p.m > 0 && p.n > 0) {
-    check_matrix("a", g.a, p.m, p.k, g.lda);
+    if (numbers) check_matrix("a", g.a, p.m, p.k, g.lda);
     check_matrix("y", g.y, p.m, p.n, g.ldy);
     if (g.bias) check_matrix("bias", g.bias, 1, p.n, p.n);
   }
