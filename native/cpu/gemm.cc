@@ -3,6 +3,7 @@
 #include "gemm.h"
 
 #include "gemv.h"
+#include "pairs.h"
 
 namespace tunebook {
 namespace TB_ISA {
@@ -36,6 +37,13 @@ void sgemm(int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t
   with_float_dtype(b.dtype, [&](auto* of) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(of)>>;
     const DenseB<T> right{static_cast<const T*>(b.data), b.row, b.col};
+#if TB_BF16
+    if constexpr (std::is_same_v<T, bf16>) {  // up to four rows are bound by memory, so nothing is rounded there
+      if (compute == kBFloat16 && m > 4 && m <= kFewMost && a_col == 1 && b.row == 1) {
+        return few_pairs(m, n, k, left, WordPairs{right.data, b.col}, k * (int64_t)sizeof(T), e);
+      }
+    }
+#endif
     if (gemv(m, n, k, left, right, e)) return;
     if (compute == kBFloat16) {
       packed<Rounded>(m, n, k, left, right, e);

@@ -90,6 +90,7 @@ void gemv_nf4(int64_t rows, int64_t cols, const float* a, int64_t lda, const Nf4
 template <int kBlock>
 struct Nf4Pairs {
   static constexpr int kVectors = 4;
+  static constexpr bool kScaled = true;
   // Words of 16 bits hold four elements, the first one in bits 4 to 7.
   static constexpr Order order() {
     Order o{};

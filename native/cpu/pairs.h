@@ -1,17 +1,18 @@
-// Products of a quantised weight (out x in) with a few rows as pairs of bfloat16 (vdpbf16ps), where `compute` allows them: codes are looked up or
-// converted to bfloat16 as they stand, and a chunk's products are scaled afterwards, so that a scale costs one operation for many elements.
+// Products of a weight (out x in), quantised or in bfloat16, with a few rows as pairs of bfloat16 (vdpbf16ps), where `compute` allows them: codes are
+// looked up or converted to bfloat16 as they stand, and a chunk's products are scaled afterwards, so that a scale costs one operation for many elements.
 //
 // A row of A is rounded once, its words in the order in which a form's codes come. Every sum runs over the chunks of a row in one order, whatever
 // the number of rows and however they are cut: one row alone has the bits that it has among eight.
 //
 // A form F of a weight has
 //   static constexpr int kVectors                      vectors of words in a chunk, which is 32 * kVectors elements
+//   static constexpr bool kScaled                      whether a chunk's products are scaled
 //   static void along(const float* x, float* to)       a chunk of a row of A as such vectors
 //   F near(int64_t begin, int64_t end) const           itself, for work on these rows
 //   auto row(int64_t j) const                          one of them:
 //     void words(int64_t c, int64_t left, vf* w) const   codes of chunk c, in which `left` elements are left (a whole chunk or less; beyond them any
 //                                                        number may stand: A is zero there)
-//     vf scales(int64_t c, int64_t left) const           what the lanes of a chunk's sums are multiplied by, finite where A is zero
+//     vf scales(int64_t c, int64_t left) const           (kScaled) what the lanes of a chunk's sums are multiplied by, finite where A is zero
 //     template <int M> void start(int64_t i, vf* acc) const   what is added to the sums of rows i to i + M - 1 of A, which begin with zero
 #pragma once
 #include "gemm_few.h"
@@ -80,14 +81,14 @@ TB_UNROLL(8)
 TB_UNROLL(4)
     for (int r = 0; r < R; r++) {
       rows[r].words(c, left, w[r]);
-      s[r] = rows[r].scales(c, left);
+      if constexpr (F::kScaled) s[r] = rows[r].scales(c, left);
     }
     const float* at = x + c * M * V * W;
 TB_UNROLL(8)
     for (int i = 0; i < M; i++) {
       __m512 p[R];
 TB_UNROLL(4)
-      for (int r = 0; r < R; r++) p[r] = _mm512_setzero_ps();
+      for (int r = 0; r < R; r++) p[r] = F::kScaled ? _mm512_setzero_ps() : (__m512)acc[r][i];
 TB_UNROLL(4)
       for (int v = 0; v < V; v++) {
         const __m512bh a = (__m512bh)_mm512_loadu_si512(at + (i * V + v) * W);
@@ -95,7 +96,7 @@ TB_UNROLL(4)
         for (int r = 0; r < R; r++) p[r] = _mm512_dpbf16_ps(p[r], (__m512bh)(__m512i)w[r][v], a);
       }
 TB_UNROLL(4)
-      for (int r = 0; r < R; r++) acc[r][i] += (vf)p[r] * s[r];
+      for (int r = 0; r < R; r++) acc[r][i] = F::kScaled ? acc[r][i] + (vf)p[r] * s[r] : (vf)p[r];
     }
   };
   const int64_t whole = k / kChunk;
@@ -179,6 +180,38 @@ static void few_pairs(int64_t m, int64_t n, int64_t k, const DenseA& a, const F&
     }
   });
 }
+
+// A weight in bfloat16: words as they stand.
+struct WordPairs {
+  static constexpr int kVectors = 4;
+  static constexpr bool kScaled = false;
+  const bf16* data;
+  int64_t ld;
+
+  static void along(const float* x, float* to) {
+TB_UNROLL(4)
+    for (int v = 0; v < 4; v++) store(to + v * W, Rounded::along(x + 32 * v, 32));
+  }
+  WordPairs near(int64_t, int64_t) const { return *this; }
+
+  struct Row {
+    const bf16* at;
+
+    TB_MEMBER void words(int64_t c, int64_t left, vf* to) const {
+      const bf16* from = at + c * 128;
+TB_UNROLL(4)
+      for (int v = 0; v < 4; v++) {
+        __builtin_prefetch(reinterpret_cast<const char*>(from + 32 * v) + kAhead);
+        const int64_t some = left - 32 * v;
+        to[v] = some <= 0 ? vf{} : Rounded::along(from + 32 * v, some < 32 ? some : 32);
+      }
+    }
+    template <int M>
+    TB_MEMBER void start(int64_t, vf*) const {}
+  };
+
+  TB_MEMBER Row row(int64_t j) const { return {data + j * ld}; }
+};
 
 }  // namespace TB_ISA
 }  // namespace tunebook

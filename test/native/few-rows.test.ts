@@ -1,4 +1,4 @@
-// Products of a quantised weight with a few rows, as decoding brings them: bounds that follow from the formats, and one row's bits whatever stands beside it.
+// Products of a weight, quantised or in bfloat16, with a few rows, as decoding brings them: bounds that follow from the formats, and one row's bits whatever stands beside it.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as op from "../../src/tensor/calls.js";
@@ -6,7 +6,7 @@ import * as native from "../../src/tensor/native.js";
 import { toBf16 } from "./halves.js";
 import { random, read, send } from "./helpers.js";
 
-type Kind = "nf4" | "fp4" | "int8" | "q8" | "q4";
+type Kind = "nf4" | "fp4" | "int8" | "q8" | "q4" | "bfloat16";
 
 interface Weight {
   readonly rows: number;
@@ -80,6 +80,17 @@ async function weightOf(kind: Kind, rows: number, cols: number, block = 64, doub
     const scale = zeros.map((_, i) => most[Math.floor(i / cols)]! / 127);
     return { rows, cols, codes: Float32Array.from(new Int8Array(bytes.buffer)), scale, minimum: zeros, product, free };
   }
+  if (kind === "bfloat16") {
+    const w = send(random(size, 17));
+    const halves = take(native.alloc(size * 2, 1));
+    op.copy(w, halves, size);
+    op.copy(halves, w, size);
+    const codes = await read(w, size);
+    native.free(w);
+    const product: Weight["product"] = (a, y, m, lda, ldy, bias) =>
+      op.gemm(a, halves, bias, y, m, rows, cols, 0, 1, lda, cols, ldy, 1, 0.5, -2);
+    return { rows, cols, codes, scale: zeros.map(() => 1), minimum: zeros, product, free };
+  }
   const bits = kind === "q4" ? 4 : 8;
   const bytes = Uint8Array.from({ length: (size * bits) / 8 }, (_, i) => Math.imul(i, 2654435761) >>> 13);
   const q = take(send(bytes));
@@ -116,16 +127,19 @@ const CASES: readonly (readonly [Kind, number, number, number?, boolean?])[] = [
   ["q4", 70, 576],
   ["q4", 150, 2048],
   ["q4", 33, 32],
+  ["bfloat16", 70, 576],
+  ["bfloat16", 33, 77],
+  ["bfloat16", 21, 1100],
 ];
 const ROWS = [1, 2, 3, 4, 5, 8, 9, 12, 16, 31, 32];
 
 /**
  * How the backend should multiply m rows: pairs of bfloat16 whose scales are not rounded; float32, in which packed models promise the logits of restored ones
- * for up to four rows; or weights that are restored and perhaps rounded.
+ * for up to four rows, and which costs nothing there where weights are in bfloat16; or weights that are restored and perhaps rounded.
  */
 function way(kind: Kind, m: number, cols: number): "pairs" | "float32" | "restored" {
   const packed = kind === "q4" || kind === "q8";
-  if (packed && m <= 4) return "float32";
+  if ((packed || kind === "bfloat16") && m <= 4) return "float32";
   if (native.stats("cpu").isa !== "avx512bf16" || (packed && m > 8 && cols < 1024)) return "restored";
   return "pairs";
 }
@@ -200,7 +214,7 @@ test("a row has the same bits alone and among others where pairs of bfloat16 are
 });
 
 test("a NaN of one row stays in it", async () => {
-  for (const kind of ["nf4", "int8", "q8", "q4"] as const) {
+  for (const kind of ["nf4", "int8", "q8", "q4", "bfloat16"] as const) {
     const [rows, cols] = [40, 192];
     const w = await weightOf(kind, rows, cols);
     for (const m of [2, 6, 11]) {
