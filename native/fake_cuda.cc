@@ -11,6 +11,7 @@
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -90,9 +91,19 @@ const char* const kNames[] = {
 #undef OP
 };
 
+// Copies of an op's lists: what it was called with stands in the queue's ring or in a recording, and either may be gone when the op runs.
+struct Lists {
+  std::vector<std::vector<Ref>> kept;
+  void ref(Ref&, bool) {}
+  void list(RefList& l, bool) {
+    kept.emplace_back(l.items, l.items + l.count);
+    l.items = kept.back().data();
+  }
+};
+
 template <class Args>
-void launch(void (*op)(const Args&), const Args& args) {
-  auto call = [op, args, opcode = opcode_now, sequence = sequence_now] {
+void launch(void (*op)(const Args&), const Args& args, std::shared_ptr<Lists> lists) {
+  auto call = [op, args, lists, opcode = opcode_now, sequence = sequence_now] {
     if (delay > 0) std::this_thread::sleep_for(std::chrono::microseconds(delay));
     if (stream->failed) return;
     try {
@@ -111,15 +122,15 @@ void launch(void (*op)(const Args&), const Args& args) {
     }
   };
   stream->push(call);
-  // Lists stand in the queue's ring, which is used again; those of a graph stay.
-  if (leading_lists(opcode_now) > 0 && stream->captured == nullptr) {
-    std::unique_lock<std::mutex> lock(stream->mutex);
-    stream->progress.wait(lock, [] { return stream->done == stream->pushed; });
-  }
 }
 
 #define OP(name) \
-  void fake_##name(const name##_args& a) { launch(cpu->name, a); }
+  void fake_##name(const name##_args& given) { \
+    name##_args a = given; \
+    auto lists = std::make_shared<Lists>(); \
+    visit_##name(*lists, a); \
+    launch(cpu->name, a, std::move(lists)); \
+  }
 #include "ops.list.gen.h"
 #undef OP
 
