@@ -3,7 +3,6 @@
 // that share it) and `query_gradients` (a block owns queries and runs over keys). Scores stand in the registers that the next product
 // reads: as keys x queries in the first pass, as queries x keys in the second.
 #pragma once
-
 #include "attention_forward.cuh"
 
 namespace tunebook {

@@ -12,7 +12,7 @@ export const BLOCK_ELEMENTS = 32;
 
 /**
  * A frozen matrix in blocks of 32 along its rows, the numbers of llama.cpp's files unchanged: W = scale · code, the codes 8 bits (Q8_0), or
- * scale · code + minimum, the codes 4 bits (Q4_0 and Q4_1). A few rows are multiplied with the codes themselves, in float32.
+ * scale · code + minimum, the codes 4 bits (Q4_0 and Q4_1). Up to four rows are multiplied with the codes themselves, in float32; more may be rounded to bfloat16, if `compute` says so.
  */
 export class BlockWeight extends FrozenMatrix {
   /** uint8: signed bytes (out, in), or two codes a byte, of a block's byte i element i in the low and i + 16 in the high nibble. */
