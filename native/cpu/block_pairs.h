@@ -20,7 +20,7 @@ TB_INLINE vf spread(const f16* scale, int64_t count) {
 // 8 bits, two blocks a chunk: a vector holds sixteen codes of the first block and sixteen of the second.
 struct BytePairs {
   static constexpr int kVectors = 2;
-  static constexpr bool kScaled = true;
+  static constexpr bool kScaled = true, kHalves = false;
   const uint8_t* q;
   const f16* scale;
   int64_t cols;
@@ -57,7 +57,7 @@ struct BytePairs {
 // vectors, for the minima.
 struct NibblePairs {
   static constexpr int kVectors = 4;
-  static constexpr bool kScaled = true;
+  static constexpr bool kScaled = true, kHalves = false;
   // Byte i of a block holds elements i and 16 + i.
   static constexpr Order order() {
     Order o{};

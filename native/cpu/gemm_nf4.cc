@@ -90,7 +90,7 @@ void gemv_nf4(int64_t rows, int64_t cols, const float* a, int64_t lda, const Nf4
 template <int kBlock>
 struct Nf4Pairs {
   static constexpr int kVectors = 4;
-  static constexpr bool kScaled = true;
+  static constexpr bool kScaled = true, kHalves = kBlock == 64;
   // Words of 16 bits hold four elements, the first one in bits 4 to 7.
   static constexpr Order order() {
     Order o{};
@@ -136,6 +136,15 @@ struct Nf4Pairs {
       for (int64_t lane = 0; lane * 8 < left; lane++) s[lane] = scale((c * 128 + lane * 8) / block);
       return s;
     }
+    TB_MEMBER void half_words(int64_t c, vf* to) const {
+      alignas(64) static constexpr uint16_t shifts[2][32] = {{4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4},
+                                                             {12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12,
+                                                              8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8}};
+      const __m512i four = _mm512_maskz_broadcast_i64x4(0xff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q + c * 64)));
+TB_UNROLL(2)
+      for (int v = 0; v < 2; v++) to[v] = look_up(codes, _mm512_maskz_srlv_epi16(~0u, four, _mm512_load_si512(shifts[v])));
+    }
+    TB_MEMBER vf half_scale(int64_t c) const { return splat(scale(2 * c)); }
     template <int M>
     TB_MEMBER void start(int64_t, vf*) const {}
   };

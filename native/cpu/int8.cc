@@ -119,7 +119,7 @@ void gemv_int8(int64_t rows, const float* a, int64_t lda, const Int8& w, const E
 // In bfloat16 (pairs.h), which holds the codes exactly.
 struct Int8Pairs {
   static constexpr int kVectors = 4;
-  static constexpr bool kScaled = true;
+  static constexpr bool kScaled = true, kHalves = false;
   Int8 w;
 
   static void along(const float* x, float* to) {

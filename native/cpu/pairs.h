@@ -7,6 +7,8 @@
 // A form F of a weight has
 //   static constexpr int kVectors                      vectors of words in a chunk, which is 32 * kVectors elements
 //   static constexpr bool kScaled                      whether a chunk's products are scaled
+//   static constexpr bool kHalves                      whether half a chunk at the end of a row has vectors of its own, half as many: the halves of a chunk's
+//                                                      four that it fills, two by two (half_words, half_scale)
 //   static void along(const float* x, float* to)       a chunk of a row of A as such vectors
 //   F near(int64_t begin, int64_t end) const           itself, for work on these rows
 //   auto row(int64_t j) const                          one of them:
@@ -50,6 +52,15 @@ TB_UNROLL(2)
   }
 }
 
+// Four vectors of which the lower halves are filled as two.
+TB_INLINE void join_halves(const float* from, float* to) {
+TB_UNROLL(2)
+  for (int v = 0; v < 2; v++) {
+    const __m512i low = _mm512_loadu_si512(from + 2 * v * W), high = _mm512_loadu_si512(from + (2 * v + 1) * W);
+    store(to + v * W, (vf)_mm512_maskz_shuffle_i64x2(0xff, low, high, 0x44));
+  }
+}
+
 // 64 bytes of codes, or the first n: the others are zero.
 TB_INLINE __m512i code_bytes(const uint8_t* q, int64_t n) {
   if (n >= 64) return _mm512_loadu_si512(q);
@@ -76,22 +87,17 @@ TB_UNROLL(8)
     for (int i = 0; i < M; i++) acc[r][i] = vf{};
     rows[r].template start<M>(first, acc[r]);
   }
-  const auto add = [&](int64_t c, int64_t left) __attribute__((always_inline)) {
-    vf w[R][V], s[R];
-TB_UNROLL(4)
-    for (int r = 0; r < R; r++) {
-      rows[r].words(c, left, w[r]);
-      if constexpr (F::kScaled) s[r] = rows[r].scales(c, left);
-    }
-    const float* at = x + c * M * V * W;
+  // The products of U vectors of words.
+  const auto multiply = [&](const float* at, const auto& w, const vf* s) __attribute__((always_inline)) {
+    constexpr int U = std::extent<std::remove_reference_t<decltype(w)>, 1>::value;
 TB_UNROLL(8)
     for (int i = 0; i < M; i++) {
       __m512 p[R];
 TB_UNROLL(4)
       for (int r = 0; r < R; r++) p[r] = F::kScaled ? _mm512_setzero_ps() : (__m512)acc[r][i];
 TB_UNROLL(4)
-      for (int v = 0; v < V; v++) {
-        const __m512bh a = (__m512bh)_mm512_loadu_si512(at + (i * V + v) * W);
+      for (int v = 0; v < U; v++) {
+        const __m512bh a = (__m512bh)_mm512_loadu_si512(at + (i * U + v) * W);
 TB_UNROLL(4)
         for (int r = 0; r < R; r++) p[r] = _mm512_dpbf16_ps(p[r], (__m512bh)(__m512i)w[r][v], a);
       }
@@ -99,13 +105,55 @@ TB_UNROLL(4)
       for (int r = 0; r < R; r++) acc[r][i] = F::kScaled ? acc[r][i] + (vf)p[r] * s[r] : (vf)p[r];
     }
   };
+  const auto add = [&](int64_t c, int64_t left) __attribute__((always_inline)) {
+    vf w[R][V], s[R];
+TB_UNROLL(4)
+    for (int r = 0; r < R; r++) {
+      rows[r].words(c, left, w[r]);
+      if constexpr (F::kScaled) s[r] = rows[r].scales(c, left);
+    }
+    multiply(x + c * M * V * W, w, s);
+  };
   const int64_t whole = k / kChunk;
   for (int64_t c = 0; c < whole; c++) add(c, kChunk);
-  if (k % kChunk != 0) add(whole, k % kChunk);
+  if constexpr (F::kHalves) {
+    if (k % kChunk != 0) {
+      vf w[R][V / 2], s[R];
+TB_UNROLL(4)
+      for (int r = 0; r < R; r++) {
+        rows[r].half_words(whole, w[r]);
+        s[r] = rows[r].half_scale(whole);
+      }
+      multiply(x + whole * M * V * W, w, s);
+    }
+  } else {
+    if (k % kChunk != 0) add(whole, k % kChunk);
+  }
 TB_UNROLL(4)
   for (int r = 0; r < R; r++) {
 TB_UNROLL(8)
     for (int i = 0; i < M; i++) sums[r * M + i] = acc[r][i];
+  }
+}
+
+// The sums of M rows of A, lane r * M + i of vector p for column p * W / M + r: a vector a row.
+template <int M, int... L>
+TB_INLINE void by_rows(vf* sums, std::integer_sequence<int, L...> lanes) {
+  constexpr int G = W / M;
+TB_UNROLL(8)
+  for (int p = 0; p < M; p++) sums[p] = __builtin_shufflevector(sums[p], sums[p], (L % G * M + L / G)...);
+TB_UNROLL(8)
+  for (int p = 0; p < M; p++) {
+    if (M == 8 && !(p & 4)) exchange<8>(sums[p], sums[p + M / 2], lanes);
+  }
+TB_UNROLL(8)
+  for (int p = 0; p < M; p++) {
+    if (M == 8 && !(p & 2)) exchange<4>(sums[p], sums[p + M / 4], lanes);
+    if (M == 4 && !(p & 2)) exchange<8>(sums[p], sums[p + M / 2], lanes);
+  }
+TB_UNROLL(8)
+  for (int p = 0; p < M; p++) {
+    if (M > 1 && !(p & 1)) exchange<G>(sums[p], sums[p + 1], lanes);
   }
 }
 
@@ -114,22 +162,22 @@ TB_UNROLL(8)
 template <int M, int R, class F>
 static __attribute__((noinline)) void pair_rows(int64_t begin, int64_t end, int64_t k, const F form, const float* x, int64_t first,
                                                 int64_t valid, const Epilogue e) {
-  constexpr int G = W / M / R * R;
-  vf sums[W] = {};
-  for (int64_t j = begin; j < end; j += G) {
-    const int64_t some = end - j < G ? end - j : G;
-    for (int64_t r = 0; r < some; r += R) {
-      decltype(form.row(0)) rows[R] = {form.row(j + r)};
-      for (int l = 1; l < R; l++) rows[l] = form.row(r + l < some ? j + r + l : j + r);
-      pair_sums<M, R, F>(rows, k, x, first, sums + r * M);
+  constexpr int G = W / M;
+  for (int64_t j = begin; j < end; j += W) {
+    const int64_t some = end - j < W ? end - j : W;
+    vf columns[M] = {};
+    for (int64_t p = 0; p * G < some; p++) {
+      vf sums[W] = {};
+      for (int64_t g = p * G; g < p * G + G && g < some; g += R) {
+        decltype(form.row(0)) rows[R] = {form.row(j + g)};
+        for (int l = 1; l < R; l++) rows[l] = form.row(g + l < some ? j + g + l : j + g);
+        pair_sums<M, R, F>(rows, k, x, first, sums + (g - p * G) * M);
+      }
+      columns[p] = sums_of(sums);
     }
-    alignas(64) float lanes[W];
-    vf all[W];
-    memcpy(all, sums, sizeof all);
-    store(lanes, sums_of(all));
-    for (int64_t r = 0; r < some; r++) {
-      for (int64_t l = 0; l < valid; l++) finish(e, l, j + r, lanes[r * M + l]);
-    }
+    by_rows<M>(columns, std::make_integer_sequence<int, W>());
+    const float* bias = e.bias == nullptr ? nullptr : e.bias + j;
+    for (int64_t l = 0; l < valid; l++) store_row<1>(columns + l, e, e.y + l * e.ldy + j, bias, some);
   }
 }
 
@@ -153,7 +201,13 @@ static void few_pairs(int64_t m, int64_t n, int64_t k, const DenseA& a, const F&
         memset(part, 0, sizeof part);
         if (some > 0) memcpy(part, from + p, (size_t)some * 4);
       }
-      F::along(some < kChunk ? part : from + p, to);
+      if (F::kHalves && k - p < kChunk) {
+        alignas(64) float words[kWords];
+        F::along(part, words);
+        join_halves(words, to - (i - first) * (kWords / 2));
+      } else {
+        F::along(some < kChunk ? part : from + p, to);
+      }
     }
   }
   weight_rows(n, row_bytes, [&](int64_t begin, int64_t end) {
@@ -184,7 +238,7 @@ static void few_pairs(int64_t m, int64_t n, int64_t k, const DenseA& a, const F&
 // A weight in bfloat16: words as they stand.
 struct WordPairs {
   static constexpr int kVectors = 4;
-  static constexpr bool kScaled = false;
+  static constexpr bool kScaled = false, kHalves = false;
   const bf16* data;
   int64_t ld;
 
