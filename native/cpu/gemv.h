@@ -10,12 +10,13 @@ namespace TB_ISA {
 constexpr int64_t kTaskBytes = 24576;
 
 // f(begin, end) for pieces of `rows` rows of a weight, of row_bytes each, as many for every thread. A row's result does not depend on where pieces end.
+// Another thread has everything at hand at once where f holds values instead of references.
 template <class F>
 static void weight_rows(int64_t rows, int64_t row_bytes, F&& f) {
   const int64_t bytes = rows * row_bytes, threads = thread_count();
   int64_t piece = ceil_div(rows, ceil_div(ceil_div(bytes, kTaskBytes), threads) * threads);
   if (piece < 1) piece = 1;
-  tasks_if(bytes > 2 * kTaskBytes, ceil_div(rows, piece), [&](int64_t t) { f(t * piece, (t + 1) * piece < rows ? (t + 1) * piece : rows); });
+  tasks_if(bytes > 2 * kTaskBytes, ceil_div(rows, piece), [=](int64_t t) { f(t * piece, (t + 1) * piece < rows ? (t + 1) * piece : rows); });
 }
 
 // f(the number of rows as a constant), 4 for more: how many a kernel keeps in registers.

@@ -210,7 +210,7 @@ static void few_pairs(int64_t m, int64_t n, int64_t k, const DenseA& a, const F&
       }
     }
   }
-  weight_rows(n, row_bytes, [&](int64_t begin, int64_t end) {
+  weight_rows(n, row_bytes, [=](int64_t begin, int64_t end) {
     const F near = form.near(begin, end);
     for (int64_t i = 0; i < m; i += kPairM) {
       const Epilogue at{e.alpha, e.beta, e.y + i * e.ldy, e.ldy, e.bias};
