@@ -167,11 +167,17 @@ static __attribute__((noinline)) void pair_rows(int64_t begin, int64_t end, int6
     const int64_t some = end - j < W ? end - j : W;
     vf columns[M] = {};
     for (int64_t p = 0; p * G < some; p++) {
-      vf sums[W] = {};
-      for (int64_t g = p * G; g < p * G + G && g < some; g += R) {
+      vf sums[W];
+      const auto add = [&](int64_t g) __attribute__((always_inline)) {
         decltype(form.row(0)) rows[R] = {form.row(j + g)};
         for (int l = 1; l < R; l++) rows[l] = form.row(g + l < some ? j + g + l : j + g);
         pair_sums<M, R, F>(rows, k, x, first, sums + (g - p * G) * M);
+      };
+      if constexpr (G == R) {
+        add(p * G);
+      } else {
+        for (int64_t l = 0; l < W; l++) sums[l] = vf{};
+        for (int64_t g = p * G; g < p * G + G && g < some; g += R) add(g);
       }
       columns[p] = sums_of(sums);
     }
