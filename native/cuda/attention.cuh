@@ -30,6 +30,23 @@ __device__ inline uint32_t number_of_row(const AttentionSizes& a, int64_t row, i
 __device__ inline uint32_t number_of_key(const AttentionSizes& a, int j) { return mix(a.seed ^ (uint32_t)(j + 1) * 0x9e3779b1u) | 1; }
 __device__ inline bool is_dropped(const AttentionSizes& a, uint32_t of_row, uint32_t of_key) { return of_row * of_key < a.threshold; }
 
+// Sets dropped values of a tile to 0: s is what this thread holds of kM x 16 rows, whose numbers are given, and of kChunks * 8 keys from k0 + 2t on (a
+// fragment of mma.sync's result, t the lane's place among four).
+template <int kM, int kChunks>
+__device__ inline void drop_values(const AttentionSizes& a, float (&s)[kM][kChunks][4], const uint32_t (&numbers)[kM][2], int k0, int t) {
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c)
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const uint32_t of_key = number_of_key(a, k0 + c * 8 + 2 * t + e);
+#pragma unroll
+      for (int m = 0; m < kM; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+          if (is_dropped(a, numbers[m][h], of_key)) s[m][c][2 * h + e] = 0.0f;
+    }
+}
+
 // One sequence: its rows, and which keys a query sees (indices within the sequence).
 struct Span {
   int32_t q_begin, q_len, k_begin, k_len;

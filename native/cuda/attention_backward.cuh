@@ -247,19 +247,7 @@ __global__ void __launch_bounds__(QueryShape<D>::kThreads, QueryShape<D>::kBlock
     float s[kM][kKeys / 8][4] = {}, ds[kM][kKeys / 8][4] = {};
     multiply_rows<T, D, kM, kKeys>(s, q_at + warp_lane, k_half + Rows::lane_of_columns(lane));
     multiply_rows<T, D, kM, kKeys>(ds, do_at + warp_lane, v_half + Rows::lane_of_columns(lane));
-    if constexpr (kDrop) {
-#pragma unroll
-      for (int c = 0; c < kKeys / 8; ++c)
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const uint32_t of_key = number_of_key(a, k0 + c * 8 + 2 * t + e);
-#pragma unroll
-          for (int m = 0; m < kM; ++m)
-#pragma unroll
-            for (int h = 0; h < 2; ++h)
-              if (is_dropped(a, numbers[m][h], of_key)) ds[m][c][2 * h + e] = 0.0f;
-        }
-    }
+    if constexpr (kDrop) drop_values(a, ds, numbers, k0, t);
     const bool all = span.all_see(a, i0, i1, k0, k0 + kKeys - 1);
 #pragma unroll
     for (int m = 0; m < kM; ++m)

@@ -208,19 +208,7 @@ __global__ void __launch_bounds__(ForwardShape<D>::kThreads, ForwardShape<D>::kB
 #pragma unroll
         for (int c = 0; c < D / 8; ++c) out[m][c][2 * h] *= rescale, out[m][c][2 * h + 1] *= rescale;
       }
-    if constexpr (kDrop) {
-#pragma unroll
-      for (int c = 0; c < kKeys / 8; ++c)
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const uint32_t of_key = number_of_key(a, k0 + c * 8 + 2 * t + e);
-#pragma unroll
-          for (int m = 0; m < kM; ++m)
-#pragma unroll
-            for (int h = 0; h < 2; ++h)
-              if (is_dropped(a, numbers[m][h], of_key)) s[m][c][2 * h + e] = 0.0f;
-        }
-    }
+    if constexpr (kDrop) drop_values(a, s, numbers, k0, t);
     multiply_registers<T, D, kM, kKeys>(out, s, anew(v_at + place + Rows::lane_of_rows(lane)));
   }
 

@@ -2,8 +2,8 @@
 // that several layers read is written once, and the low-rank update of a LoRA layer is one more step of the same sums: its factors are read, nothing of it is written.
 //
 // Two blocks that lie below each other form a cluster: each copies its own rows of a and half of the columns of b, for both. In a block one thread asks for the copies and
-// two warpgroups multiply, 64 rows by 256 columns each; blocks stay and take tile after tile, so that copies for the next one run while a tile is written. Every sum runs
-// along k in one order: two runs give the same bits.
+// two warpgroups multiply, 64 rows by 256 columns each (128 where wide tiles would leave much of the device idle); blocks stay and take tile after tile, so that copies for
+// the next one run while a tile is written. Every sum runs along k in one order: two runs give the same bits, and tiles of either width the same.
 #pragma once
 #include <cuda.h>
 
@@ -13,18 +13,21 @@ namespace tunebook {
 namespace cuda {
 namespace product {
 
-constexpr int kRows = 128, kColumns = 256, kTerms = 64, kStages = 4;
+constexpr int kRows = 128, kWide = 256, kNarrow = 128, kTerms = 64;
 constexpr int kGroup = 128, kWorkers = 2 * kGroup, kBlock = kGroup + kWorkers, kWorkerWarps = kWorkers / 32;
 constexpr int kCopyRegisters = 24, kWorkRegisters = 240;
 using A = Panels<kTerms, kRows>;
-using BAlong = Panels<kTerms, kColumns>;  // b stored n x k: sums run along its rows
-using BDown = Panels<kColumns, kTerms>;   // b stored k x n: sums run down its columns
-constexpr int kStageBytes = A::kBytes + BAlong::kBytes;
-static_assert(BAlong::kBytes == BDown::kBytes, "a stage holds either");
 // Where a warp puts what it writes: 16 rows of 128 items, as two panels.
 constexpr int kStagingPanel = 16 * 128, kStaging = 2 * kStagingPanel;
 constexpr int kWriteLater = 2;  // the step of the next tile at which the second half of a tile is written
-constexpr int kBytes = kStages * kStageBytes + kWorkerWarps * kStaging + 2 * kStages * 8;
+// Tiles of 2 x kRows by kColumns.
+template <int kColumns> struct Tiles {
+  using BAlong = Panels<kTerms, kColumns>;  // b stored n x k: sums run along its rows
+  using BDown = Panels<kColumns, kTerms>;   // b stored k x n: sums run down its columns
+  static_assert(BAlong::kBytes == BDown::kBytes, "a stage holds either");
+  static constexpr int kStageBytes = A::kBytes + BAlong::kBytes, kStages = kColumns == kWide ? 4 : 6;
+  static constexpr int kBytes = kStages * kStageBytes + kWorkerWarps * kStaging + 2 * kStages * 8;
+};
 constexpr int kPairsDown = 8;  // tiles go down this many clusters before the next column of tiles: what runs at once then reads few rows and columns
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
@@ -94,21 +97,35 @@ __device__ inline void store_matrices(uint32_t address, const uint32_t (&r)[4]) 
   TB_HOPPER_ASM("{\n.reg .pred add;\nsetp.ne.b32 add, %130, 0;\nwgmma.mma_async.sync.aligned.m64n256k16.f32." TYPE "." TYPE " {" TB_LIST_128 "}, %128, %129, add, 1, 1, 0, " DOWN ";\n}" \
                 : TB_ALL(d) : "l"(a), "l"(b), "r"(add))
 // d (64 x 256) (+)= a b over 16 terms; kDown: b's sums run down its columns.
-template <class T, bool kDown> __device__ inline void multiply_wide(float (&d)[32][4], uint64_t a, uint64_t b, int add) {
+template <class T, bool kDown> __device__ inline void multiply_tile(float (&d)[32][4], uint64_t a, uint64_t b, int add) {
   if constexpr (kIsBf16<T> && kDown) TB_WIDE("bf16", "1");
   else if constexpr (kIsBf16<T>) TB_WIDE("bf16", "0");
   else if constexpr (kDown) TB_WIDE("f16", "1");
   else TB_WIDE("f16", "0");
 }
+#define TB_NARROW(TYPE, DOWN) \
+  TB_HOPPER_ASM("{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\nwgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " {" TB_LIST_64 "}, %64, %65, add, 1, 1, 0, " DOWN ";\n}" \
+                : TB_BOTH(d) : "l"(a), "l"(b), "r"(add))
+// The same for d of 64 x 128.
+template <class T, bool kDown> __device__ inline void multiply_tile(float (&d)[16][4], uint64_t a, uint64_t b, int add) {
+  if constexpr (kIsBf16<T> && kDown) TB_NARROW("bf16", "1");
+  else if constexpr (kIsBf16<T>) TB_NARROW("bf16", "0");
+  else if constexpr (kDown) TB_NARROW("f16", "1");
+  else TB_NARROW("f16", "0");
+}
 
 // The tile that a cluster takes: its first rows (of the pair) and columns.
-__device__ inline void tile_of(const Args& p, int index, int* row, int* column) {
+template <int kColumns> __device__ inline void tile_of(const Args& p, int index, int* row, int* column) {
   const int each = kPairsDown * p.columns, first = index / each * kPairsDown, high = min(kPairsDown, p.pairs - first), within = index - first * p.columns;
   *row = (first + within % high) * 2 * kRows;
   *column = within / high * kColumns;
 }
 
-template <class T, bool kDown, bool kBias> __global__ void TB_PAIRS __launch_bounds__(kBlock, 1) multiply_tiles(const __grid_constant__ Args p) {
+template <class T, int kColumns, bool kDown, bool kBias> __global__ void TB_PAIRS __launch_bounds__(kBlock, 1) multiply_tiles(const __grid_constant__ Args p) {
+  using Shape = Tiles<kColumns>;
+  using BAlong = typename Shape::BAlong;
+  using BDown = typename Shape::BDown;
+  constexpr int kStages = Shape::kStages, kStageBytes = Shape::kStageBytes, kHalves = kColumns / 128;
   const uint32_t base = shared_address(shared_memory()), staging = base + kStages * kStageBytes, full = staging + kWorkerWarps * kStaging, empty = full + kStages * 8;
   const uint32_t rank = rank_in_cluster();
   const int tiles = p.pairs * p.columns, clusters = gridDim.x / 2, all_steps = p.steps + (p.last_sixteens > 0);
@@ -127,7 +144,7 @@ template <class T, bool kDown, bool kBias> __global__ void TB_PAIRS __launch_bou
       int use = 0;
       for (int tile = blockIdx.x / 2; tile < tiles; tile += clusters) {
         int row, column;
-        tile_of(p, tile, &row, &column);
+        tile_of<kColumns>(p, tile, &row, &column);
         row += rank * kRows;
         for (int step = 0, part = 0, k = 0; step < all_steps; ++step, ++use, k += kTerms) {
           if (step == p.ends[part]) ++part, k = 0;
@@ -138,8 +155,8 @@ template <class T, bool kDown, bool kBias> __global__ void TB_PAIRS __launch_bou
           expect_bytes(ready, kStageBytes);
           copy_box(a_at, a, k, row, ready);
           if constexpr (kDown) {
-            for (int i = 0; i < 2; ++i) {
-              const int panel = 2 * rank + i;
+            for (int i = 0; i < kHalves; ++i) {
+              const int panel = kHalves * rank + i;
               copy_box_to_both(b_at + panel * BDown::kPanel, b, column + panel * 64, k, ready);
             }
           } else {
@@ -156,7 +173,8 @@ template <class T, bool kDown, bool kBias> __global__ void TB_PAIRS __launch_bou
       __syncwarp();
       if (lane < 2) arrive_at(empty + use % kStages * 8, lane);
     };
-    // A tile is rounded and written in two halves of 128 columns: the first at once, the second, kept in `later`, while the next tile is being summed.
+    // A wide tile is rounded and written in two halves of 128 columns: the first at once, the second, kept in `later`, while the next tile is being summed. A narrow one
+    // is a second half.
     uint32_t later[8][4];
     int later_row = 0, later_column = -1;
     const auto write = [&](const uint32_t (&items)[8][4], int at_row, int at_column) {
@@ -177,14 +195,14 @@ template <class T, bool kDown, bool kBias> __global__ void TB_PAIRS __launch_bou
     };
     int use = 0;
     for (int tile = blockIdx.x / 2; tile < tiles; tile += clusters) {
-      float d[32][4];
+      float d[kColumns / 8][4];
       for (int step = 0; step < p.steps; ++step, ++use) {
         const uint32_t a_at = base + use % kStages * kStageBytes, b_at = a_at + A::kBytes;
         barrier_wait(full + use % kStages * 8, use / kStages & 1);
         products_begin();
 #pragma unroll
         for (int k = 0; k < kTerms / 16; ++k)
-          multiply_wide<T, kDown>(d, A::along_rows(a_at, group_row, k), kDown ? BDown::down_columns(b_at, k) : BAlong::along_rows(b_at, 0, k), step | k);
+          multiply_tile<T, kDown>(d, A::along_rows(a_at, group_row, k), kDown ? BDown::down_columns(b_at, k) : BAlong::along_rows(b_at, 0, k), step | k);
         products_end();
         if (step > 0) {
           products_wait<1>();
@@ -200,7 +218,7 @@ template <class T, bool kDown, bool kBias> __global__ void TB_PAIRS __launch_bou
         barrier_wait(full + use % kStages * 8, use / kStages & 1);
         products_begin();
         for (int k = 0; k < p.last_sixteens; ++k)
-          multiply_wide<T, kDown>(d, A::along_rows(a_at, group_row, k), kDown ? BDown::down_columns(b_at, k) : BAlong::along_rows(b_at, 0, k), 1);
+          multiply_tile<T, kDown>(d, A::along_rows(a_at, group_row, k), kDown ? BDown::down_columns(b_at, k) : BAlong::along_rows(b_at, 0, k), 1);
         products_end();
         products_wait<1>();
         emptied(use - 1);
@@ -212,12 +230,12 @@ template <class T, bool kDown, bool kBias> __global__ void TB_PAIRS __launch_bou
       if (later_column >= 0) write(later, later_row, later_column);
 
       int row, column;
-      tile_of(p, tile, &row, &column);
+      tile_of<kColumns>(p, tile, &row, &column);
       later_row = row + rank * kRows + warp * 16;
-      later_column = column + 128;
+      later_column = column + kColumns - 128;
       uint32_t first[8][4];
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
+      for (int half = 0; half < kHalves; ++half)
 #pragma unroll
         for (int c = 0; c < 8; ++c)
 #pragma unroll
@@ -225,9 +243,9 @@ template <class T, bool kDown, bool kBias> __global__ void TB_PAIRS __launch_bou
             const int j = half * 16 + 2 * c + q / 2, e = q % 2 * 2, at = column + j * 8 + lane % 4 * 2;
             float v0 = d[j][e], v1 = d[j][e + 1];
             if (kBias && at < p.n) v0 += to_float(static_cast<const T*>(p.bias)[at]), v1 += to_float(static_cast<const T*>(p.bias)[at + 1]);
-            (half == 0 ? first : later)[c][q] = pack_pair<T>(v0, v1);
+            (half + 1 < kHalves ? first : later)[c][q] = pack_pair<T>(v0, v1);
           }
-      write(first, later_row, column);
+      if constexpr (kHalves > 1) write(first, later_row, column);
     }
     if (later_column >= 0) write(later, later_row, later_column);
     TB_HOPPER_ASM("cp.async.bulk.wait_group 0;" ::: "memory");

@@ -114,7 +114,22 @@ const tiles = [true, false].flatMap((transposed) => {
   ];
 });
 
+// Fewer tiles: they are of 256 x 128, or the sums are short.
+const narrow = [true, false].flatMap((transposed) => {
+  const shaped = (m: number, n: number, k: number, rank: number, o: Options = {}): OpCase =>
+    layers(m, [transposed ? n : k], transposed ? k : n, rank, transposed, o);
+  return [
+    shaped(512, 576, 576, 16, { scale: 2 }),
+    shaped(130, 192, 1536, 16, { codes: true, scale: 0.5 }),
+    shaped(65, 1000, 264, 24, { halves: true, bias: act(1000) }),
+    shaped(700, 136, 64, 80, { gaps: [8, 8], bias: f32(136) }),
+    shaped(1100, 1664, 128, 16),
+  ];
+});
+
 const several = [
+  layers(512, [576, 192, 192], 576, 48, false),
+  layers(300, [576, 192, 192], 576, 48, false, { codes: true }),
   layers(19, [48, 16, 16], 64, 24, false),
   layers(40, [64, 32], 128, 16, false, { codes: true, scale: 2 }),
   layers(2048, [512, 128, 128], 2048, 48, false, { codes: true }),
@@ -124,4 +139,4 @@ const several = [
   layers(2048, [64, 64, 64, 64], 2048, 16, false),
 ];
 
-export const cases: OpCase[] = [...small, ...tiles, ...several];
+export const cases: OpCase[] = [...small, ...narrow, ...tiles, ...several];

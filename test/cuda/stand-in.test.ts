@@ -23,9 +23,17 @@ function run(files: readonly string[], env: Record<string, string>): void {
 
 test("the tests of the GPU", () => {
   // Of the ops a few, for the runner's sake: they are the CPU's.
-  const files = ["tensors", "model", "architectures", "preference", "host", "resume", "ops", "large"].map(
-    (name) => `cuda/${name}.test.js`,
-  );
+  const files = [
+    "tensors",
+    "model",
+    "architectures",
+    "preference",
+    "host",
+    "resume",
+    "ops",
+    "large",
+    "linear-update",
+  ].map((name) => `cuda/${name}.test.js`);
   run(files, { TUNEBOOK_CASES: "rope,memory" });
   run(["cuda/limits.test.js"], { TUNEBOOK_CUDA_MEMORY_LIMIT: String(64 * 2 ** 20), TUNEBOOK_FAKE_CUDA_DELAY: "200" });
 });

@@ -11,7 +11,7 @@ export interface RoundedRows {
 
 /**
  * An input that several frozen weights would each round to the same codes: the first product rounds it, the last one frees the codes.
- * Nothing is shared where fewer than two of them do, and on a GPU each product rounds for itself.
+ * Nothing is shared where fewer than two of them do.
  */
 export class SharedRounding {
   readonly #x: Tensor;
@@ -26,7 +26,7 @@ export class SharedRounding {
     this.#rows = rows;
     this.#keep = keep;
     const rounding = weights.filter((w) => this.#rounds(w)).length;
-    this.#left = rounding > 1 && x.device === "cpu" ? rounding : 0;
+    this.#left = rounding > 1 ? rounding : 0;
   }
 
   #rounds(weight: Tensor | FrozenWeight): weight is RoundingWeight {
