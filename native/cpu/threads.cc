@@ -53,7 +53,7 @@ class Pool {
       Slot& slot = slots_[t];
       slot.threads = threads;
       slot.fn = fn;
-      slot.context = context;
+      slot.context.store(context, std::memory_order_relaxed);
       slot.end = (t + 1) * count / threads;
       slot.next.store(t * count / threads, std::memory_order_relaxed);
     }
@@ -75,7 +75,7 @@ class Pool {
     std::atomic<int64_t> next{0};  // the thread's pieces: [next, end)
     int64_t end = 0;
     void (*fn)(void*, int64_t) = nullptr;
-    void* context = nullptr;
+    std::atomic<void*> context{nullptr};
     int threads = 0;  // that have pieces of this job
   };
 
@@ -88,7 +88,7 @@ class Pool {
         Slot& slot = slots_[self + i < threads ? self + i : self + i - threads];
         while (slot.next.load(std::memory_order_relaxed) < slot.end) {
           const int64_t piece = slot.next.fetch_add(1, std::memory_order_relaxed);
-          if (piece < slot.end) slot.fn(slot.context, piece);
+          if (piece < slot.end) slot.fn(slot.context.load(std::memory_order_relaxed), piece);
         }
       }
     } catch (const OpError& error) {
@@ -135,7 +135,9 @@ class Pool {
         state = slot.state.load(std::memory_order_acquire);
       }
       if (counted) sleeping_.fetch_sub(1);
-      for (int line = 0; line < 4; line++) __builtin_prefetch(static_cast<const char*>(slot.context) + 64 * line);  // on its way while this one is written
+      // The job's own numbers are on their way while the slot is taken.
+      const char* context = static_cast<const char*>(slot.context.load(std::memory_order_relaxed));
+      for (int line = 0; line < 4; line++) __builtin_prefetch(context + 64 * line);
       const uint64_t job = state - kOpen;
       if (!slot.state.compare_exchange_strong(state, job | kJoined, std::memory_order_acq_rel)) continue;
       take(self);
