@@ -137,6 +137,7 @@ struct Nf4Pairs {
       return s;
     }
     TB_MEMBER void half_words(int64_t c, vf* to) const {
+      __builtin_prefetch(q + c * 64 + kAhead);
       alignas(64) static constexpr uint16_t shifts[2][32] = {{4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4},
                                                              {12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12, 12,
                                                               8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8,  8}};
