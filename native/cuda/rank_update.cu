@@ -2,6 +2,7 @@
 // registers and goes down the rows. cuBLASLt's kernels reach half of the memory's bandwidth where y is read; and an update that is far smaller than y, which has been
 // rounded already, is lost to them when the sum is rounded to the nearest number. So here a sum is rounded up or down, the nearer number being likelier: in the mean it stays.
 #include "gemm.h"
+#include "hash.cuh"
 #include "mma.cuh"
 #include "vector.cuh"
 
@@ -23,12 +24,6 @@ template <class T> __device__ inline float item_of(const Update& p, int64_t k, i
   if (k >= p.k || column >= p.n) return 0.0f;
   const int64_t i = p.b_transposed ? column * p.ldb + k : k * p.ldb + column;
   return p.b_float32 ? static_cast<const float*>(p.b)[i] : to_float(static_cast<const T*>(p.b)[i]);
-}
-
-__device__ inline uint32_t mixed(uint32_t h) {
-  h = (h ^ (h >> 16)) * 0x7feb352du;
-  h = (h ^ (h >> 15)) * 0x846ca68bu;
-  return h ^ (h >> 16);
 }
 
 // v rounded up or down: up with the probability of what is cut off, `bits` being 16 random ones. What T holds exactly stays.
@@ -111,7 +106,7 @@ template <class T, int kSteps, bool kReads> __global__ void __launch_bounds__(Sh
               v[1] += p.beta * to_float(old[x][h][q].v[i + 1]);
               // The place and the sum itself are what is random: a run that is repeated has the same bits.
               const uint32_t place = (uint32_t)((begin + r + 16 * x + 8 * h) * p.n + first + 32 * q + 8 * t + i);
-              const uint32_t bits = mixed(place * 0x9e3779b1u ^ __float_as_uint(v[0]) ^ (__float_as_uint(v[1]) << 7));
+              const uint32_t bits = mix(place * 0x9e3779b1u ^ __float_as_uint(v[0]) ^ (__float_as_uint(v[1]) << 7));
               made.v[i] = rounded_in_the_mean<T>(v[0], bits & 0xffffu);
               made.v[i + 1] = rounded_in_the_mean<T>(v[1], bits >> 16);
             } else {
