@@ -48,20 +48,32 @@ static inline gemm_args numbers_of(const linear_update_args& g, int i) {
   return p;
 }
 
-// Adds the products with weights `first` and on to y.
-static inline void add_products(const Backend& backend, const linear_update_args& g, int first) {
-  for (int i = first; i < g.a.count; ++i) {
-    if (g.b.count > 0) backend.gemm(numbers_of(g, i));
-    else backend.gemm_nf4(codes_of(g, i));
-  }
-}
-
-static inline void update_then_products(const Backend& backend, const linear_update_args& g) {
+// The update alone, written.
+static inline gemm_args update_of(const linear_update_args& g) {
   gemm_args p{};
   p.a = g.u, p.b = g.v, p.y = g.y;
   p.m = g.m, p.n = g.trans_w ? g.rows : g.cols, p.k = g.rank, p.trans_b = g.trans_w, p.lda = g.ldu, p.ldb = g.trans_w ? g.rank : g.cols, p.ldy = g.ldy;
   p.alpha = g.scale;
-  backend.gemm(p);
+  return p;
+}
+
+// Adds the products with weights `first` and on to beta * y.
+static inline void add_products(const Backend& backend, const linear_update_args& g, int first, float beta = 1) {
+  for (int i = first; i < g.a.count; ++i, beta = 1) {
+    if (g.b.count > 0) {
+      gemm_args p = numbers_of(g, i);
+      p.beta = beta;
+      backend.gemm(p);
+    } else {
+      gemm_nf4_args p = codes_of(g, i);
+      p.beta = beta;
+      backend.gemm_nf4(p);
+    }
+  }
+}
+
+static inline void update_then_products(const Backend& backend, const linear_update_args& g) {
+  backend.gemm(update_of(g));
   add_products(backend, g, 0);
 }
 

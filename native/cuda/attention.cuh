@@ -1,5 +1,6 @@
 // What the kernels of attention share: sizes, which keys a query sees, and the list of tiles that the device makes from the sequences.
 #pragma once
+#include "hash.cuh"
 #include "launch.cuh"
 
 namespace tunebook {
@@ -19,11 +20,6 @@ struct AttentionSizes {
 };
 
 // Dropout, as ops.def has it.
-__device__ inline uint32_t mix(uint32_t h) {
-  h = (h ^ (h >> 16)) * 0x7feb352du;
-  h = (h ^ (h >> 15)) * 0x846ca68bu;
-  return h ^ (h >> 16);
-}
 __device__ inline uint32_t number_of_row(const AttentionSizes& a, int64_t row, int head) {
   return mix(a.seed + (uint32_t)(row * a.heads + head)) | 1;
 }

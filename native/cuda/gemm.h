@@ -50,7 +50,11 @@ struct Codes {
 // False where it has no kernel: other strides, other mixtures of types, more rows.
 bool gemv(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const Codes& codes, const Ref& y, int64_t ldy, float alpha, float beta, const Ref& bias);
 
-// y = alpha * a op(b) + beta * y for up to 64 terms and many rows, y of 16 bits; b may be float32 and is rounded. False where it has no kernel.
+// Up to so many rows (decoding) a product waits for its weight to be read.
+constexpr int64_t kFewRows = 64;
+
+// y = alpha * a op(b) + beta * y for up to 64 terms and many rows, y of 16 bits; b may be float32 and is rounded. What is added to y is there in the mean, however small it
+// is beside y. False where it has no kernel.
 bool rank_update(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const Ref& y, int64_t ldy, float alpha, float beta);
 
 // y (m x n) = sum of a_i op(b_i) + bias in one product, whose sums are rounded once; see product.cu. All have one element type of 16 bits. The last part may have few terms

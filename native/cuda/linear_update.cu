@@ -1,4 +1,6 @@
-// Linear layers with a low-rank update: one product of all of it where there is a kernel, else the update is written and the large products add to it.
+// Linear layers with a low-rank update: one product of all of it where there is a kernel. Else a layer's output gets its update last, by a kernel that does not lose it
+// where it is small (rank_update.cu). With few rows it comes first, because their kernels round the sum once; and in the gradient of an input, whose direction does not hang
+// on it.
 #include "linear_update.h"
 
 #include "frozen.h"
@@ -13,13 +15,21 @@ const Backend* table = nullptr;
 // Elements of several weights of codes that are restored beside each other, so as not to need more scratch memory than the largest weight of a model does.
 constexpr int64_t kMostTogether = int64_t{1} << 26;
 
+void apart(const linear_update_args& g) {
+  if (g.m <= kFewRows || !g.trans_w) return update_then_products(*table, g);
+  add_products(*table, g, 0, 0);
+  gemm_args update = update_of(g);
+  update.beta = 1;
+  table->gemm(update);
+}
+
 void linear_update(const linear_update_args& g) {
   check_linear_update(g);
   const bool trans = g.trans_w != 0, coded = g.q.count > 0;
   // The weights of the one product; those that are left over are added to it.
   const int count = coded && g.rows * g.cols > kMostTogether ? 1 : min(g.a.count, kMostParts - 1);
   const int64_t n = trans ? g.rows : g.cols;
-  if (g.m <= 0 || n <= 0) return update_then_products(*table, g);
+  if (g.m <= 0 || n <= 0) return apart(g);
   const DType type = product_type(g.a[0].dtype, coded ? g.a[0].dtype : g.b[0].dtype, g.compute);
   Product p{g.m, n, 0};
   p.y = g.y, p.ldy = g.ldy, p.bias = g.bias;
@@ -38,7 +48,7 @@ void linear_update(const linear_update_args& g) {
   const Matrix v{g.v.data, g.v.dtype, v_cols, trans};
   const bool rounded = v.dtype != type || g.scale != 1.0f;  // then it will stand in scratch memory
   parts[count] = {{g.u.data, g.u.dtype, g.ldu}, rounded ? Matrix{nullptr, type, 8 * blocks_for(v_cols, 8), trans} : v, g.rank};
-  if (!has_parts_kernel(p, parts, count + 1)) return update_then_products(*table, g);
+  if (!has_parts_kernel(p, parts, count + 1)) return apart(g);
   if (coded) {
     const int64_t item = (int64_t)size_of(type);
     int64_t elements = 0;

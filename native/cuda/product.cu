@@ -62,8 +62,8 @@ constexpr int64_t kShortSum = 4096;
 bool has_parts_kernel(const Product& p, const Part* parts, int count) {
   const DType type = p.y.dtype;
   if (!has_wgmma() || type == DType::Float32 || p.batch != 1 || p.alpha != 1.0f || p.beta != 0.0f || count > kMostParts) return false;
-  // Up to 64 rows wait for the weight to be read: other kernels read it without restoring it, or without tiles of 256 rows.
-  if (p.m <= 64 || p.m >= 1 << 30 || p.n >= 1 << 30 || p.n % 8 != 0 || !copies({p.y.data, type, p.ldy})) return false;
+  // Few rows have kernels that read a weight of codes without restoring it.
+  if (p.m <= kFewRows || p.m >= 1 << 30 || p.n >= 1 << 30 || p.n % 8 != 0 || !copies({p.y.data, type, p.ldy})) return false;
   int64_t all_terms = 0;
   for (int i = 0; i < count; ++i) {
     const auto& [a, b, terms] = parts[i];

@@ -93,26 +93,19 @@ __device__ inline void store_matrices(uint32_t address, const uint32_t (&r)[4]) 
   "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
   "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
   "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-#define TB_WIDE(TYPE, DOWN) \
-  TB_HOPPER_ASM("{\n.reg .pred add;\nsetp.ne.b32 add, %130, 0;\nwgmma.mma_async.sync.aligned.m64n256k16.f32." TYPE "." TYPE " {" TB_LIST_128 "}, %128, %129, add, 1, 1, 0, " DOWN ";\n}" \
-                : TB_ALL(d) : "l"(a), "l"(b), "r"(add))
-// d (64 x 256) (+)= a b over 16 terms; kDown: b's sums run down its columns.
-template <class T, bool kDown> __device__ inline void multiply_tile(float (&d)[32][4], uint64_t a, uint64_t b, int add) {
-  if constexpr (kIsBf16<T> && kDown) TB_WIDE("bf16", "1");
-  else if constexpr (kIsBf16<T>) TB_WIDE("bf16", "0");
-  else if constexpr (kDown) TB_WIDE("f16", "1");
-  else TB_WIDE("f16", "0");
-}
-#define TB_NARROW(TYPE, DOWN) \
-  TB_HOPPER_ASM("{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\nwgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " {" TB_LIST_64 "}, %64, %65, add, 1, 1, 0, " DOWN ";\n}" \
-                : TB_BOTH(d) : "l"(a), "l"(b), "r"(add))
-// The same for d of 64 x 128.
-template <class T, bool kDown> __device__ inline void multiply_tile(float (&d)[16][4], uint64_t a, uint64_t b, int add) {
-  if constexpr (kIsBf16<T> && kDown) TB_NARROW("bf16", "1");
-  else if constexpr (kIsBf16<T>) TB_NARROW("bf16", "0");
-  else if constexpr (kDown) TB_NARROW("f16", "1");
-  else TB_NARROW("f16", "0");
-}
+#define TB_TILE(N, LIST, OUT, A, B, ADD, TYPE, DOWN) \
+  TB_HOPPER_ASM("{\n.reg .pred add;\nsetp.ne.b32 add, " ADD ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" LIST "}, " A ", " B ", add, 1, 1, 0, " DOWN ";\n}" \
+                : OUT(d) : "l"(a), "l"(b), "r"(add))
+// d (64 x N) (+)= a b over 16 terms; kDown: b's sums run down its columns.
+#define TB_MULTIPLY_TILE(N, LIST, OUT, A, B, ADD) \
+  template <class T, bool kDown> __device__ inline void multiply_tile(float (&d)[N / 8][4], uint64_t a, uint64_t b, int add) { \
+    if constexpr (kIsBf16<T> && kDown) TB_TILE(N, LIST, OUT, A, B, ADD, "bf16", "1"); \
+    else if constexpr (kIsBf16<T>) TB_TILE(N, LIST, OUT, A, B, ADD, "bf16", "0"); \
+    else if constexpr (kDown) TB_TILE(N, LIST, OUT, A, B, ADD, "f16", "1"); \
+    else TB_TILE(N, LIST, OUT, A, B, ADD, "f16", "0"); \
+  }
+TB_MULTIPLY_TILE(256, TB_LIST_128, TB_ALL, "%128", "%129", "%130")
+TB_MULTIPLY_TILE(128, TB_LIST_64, TB_BOTH, "%64", "%65", "%66")
 
 // The tile that a cluster takes: its first rows (of the pair) and columns.
 template <int kColumns> __device__ inline void tile_of(const Args& p, int index, int* row, int* column) {

@@ -1,6 +1,8 @@
 // y = alpha * a op(b) + beta * y for products of few terms (the update of a LoRA layer: k is its rank), bound by reading and writing y. A warp keeps its columns of b in
-// registers and goes down the rows. cuBLASLt's kernels reach half of the memory's bandwidth where y is read.
+// registers and goes down the rows. cuBLASLt's kernels reach half of the memory's bandwidth where y is read; and an update that is far smaller than y, which has been
+// rounded already, is lost to them when the sum is rounded to the nearest number. So here a sum is rounded up or down, the nearer number being likelier: in the mean it stays.
 #include "gemm.h"
+#include "hash.cuh"
 #include "mma.cuh"
 #include "vector.cuh"
 
@@ -22,6 +24,14 @@ template <class T> __device__ inline float item_of(const Update& p, int64_t k, i
   if (k >= p.k || column >= p.n) return 0.0f;
   const int64_t i = p.b_transposed ? column * p.ldb + k : k * p.ldb + column;
   return p.b_float32 ? static_cast<const float*>(p.b)[i] : to_float(static_cast<const T*>(p.b)[i]);
+}
+
+// v rounded up or down: up with the probability of what is cut off, `bits` being 16 random ones. What T holds exactly stays.
+template <class T> __device__ inline T rounded_in_the_mean(float v, uint32_t bits) {
+  constexpr uint32_t kCut = std::is_same_v<T, __half> ? 0x1fffu : 0xffffu;  // of a float32's 23 bits
+  const uint32_t word = __float_as_uint(v);
+  if ((word & 0x7f800000u) == 0x7f800000u) return from_float<T>(v);  // infinities and NaN
+  return from_float<T>(__uint_as_float((word + (bits & kCut)) & ~kCut));
 }
 
 // How a block goes over y: groups of 32 columns a warp, tiles of 16 rows at once, warps, rows in all. Measured on an H200 (TB/s of y at 8,192 x 14,336, k 16): where y is
@@ -89,10 +99,20 @@ template <class T, int kSteps, bool kReads> __global__ void __launch_bounds__(Sh
           if (!owns[q] || r + 16 * x + 8 * h >= count) continue;
           Pack<T> made;
 #pragma unroll
-          for (int i = 0; i < 8; ++i) {
-            float v = p.alpha * c[i / 2][2 * h + i % 2];
-            if (kReads) v += p.beta * to_float(old[x][h][q].v[i]);
-            made.v[i] = from_float<T>(v);
+          for (int i = 0; i < 8; i += 2) {
+            float v[2] = {p.alpha * c[i / 2][2 * h], p.alpha * c[i / 2][2 * h + 1]};
+            if constexpr (kReads) {
+              v[0] += p.beta * to_float(old[x][h][q].v[i]);
+              v[1] += p.beta * to_float(old[x][h][q].v[i + 1]);
+              // The place and the sum itself are what is random: a run that is repeated has the same bits.
+              const uint32_t place = (uint32_t)((begin + r + 16 * x + 8 * h) * p.n + first + 32 * q + 8 * t + i);
+              const uint32_t bits = mix(place * 0x9e3779b1u ^ __float_as_uint(v[0]) ^ (__float_as_uint(v[1]) << 7));
+              made.v[i] = rounded_in_the_mean<T>(v[0], bits & 0xffffu);
+              made.v[i + 1] = rounded_in_the_mean<T>(v[1], bits >> 16);
+            } else {
+              made.v[i] = from_float<T>(v[0]);
+              made.v[i + 1] = from_float<T>(v[1]);
+            }
           }
           store_pack(y + (16 * x + 8 * h) * p.ldy + 32 * q, made);
         }
@@ -123,7 +143,7 @@ template <class T> void launch_update(const Update& p) {
 bool rank_update(int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b, const Ref& y, int64_t ldy, float alpha, float beta) {
   const DType type = y.dtype;
   if (type == DType::Float32 || a.dtype != type || (b.dtype != type && b.dtype != DType::Float32)) return false;
-  if (a.transposed || k <= 0 || k > kMostTerms || k % 2 != 0 || m < 64 || n % 8 != 0 || ldy % 8 != 0 || a.ld % 2 != 0) return false;
+  if (a.transposed || k <= 0 || k > kMostTerms || k % 2 != 0 || m < kFewRows || n % 8 != 0 || ldy % 8 != 0 || a.ld % 2 != 0) return false;
   if (!aligned(16, y.data) || !aligned(4, a.data) || blocks_for(m, Shape<false>::kRows) > 65535) return false;
   const Update p{a.data, b.data, y.data, m, n, k, a.ld, b.ld, ldy, alpha, beta, b.transposed, b.dtype == DType::Float32};
   if (type == DType::BFloat16) launch_update<__nv_bfloat16>(p);

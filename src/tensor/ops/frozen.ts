@@ -154,15 +154,15 @@ export function weightProduct(
   const { keepInputs: _, rounded: __, update, ...plain } = options;
   const dense = w instanceof Tensor;
   if (update && ((plain.beta ?? 0) !== 0 || !(dense || w.fourBit))) {
-    // The large product adds to the small one, whose kernel writes at memory's speed; the other way round the small one would read the output as well.
+    // A GPU's large products round before they add to y, and would lose much of a small update, of which a layer's output is to learn; its small ones lose nothing
+    // (rank_update.cu). Up to 64 rows, and on the CPU, sums are rounded once: there the small one comes first and need not read y.
     const { u, v, rank, scale = 1, stride } = update;
-    gemm(u, v, y, m, transposed ? rows : cols, rank, {
-      transB: transposed,
-      alpha: scale,
-      beta: plain.beta ?? 0,
-      strideA: stride,
-    });
-    weightProduct(a, w, y, m, transposed, { ...options, update: undefined, beta: 1 });
+    const last = y.device === "cuda" && m > 64 && transposed;
+    const add = (beta: number): void =>
+      gemm(u, v, y, m, transposed ? rows : cols, rank, { transB: transposed, alpha: scale, beta, strideA: stride });
+    if (!last) add(plain.beta ?? 0);
+    weightProduct(a, w, y, m, transposed, { ...options, update: undefined, beta: last ? (plain.beta ?? 0) : 1 });
+    if (last) add(1);
   } else if (!dense) w.product(a, y, m, transposed, options);
   else if (update) linearUpdate([a], { dense: [w] }, y, m, transposed, update, options);
   else if (transposed) gemm(a, w, y, m, rows, cols, { transB: true, ...plain });
