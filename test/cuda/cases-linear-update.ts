@@ -97,10 +97,15 @@ const small = [true, false].flatMap((transposed) => [
   layers(66, [64], 256, 80, transposed, { bias: act(transposed ? 64 : 256), scale: 0.3 }),
 ]);
 
+/** One weight, and the product of m rows of k terms with it, n sums each. */
+const shapedBy =
+  (transposed: boolean) =>
+  (m: number, n: number, k: number, rank: number, o: Options = {}): OpCase =>
+    layers(m, [transposed ? n : k], transposed ? k : n, rank, transposed, o);
+
 // At least 50 tiles of 256 x 256, so that most of the device is at work.
 const tiles = [true, false].flatMap((transposed) => {
-  const shaped = (m: number, n: number, k: number, rank: number, o: Options = {}): OpCase =>
-    layers(m, [transposed ? n : k], transposed ? k : n, rank, transposed, o);
+  const shaped = shapedBy(transposed);
   return [
     shaped(2048, 2048, 64, 16),
     shaped(2048, 2048, 512, 8, { codes: true }),
@@ -116,8 +121,7 @@ const tiles = [true, false].flatMap((transposed) => {
 
 // Fewer tiles: they are of 256 x 128, or the sums are short.
 const narrow = [true, false].flatMap((transposed) => {
-  const shaped = (m: number, n: number, k: number, rank: number, o: Options = {}): OpCase =>
-    layers(m, [transposed ? n : k], transposed ? k : n, rank, transposed, o);
+  const shaped = shapedBy(transposed);
   return [
     shaped(512, 576, 576, 16, { scale: 2 }),
     shaped(130, 192, 1536, 16, { codes: true, scale: 0.5 }),

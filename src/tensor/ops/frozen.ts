@@ -155,14 +155,20 @@ export function weightProduct(
   const dense = w instanceof Tensor;
   if (update && ((plain.beta ?? 0) !== 0 || !(dense || w.fourBit))) {
     // A GPU's large products round before they add to y, and would lose much of a small update, of which a layer's output is to learn; its small ones lose nothing
-    // (rank_update.cu). Up to 64 rows, and on the CPU, sums are rounded once: there the small one comes first and need not read y.
+    // (rank_update.cu; linear_update.cu has the same order). Up to 64 rows, and on the CPU, sums are rounded once: there the small one comes first and need not read y.
     const { u, v, rank, scale = 1, stride } = update;
-    const last = y.device === "cuda" && m > 64 && transposed;
+    const { beta: given = 0 } = plain;
     const add = (beta: number): void =>
       gemm(u, v, y, m, transposed ? rows : cols, rank, { transB: transposed, alpha: scale, beta, strideA: stride });
-    if (!last) add(plain.beta ?? 0);
-    weightProduct(a, w, y, m, transposed, { ...options, update: undefined, beta: last ? (plain.beta ?? 0) : 1 });
-    if (last) add(1);
+    const multiply = (beta: number): void =>
+      weightProduct(a, w, y, m, transposed, { ...options, update: undefined, beta });
+    if (y.device === "cuda" && m > 64 && transposed) {
+      multiply(given);
+      add(1);
+    } else {
+      add(given);
+      multiply(1);
+    }
   } else if (!dense) w.product(a, y, m, transposed, options);
   else if (update) linearUpdate([a], { dense: [w] }, y, m, transposed, update, options);
   else if (transposed) gemm(a, w, y, m, rows, cols, { transB: true, ...plain });
